@@ -69,6 +69,18 @@ fn rounds_until_placed(stage: &mut Stage, stream: JobId, gang: JobId, most: usiz
     None
 }
 
+/// Three machines of one core, of which one runs something for ever.
+fn one_of_three_full() -> (Stage, Seat) {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    (stage, seat)
+}
+
 fn held(stage: &Stage, job: JobId) -> Vec<u32> {
     stage.cell().hold(job).map(|hold| hold.machines.clone()).unwrap_or_default()
 }
@@ -233,13 +245,7 @@ fn a_machine_that_is_of_no_use_any_more_is_replaced_in_a_hold_as_soon_as_another
 /// It was renewed for a minute, and so shortened, let grow, and given back where it had brought nothing for five minutes.
 #[test]
 fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {
-    let mut stage = Stage::new();
-    for name in ["m1", "m2", "m3"] {
-        stage.machine(name, 1000, &[]);
-    }
-    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
-    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
-    stage.settle();
+    let (mut stage, seat) = one_of_three_full();
     let gang = stage.submit(&gang("gang", "batch", 3));
     let (resources, deadline) = (Resources::new(1000, 1), stage.cell().time().plus_micros(600_000_000));
     let session = SessionId::default();

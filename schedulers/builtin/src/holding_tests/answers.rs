@@ -91,13 +91,7 @@ fn nobody_makes_place_for_who_is_refused() {
 /// anybody else, where the claim came to nothing.
 #[test]
 fn a_hold_is_not_renewed_without_the_machines_that_its_own_job_claims() {
-    let mut stage = Stage::new();
-    for name in ["m1", "m2", "m3"] {
-        stage.machine(name, 1000, &[]);
-    }
-    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
-    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
-    stage.settle();
+    let (mut stage, seat) = one_of_three_full();
     let gang = stage.submit(&gang("gang", "batch", 3).group("extra", 0, 300));
     stage.advance(3_000_000);
     assert_eq!(held(&stage, gang).len(), 2);
