@@ -1,6 +1,7 @@
 //! Limits that the system sets a process: open files, and the size of a file.
 
 use std::{
+    collections::BTreeSet,
     net::TcpStream,
     process::Command,
     sync::{
@@ -14,7 +15,7 @@ use super::{
     cell::{CrashCell, Up},
     warden::{Call, Kind, Verdict},
 };
-use crate::stage::eventually;
+use crate::{rivals::Rivals, stage::eventually};
 
 /// Open files of a server that has them all to itself: its log, its history and some connections.
 const OPEN_FILES: u32 = 256;
@@ -54,6 +55,53 @@ fn connections_beyond_the_open_files_limit_do_no_harm() {
     up.process.kill();
     cell.stage.prefix.clear();
     cell.conclude();
+}
+
+/// The lowest number that no open file of the process has: with that as its limit it opens nothing more.
+fn lowest_unopened(up: &Up) -> usize {
+    let folder = format!("/proc/{}/fd", up.process.id());
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let open: BTreeSet<usize> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+    (0..).find(|number| !open.contains(number)).unwrap()
+}
+
+/// A segment that was made, and could not be opened when its turn came, was looked for again and again, and nobody was told: requests were decided and
+/// waited, until their queue was full.
+#[test]
+fn a_server_that_can_open_nothing_more_takes_no_changes_and_says_what_it_lacks() {
+    for has_checkpoints in [false, true] {
+        let mut cell = CrashCell::new(34);
+        cell.set_checkpoints(has_checkpoints);
+        let mut up = cell.start();
+        let round = cell.work(&mut up, 100).unwrap();
+        // Nobody can connect later.
+        let rivals = Rivals::new(&up.address);
+        rivals.revision().unwrap();
+        eventually("a segment is due, and the cell is read-only", || {
+            // Again and again: a history that can't be opened gives back what it had.
+            limit(&up, &format!("--nofile={}:", lowest_unopened(&up)));
+            assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
+            cell.told().contains("the cell is read-only").then_some(())
+        });
+        let refused = rivals.submit("one-more", "nobody", 1).unwrap_err();
+        let told = refused.message();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{told}");
+        // The next segment can't be made, or can't be opened when its turn has come.
+        let names_the_file = told.contains(".segment") || told.contains("spare.tmp");
+        assert!(names_the_file && told.contains("Too many open files"), "{told}");
+        limit(&up, "--nofile=1024:");
+        let decided = cell.load.ticks.decided();
+        eventually("transactions are decided again", || {
+            assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
+            (cell.load.ticks.decided() > decided + 50).then_some(())
+        });
+        let status = cell.stage.ask(&up.address, &["status"]);
+        assert!(status["read_only"].is_null(), "{status}");
+        // Before anybody dies: of two that were asked, the first may have been turned away, and nobody read that yet.
+        cell.load.finish(round);
+        up.process.kill();
+        cell.conclude();
+    }
 }
 
 #[test]

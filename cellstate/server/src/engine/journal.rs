@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
-use plenum_journal::{AppendError, BatchLabel, Journal};
+use plenum_journal::{AppendError, BatchLabel, Journal, PrepareError};
 
 use super::rest::Rest;
 use super::turns::step_forward;
@@ -51,12 +51,15 @@ impl Writer {
             let began = Instant::now();
             match journal.append_and_sync(label, &[&batch.bytes]) {
                 Ok(_) => {
+                    if told.is_some() {
+                        self.shared.space.waits(&self.shared.keeper, None);
+                    }
                     self.shared.metrics.synced(began.elapsed());
                     self.shared.keeping.wake();
                     return true;
                 }
-                Err(error @ AppendError::NoSegment(_)) if !self.shared.ingress.is_stopping() => {
-                    self.shared.space.check_now(&self.shared.keeper);
+                Err(AppendError::NoSegment(error)) if !self.shared.ingress.is_stopping() => {
+                    self.shared.space.waits(&self.shared.keeper, Some(&error));
                     if told.is_none_or(|told| told.elapsed() >= FULL_DISK_TOLD) {
                         told = Some(Instant::now());
                         self.tell_waiting(&error);
@@ -74,7 +77,7 @@ impl Writer {
 
 impl Writer {
     /// Says for what is waited. Before the first revision of a start is durable, nobody is served: an operator sees this line alone.
-    fn tell_waiting(&self, error: &AppendError) {
+    fn tell_waiting(&self, error: &PrepareError) {
         let serving = self.shared.durable_revision() >= self.shared.opened_at;
         let what = if serving {
             "decided requests wait"
@@ -82,13 +85,13 @@ impl Writer {
             "the server starts when there is room; nobody is served before"
         };
         match self.shared.space.low() {
-            Some(low) => tracing::error!(
+            Some(low) if low.obstacle.is_none() => tracing::error!(
                 path = low.path,
                 free_bytes = low.free_bytes,
                 needed_bytes = low.needed_bytes,
                 "the disk has no room for the log: {what}"
             ),
-            None => tracing::error!(error = error as &dyn std::error::Error, "the log can't grow: {what}"),
+            _ => tracing::error!(error = error as &dyn std::error::Error, "the log can't grow: {what}"),
         }
     }
 }

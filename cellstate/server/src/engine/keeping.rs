@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plenum_journal::{Keeper, Space};
+use plenum_journal::{Keeper, PrepareError, Space};
 use tokio::sync::watch;
 
 use crate::error::ServerError;
@@ -104,6 +104,8 @@ pub(crate) struct SpaceWatch {
     free_bytes: AtomicU64,
     /// Why the next segment could not be made when that was tried last.
     obstacle: Mutex<Option<String>>,
+    /// Why the log waits for its next segment now, which may be made and can't be opened.
+    waits_for: Mutex<Option<String>>,
 }
 
 impl SpaceWatch {
@@ -111,7 +113,13 @@ impl SpaceWatch {
     pub(crate) fn new(path: String, keeper: &Keeper) -> Self {
         let free_bytes = AtomicU64::new(keeper.space().map_or(0, free_of));
         let path = std::path::absolute(&path).map_or(path, |whole| whole.display().to_string());
-        Self { path, low: watch::Sender::new(None), free_bytes, obstacle: Mutex::new(None) }
+        Self {
+            path,
+            low: watch::Sender::new(None),
+            free_bytes,
+            obstacle: Mutex::default(),
+            waits_for: Mutex::default(),
+        }
     }
 
     /// A look found so much free.
@@ -150,9 +158,7 @@ impl SpaceWatch {
                 return;
             }
             if let Err(error) = keeper.prepare() {
-                let cause = error.source.to_string();
-                let source = std::error::Error::source(&error.source).map(|source| format!(": {source}"));
-                let obstacle = format!("{cause}{}", source.unwrap_or_default());
+                let obstacle = obstacle_in(&error);
                 // What came after it was made, to tidy up, is in nobody's way.
                 if !keeper.is_ready() {
                     tracing::warn!(%obstacle, "the next segment could not be made");
@@ -179,6 +185,12 @@ impl SpaceWatch {
         }
     }
 
+    /// The log waits for its next segment, for this reason; or waits no more.
+    pub(crate) fn waits(&self, keeper: &Keeper, why: Option<&PrepareError>) {
+        *self.waits_for.lock() = why.map(obstacle_in);
+        self.check_now(keeper);
+    }
+
     /// Looks at the disk.
     pub(crate) fn check_now(&self, keeper: &Keeper) {
         let space = keeper.space();
@@ -191,7 +203,8 @@ impl SpaceWatch {
                     needed_bytes: 0,
                     obstacle: Some(obstacle),
                 };
-                self.obstacle.lock().clone().map(no_space)
+                let waits_for = self.waits_for.lock().clone();
+                waits_for.or_else(|| self.obstacle.lock().clone()).map(no_space)
             }
             Ok(Space::Low { free_bytes, needed_bytes }) => {
                 Some(NoSpace { path: self.path.clone(), free_bytes, needed_bytes, obstacle: None })
@@ -212,6 +225,12 @@ impl SpaceWatch {
             _ => {}
         }
     }
+}
+
+/// What is in the way of a segment, with its cause.
+fn obstacle_in(error: &PrepareError) -> String {
+    let source = std::error::Error::source(&error.source).map(|source| format!(": {source}"));
+    format!("{}{}", error.source, source.unwrap_or_default())
 }
 
 fn free_of(space: Space) -> u64 {
