@@ -105,9 +105,10 @@ impl Limits {
 }
 
 impl Aim {
-    /// Room for `count` tasks of a group at once. As a hold has the same amount on all its machines, it is for the fewest tasks a machine with which there are
-    /// enough machines, were they empty: the smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. `None` where the
-    /// cell has no such room, or the tasks need none; for fewer of them where not `all` are needed. Walks over all machines.
+    /// Room for `count` tasks of a group. Where it is for `all` of them at once: as a hold has the same amount on all its machines, for the fewest tasks a machine with
+    /// which there are enough machines, were they empty. The smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. Where it is
+    /// for some: for one a machine, on as many machines; who holds room there loses the machine, so that others of them may follow. `None` where the cell has no such
+    /// room, or the tasks need none. Walks over all machines.
     pub(super) fn of(cell: &Cell, job: &Arc<Job>, group: u16, (count, all): (u32, bool)) -> Option<Self> {
         let shape = job.shape.groups.get(usize::from(group)).filter(|shape| !shape.resources.is_nothing())?;
         let home = job.home.filter(|_| job.shape.same_machine);
@@ -122,11 +123,15 @@ impl Aim {
             *machines.entry(tasks.min(count)).or_default() += 1;
         }
         machines.remove(&0);
-        let count = if all { count } else { count.min(in_all(&machines)) };
-        aim.tasks = if job.shape.same_machine {
-            machines.contains_key(&count).then_some(count)?
-        } else {
-            tasks_a_machine(&machines, count)?
+        let count = match (all, job.shape.same_machine) {
+            (true, _) => count,
+            (false, true) => count.min(number(machines.len())).min(1),
+            (false, false) => count.min(number(machines.values().sum())),
+        };
+        aim.tasks = match (all, job.shape.same_machine) {
+            (true, true) => machines.contains_key(&count).then_some(count)?,
+            (true, false) => tasks_a_machine(&machines, count)?,
+            (false, _) => (count > 0).then_some(1)?,
         };
         aim.each = times(&shape.resources, aim.tasks)?;
         aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
