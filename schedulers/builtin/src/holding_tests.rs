@@ -284,12 +284,14 @@ fn a_hold_is_renewed_for_as_long_as_it_may_bring_something_and_others_have_the_r
 fn who_is_refused_a_hold_asks_ever_more_seldom() {
     for tasks_max in [4096, 10] {
         let mut stage = Stage::new();
-        for name in ["m1", "m2"] {
+        for name in ["m1", "m2", "m3"] {
             stage.machine(name, 1000, &[]);
         }
-        let limit = Quota { limits: [Some(1500), None, None, None, None, None, None, None] };
+        let limit = Quota { limits: [Some(2500), None, None, None, None, None, None, None] };
         stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
         let seat = stage.seat_with(Batch::default(), Settings { tasks_max, ..settings(Some(SOON)) });
+        stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+        stage.settle();
         // Larger than any machine.
         stage.submit(&JobBuilder::new("huge", "batch").group("main", 40, 9000));
         stage.settle();

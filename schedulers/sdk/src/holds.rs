@@ -176,9 +176,7 @@ impl Holds {
     /// Something of a job was granted: room may be left to it once more.
     pub(crate) fn granted(&mut self, job: JobId) {
         self.jobs.values_mut().for_each(|held| held.left.granted(job));
-        // What its tasks leave of its limits is another thing now.
-        let aimed = self.jobs.get_mut(&job).and_then(|held| held.aimed.as_mut());
-        aimed.into_iter().for_each(|aimed| aimed.walked_micros = i64::MIN);
+        self.jobs.get_mut(&job).into_iter().for_each(Held::granted);
     }
 
     /// A request was executed at this revision. Gives whether it gave room back.

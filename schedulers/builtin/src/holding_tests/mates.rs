@@ -82,3 +82,42 @@ fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
     let wanted = stage.submit(&gang("wanted", "batch", 4));
     assert!(rounds_until_placed(&mut stage, stream, wanted, 100).is_some());
 }
+
+/// It was held room for up to its quota, for five of every ten minutes, and kept the other jobs of its namespace out.
+#[test]
+fn nothing_is_held_for_a_gang_that_is_larger_than_its_quota() {
+    let (mut stage, seat) = one_of_three_full();
+    let limit = Quota { limits: [Some(2500), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: Some(limit) });
+    let gang = stage.submit(&gang("gang", "batch", 3).namespace("tight"));
+    stage.advance(60_000_000);
+    assert_eq!((held(&stage, gang).len(), stage.runtime(seat).counters().holds_refused), (0, 0));
+    let limit = Quota { limits: [Some(3000), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: Some(limit) });
+    stage.advance(3_000_000);
+    assert_eq!(held(&stage, gang).len(), 2, "it may have that");
+}
+
+/// Each held most of the cell while the other one rested, and nobody else had that for as long as both waited.
+#[test]
+fn gangs_that_can_not_start_hold_ever_less_of_the_time() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    let gangs = ["one", "other"].map(|name| stage.submit(&gang(name, "batch", 3)));
+    let minutes_held = |stage: &mut Stage, minutes: usize| {
+        let is_held = |_| {
+            stage.advance(60_000_000);
+            usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
+        };
+        (0..minutes).map(is_held).sum::<usize>()
+    };
+    let first = minutes_held(&mut stage, 20);
+    let later = [(); 3].map(|()| minutes_held(&mut stage, 80));
+    assert!(first > 10 && later.iter().all(|minutes| *minutes <= 30), "{first}, {later:?}");
+    assert!(later[2] > 0, "they may fit by then");
+}

@@ -108,9 +108,13 @@ impl Aim {
     /// Room for `count` tasks of a group. Where it is for `all` of them at once: as a hold has the same amount on all its machines, for the fewest tasks a machine with
     /// which there are enough machines, were they empty. The smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. Where it is
     /// for some: for one a machine, on as many machines; who holds room there loses the machine, so that others of them may follow. `None` where the cell has no such
-    /// room, or the tasks need none. Walks over all machines.
+    /// room, or the namespace's quota allows that to nobody, or the tasks need none. Walks over all machines.
     pub(super) fn of(cell: &Cell, job: &Arc<Job>, group: u16, (count, all): (u32, bool)) -> Option<Self> {
         let shape = job.shape.groups.get(usize::from(group)).filter(|shape| !shape.resources.is_nothing())?;
+        // With an empty namespace.
+        let quota =
+            cell.quota(&job.shape.namespace).map(|quota| quota.headroom(&Resources::default(), &shape.resources));
+        quota.is_none_or(|tasks| !all || tasks >= u64::from(count)).then_some(())?;
         let home = job.home.filter(|_| job.shape.same_machine);
         let classes = suitable(cell, job, shape);
         let limits = Limits::of(cell, job, group);

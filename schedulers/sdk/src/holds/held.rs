@@ -21,6 +21,9 @@ const LOOK_MICROS: i64 = 1_000_000;
 /// For so long all that a job takes is held for it: what it lacks besides, as devices and ports, may be about to come free.
 const FULL_MICROS: i64 = 30_000_000;
 
+/// So often at most the rest after a hold that brought nothing is twice as long as the one before.
+const RESTS_DOUBLED_MAX: u32 = 3;
+
 /// What waits of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
@@ -76,6 +79,8 @@ pub(super) struct Held {
     pub(super) refused: u32,
     /// Nothing is asked for it before.
     pub(super) rests_until_micros: i64,
+    /// Holds that brought nothing, in a row.
+    given_up: u32,
 }
 
 impl Aimed {
@@ -159,13 +164,23 @@ impl Held {
         }
     }
 
-    /// Whether a hold has brought nothing for so long that others have the room for a while. Its job may ask again then.
+    /// Whether a hold has brought nothing for so long that others have the room for a while, longer with each time: two that can't start would else keep it idle in
+    /// turns. Its job may ask again then.
     fn gives_up(&mut self, sight: &Sight<'_>) -> bool {
         let is_over = self.patience_ends_micros(sight.holding).is_some_and(|ends| ends <= sight.now_micros);
         if is_over {
-            self.rests_until_micros = sight.now_micros.saturating_add(sight.holding.patience_micros);
+            let rest_micros = sight.holding.patience_micros.saturating_mul(1 << self.given_up);
+            self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
+            self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
         }
         is_over
+    }
+
+    /// Something of the job was granted.
+    pub(super) fn granted(&mut self) {
+        self.given_up = 0;
+        // What its tasks leave of its limits is another thing now.
+        self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }
 
     /// When a hold has brought nothing for so long.
