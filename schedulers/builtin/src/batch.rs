@@ -90,6 +90,10 @@ impl Scheduler for Batch {
         true
     }
 
+    fn evicts(&self) -> bool {
+        true
+    }
+
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         self.placer.answered(tag, outcome);
     }

@@ -42,6 +42,10 @@ impl Scheduler for Service {
         true
     }
 
+    fn evicts(&self) -> bool {
+        true
+    }
+
     fn decide(&mut self, view: &View<'_>) -> Decision {
         self.placer.begin(view, Settings::default());
         let mut decision = Decision::default();

@@ -6,6 +6,7 @@
 mod aim;
 mod contenders;
 mod held;
+mod urgent;
 mod wish;
 
 use std::borrow::Cow;
@@ -45,6 +46,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) contenders: &'a Contenders,
     pub(crate) log_time: LogTime,
     pub(crate) now_micros: i64,
+    /// Its scheduler evicts what is of lower bands, and may.
+    pub(crate) evicts: bool,
     /// The cell executes nothing of this scheduler but what gives back.
     pub(crate) is_paused: bool,
 }

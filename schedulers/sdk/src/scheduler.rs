@@ -42,6 +42,12 @@ pub trait Scheduler {
         false
     }
 
+    /// Whether it evicts tasks of lower bands for those of higher ones that fit nowhere else ([`Plan::evict`]). The runtime then also holds room for these where only a
+    /// part of what a machine lacks is held by lower bands, and evictions would do the rest.
+    fn evicts(&self) -> bool {
+        false
+    }
+
     /// Hears what became of one of its transactions. The mirror is at least at the outcome's revision. Retries need nothing
     /// here: what was refused is offered as work again.
     fn outcome(&mut self, outcome: &Outcome) {
@@ -201,6 +207,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn takes_holds(&self) -> bool {
         (**self).takes_holds()
+    }
+
+    fn evicts(&self) -> bool {
+        (**self).evicts()
     }
 
     fn answered(&mut self, tag: u64, outcome: &Outcome) {

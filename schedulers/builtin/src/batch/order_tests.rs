@@ -37,6 +37,10 @@ impl Scheduler for Member {
         self.batch.takes_holds()
     }
 
+    fn evicts(&self) -> bool {
+        self.batch.evicts()
+    }
+
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         self.batch.answered(tag, outcome);
     }

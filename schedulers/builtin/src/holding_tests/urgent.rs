@@ -1,11 +1,13 @@
 //! Stories of jobs of high bands that could have what a gang of a low band holds.
 
+use plenum_model::Command;
+
 use super::*;
 
 /// In thousandths.
 const CORE: i64 = 1000;
 
-/// Four machines of four cores, of which tasks of a low band run on three, and on the last one on all; a gang of that band holds what is free of the first three.
+/// Four machines of four cores, of which tasks of a low band run on three, and on the last one beside one of the highest; a gang of the low band holds what is free of the first three.
 fn beside_a_low_gang() -> (Stage, JobId) {
     let mut stage = Stage::new();
     for name in ["m1", "m2", "m3", "m4"] {
@@ -16,7 +18,7 @@ fn beside_a_low_gang() -> (Stage, JobId) {
     let low = |name: &str, tasks| JobBuilder::new(name, "batch").group("main", tasks, CORE).priority(20).forever();
     stage.submit(&low("long", 12).per_machine(3));
     stage.settle();
-    stage.submit(&low("plug", 1));
+    stage.submit(&low("plug", 1).priority(99));
     stage.settle();
     let gang = JobBuilder::new("gang", "batch").group("main", 4, CORE).min(4).per_machine(1).priority(20);
     let gang = stage.submit(&gang);
@@ -31,5 +33,52 @@ fn a_long_queue_of_a_higher_band_takes_what_is_held() {
     let (mut stage, gang) = beside_a_low_gang();
     let sweep = stage.submit(&JobBuilder::new("sweep", "batch").group("main", 100, CORE).priority(60));
     stage.advance(1_000_000);
-    assert_eq!((stage.placed(sweep).len(), held(&stage, gang).len()), (16, 0), "the whole cell is theirs");
+    assert_eq!((stage.placed(sweep).len(), held(&stage, gang).len()), (15, 0), "the whole cell is theirs");
+}
+
+/// What it may evict and what is held were never put together: it waited for as long as the gang, in front of machines of which it could have had all but a quarter.
+#[test]
+fn who_may_evict_all_but_what_is_held_gets_the_machine() {
+    let asks = |name: &str, scheduler: &str, tasks| {
+        JobBuilder::new(name, scheduler).group("main", tasks, 4 * CORE).priority(95)
+    };
+    let jobs = [asks("one", "service", 1).forever(), asks("two", "batch", 2).min(2), asks("three", "batch", 3)];
+    for (job, count) in jobs.into_iter().zip(1..) {
+        let (mut stage, gang) = beside_a_low_gang();
+        let job = stage.submit(&job);
+        stage.advance(1_500_000);
+        assert_eq!(stage.placed(job).len(), count);
+        assert!(stage.cell().hold(job).is_none(), "the grant ends it");
+        assert_eq!(held(&stage, gang).len(), 3 - count, "it keeps the others");
+    }
+}
+
+/// It waited until it starved, ten seconds, as the held machines alone were not enough.
+#[test]
+fn a_gang_that_needs_held_machines_and_evictions_has_both_at_once() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3", "m4"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(Holding { after_wait_micros: 10_000_000, ..SOON })));
+    let low = JobBuilder::new("long", "batch").group("main", 2, CORE).priority(20).forever();
+    let low = stage.submit(&low);
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 4).priority(25));
+    stage.advance(11_000_000);
+    assert_eq!((stage.placed(low).len(), held(&stage, gang).len()), (2, 2));
+    let high = JobBuilder::new("high", "batch").group("main", 3, CORE).min(3).priority(60);
+    let high = stage.submit(&high);
+    stage.advance(1_500_000);
+    assert_eq!((stage.placed(high).len(), stage.placed(low).len()), (3, 1), "one had to go");
+}
+
+#[test]
+fn who_may_not_evict_takes_no_part_of_what_is_held() {
+    let (mut stage, gang) = beside_a_low_gang();
+    stage.ask("operator", Command::SetRights { scheduler: "service".into(), evicts: Some(false), priority: None });
+    let one = JobBuilder::new("one", "service").group("main", 1, 4 * CORE).priority(95).forever();
+    let one = stage.submit(&one);
+    stage.advance(5_000_000);
+    assert_eq!((stage.placed(one).len(), held(&stage, gang).len()), (0, 3));
 }

@@ -24,7 +24,7 @@ impl Rooms<'_> {
     }
 
     /// What the job may hold on a machine: room of holds that come after its own is among it.
-    fn room_to_hold(&self, slot: u32) -> Room {
+    pub(super) fn room_to_hold(&self, slot: u32) -> Room {
         self.less_promised(slot, self.cell.room_to_hold(slot, self.job))
     }
 
@@ -33,9 +33,19 @@ impl Rooms<'_> {
         self.room_to_hold(slot).shortage(each).is_none()
     }
 
+    /// What is free there beside the holds of others.
+    pub(super) fn room_to_claim(&self, slot: u32) -> Room {
+        self.less_promised(slot, self.cell.room_for(slot, self.job))
+    }
+
     /// Whether so much is free there, without a hold.
     pub(super) fn may_claim(&self, slot: u32, each: &Resources) -> bool {
-        self.less_promised(slot, self.cell.room_for(slot, self.job)).shortage(each).is_none()
+        self.room_to_claim(slot).shortage(each).is_none()
+    }
+
+    /// Whether anybody holds room there.
+    pub(super) fn is_held(&self, slot: u32) -> bool {
+        !self.cell.held_by(slot).is_empty()
     }
 
     fn less_promised(&self, slot: u32, mut room: Room) -> Room {
@@ -197,6 +207,13 @@ impl Aim {
             chosen.extend(free.into_iter().chain(held).filter(takes).take(missing));
         }
         chosen.into_iter().collect()
+    }
+
+    /// The first of these machines, as many as are needed, that may all have tasks for all that the group's limits say.
+    pub(super) fn together(&self, cell: &Cell, slots: &[u32]) -> Vec<u32> {
+        let mut limits = self.limits.clone();
+        let takes = |slot: &u32| limits.as_mut().is_none_or(|limits| limits.take(cell, *slot, self.tasks));
+        slots.iter().copied().filter(takes).take(self.machines).collect()
     }
 
     /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits. `None` where none

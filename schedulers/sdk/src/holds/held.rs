@@ -7,6 +7,7 @@ use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskSt
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
+use super::urgent::{beside_victims, displacing};
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
 use crate::settings::Holding;
@@ -201,9 +202,8 @@ impl Held {
     fn more(&mut self, sight: &Sight<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
         let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
         let unseen = std::mem::take(&mut self.unseen);
-        let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
-            unseen.into_iter().collect()
-        } else {
+        let walks = !self.aimed.as_ref().is_some_and(is_current);
+        let slots: Vec<u32> = if walks {
             let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
                 // It would not fit if all machines were empty.
                 let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
@@ -212,13 +212,21 @@ impl Held {
             };
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
             (0..sight.cell.machine_rows().len()).collect()
+        } else {
+            unseen.into_iter().collect()
         };
         let aim = &self.aimed.as_ref()?.aim;
         let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
-        let hold = sight.cell.hold(job.id);
-        let (band, before) = (job.shape.priority / 10, std::mem::take(&mut self.left));
+        let band = job.shape.priority / 10;
+        let before = std::mem::take(&mut self.left);
         let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
-        let wish = larger(&mut search, aim, hold, &slots, (need, why));
+        let wish = match why {
+            Why::Starves => larger(&mut search, aim, sight.cell.hold(job.id), &slots),
+            Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(|| {
+                let may = walks && sight.evicts;
+                may.then(|| beside_victims(rooms, aim, band, need)).flatten()
+            }),
+        };
         (self.unseen, self.left) = search.end();
         wish
     }

@@ -2,10 +2,8 @@
 
 use plenum_model::{Hold, JobId, Resources};
 
-use super::Why;
 use super::aim::{Aim, fits};
 use super::contenders::Search;
-use super::held::Need;
 
 /// What a hold is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +32,7 @@ pub(super) fn wish(job: JobId, hold: Option<&Hold>, machines: Vec<u32>, resource
 }
 
 /// More than is held, on the machines that it is on and on some of `slots`. `None` where these have no more for it.
-pub(super) fn larger(
-    search: &mut Search<'_>,
-    aim: &Aim,
-    hold: Option<&Hold>,
-    slots: &[u32],
-    (need, why): (Need, Why),
-) -> Option<Wish> {
+pub(super) fn larger(search: &mut Search<'_>, aim: &Aim, hold: Option<&Hold>, slots: &[u32]) -> Option<Wish> {
     let rooms = search.rooms;
     let kept = hold.map_or(&[][..], |hold| hold.machines.as_slice());
     let takes_more_there = hold.is_some_and(|hold| !aim.each.fits_in(&hold.resources));
@@ -55,12 +47,6 @@ pub(super) fn larger(
         let of_use: Vec<u32> = kept.iter().copied().filter(is_of_use).collect();
         number(&of_use).saturating_mul(fits(&aim.each, &hold.resources))
     });
-    if why == Why::Urgent {
-        // What is free it claims by itself.
-        let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
-        let is_enough = machines.len() >= if need.is_gang { aim.machines } else { 1 };
-        return (displaces && is_enough).then(|| wish(rooms.job, hold, machines, aim.each));
-    }
     if number(&machines) > before {
         return Some(wish(rooms.job, hold, machines, aim.each));
     }

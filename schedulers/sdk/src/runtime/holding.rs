@@ -109,6 +109,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             contenders: &contenders,
             log_time,
             now_micros,
+            evicts: self.scheduler.evicts() && cell.rights_of(self.scheduler.name()).evicts,
             is_paused: cell.is_paused(self.scheduler.name()),
         };
         let (wishes, wake) = self.holds.look(&sight, &own);
