@@ -20,7 +20,7 @@ use crate::settings::Holding;
 use aim::{Rooms, fits};
 use held::{Aimed, Asked, Held};
 
-pub(crate) use contenders::Contenders;
+pub(crate) use contenders::{Contenders, Strangers};
 pub(crate) use wish::Wish;
 
 /// So many jobs that rest are remembered of each kind: the end of its rest is when one asks again.

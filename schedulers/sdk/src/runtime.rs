@@ -17,7 +17,7 @@ use plenum_proto::v1;
 
 use crate::ahead::Ahead;
 use crate::counters::Counters;
-use crate::holds::Holds;
+use crate::holds::{Holds, Strangers};
 use crate::in_flight::InFlight;
 use crate::mirror::Mirror;
 use crate::notes::Notes;
@@ -258,6 +258,8 @@ pub struct SchedulerRuntime<S> {
     in_flight: InFlight,
     /// Room that is held for jobs that starve.
     holds: Holds,
+    /// Whose work may come before a hold.
+    strangers: Strangers,
     queue: Queue,
     share: Share,
     ahead: Ahead,
@@ -327,6 +329,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             mirror: Mirror::default(),
             in_flight: InFlight::default(),
             holds: Holds::default(),
+            strangers: Strangers::default(),
             queue: Queue::default(),
             share: Share::default(),
             ahead: Ahead::default(),

@@ -23,6 +23,33 @@ fn what_comes_free_goes_to_what_waits_of_a_higher_band_and_not_to_a_gang() {
     }
 }
 
+/// It was left to higher jobs of its own scheduler alone: before the stream of another one a gang gathered its machines, started, and was evicted, again and again.
+#[test]
+fn what_comes_free_goes_to_what_waits_with_another_scheduler() {
+    let mut stage = Stage::new();
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.seat_with(Service::default(), settings(Some(SOON)));
+    for name in ["m1", "m2", "m3", "m4"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let stream = stage.submit(&JobBuilder::new("stream", "service").group("main", 400, 600).priority(60));
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 4).priority(20));
+    stage.advance(2_000_000);
+    for round in 0..100 {
+        ends_one(&mut stage, stream);
+        assert_eq!((stage.placed(gang).len(), held(&stage, gang).len()), (0, 0), "{round}");
+    }
+    assert_eq!(stage.runtime(seat).counters().holds_taken, 0);
+    // Nobody places the stream any more.
+    stage.ask("operator", Command::PauseScheduler { scheduler: "service".into(), paused: true });
+    for _ in 0..20 {
+        ends_one(&mut stage, stream);
+    }
+    stage.advance(3_000_000);
+    assert_eq!(stage.placed(gang).len(), 4);
+}
+
 #[test]
 fn a_gang_starts_while_work_of_a_higher_band_comes_and_goes_on_other_machines() {
     let mut stage = Stage::new();

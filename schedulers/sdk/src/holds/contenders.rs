@@ -1,12 +1,13 @@
-//! Who comes before a gang in what is free: jobs of higher bands that wait, own ones and those of peers.
+//! Who comes before a gang in what is free: jobs of higher bands that wait, own ones, those of peers and those of other schedulers.
 //!
 //! A hold asks for what came free before anybody else does. Where a job of a higher band would place a task there, the gang started in its stead, and was evicted
 //! for it. So the room is left to such a job; for a moment only, as it may be refused for another reason than want of room, or be kept back on purpose.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, wanted};
+use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, any_waits, wanted};
 
 use super::aim::{Rooms, at_most, is_open};
 use crate::in_flight::InFlight;
@@ -17,6 +18,9 @@ const CONTENDERS_MAX: usize = 256;
 
 /// For so long room is left to a job of which nothing is granted: as long as to a peer that may be silent.
 const LEFT_MICROS: i64 = 1_000_000;
+
+/// Jobs of other schedulers are looked for so often at most.
+const STRANGERS_MICROS: i64 = 1_000_000;
 
 /// Some tasks of a job that may be placed now.
 #[derive(Clone, Debug)]
@@ -32,20 +36,58 @@ struct Contender {
 pub(crate) struct Contenders(Vec<Contender>);
 
 impl Contenders {
-    /// Those of a higher band than the last of the jobs that room is held for.
-    pub(crate) fn of(cell: &Cell, queue: &Queue, in_flight: &InFlight, last: Turn, log_time: LogTime) -> Self {
+    /// Those of a higher band than the last of the jobs that room is held for, among them some of `strangers`, which are jobs of the same bands.
+    pub(crate) fn of(
+        cell: &Cell,
+        (queue, strangers): (&Queue, &Strangers),
+        in_flight: &InFlight,
+        last: Turn,
+        log_time: LogTime,
+    ) -> Self {
         let standings = queue.jobs(None, None).filter_map(|id| queue.get(id));
         let turns = standings.map(|standing| standing.turn).take_while(|turn| turn.band() > last.band());
-        let contender = |turn: Turn| {
-            let job = cell.job(turn.job)?;
+        let own = turns.map(|turn| (turn.band(), turn.job));
+        let contender = |(band, job): (u8, JobId)| {
+            let job = cell.job(job)?;
             let groups = wanted(cell, job, log_time).filter(|group| {
                 let number = group.group;
                 group.tasks().any(|task| !in_flight.has_task(job.id, number, task))
             });
             let groups: Vec<u16> = groups.map(|group| group.group).collect();
-            (!groups.is_empty()).then(|| Contender { band: turn.band(), job: job.clone(), groups })
+            (!groups.is_empty()).then(|| Contender { band, job: job.clone(), groups })
         };
-        Self(turns.filter_map(contender).take(CONTENDERS_MAX).collect())
+        let mut contenders: Vec<Contender> = own.filter_map(contender).take(CONTENDERS_MAX).collect();
+        let strangers = strangers.jobs.iter().copied().take_while(|(band, _)| *band > last.band());
+        contenders.extend(strangers.filter_map(contender));
+        contenders.sort_by_key(|contender| Reverse(contender.band));
+        contenders.truncate(CONTENDERS_MAX);
+        Self(contenders)
+    }
+}
+
+/// Jobs of other schedulers, or of another process's share of the namespaces, of which tasks wait: the first of the highest bands, with these.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Strangers {
+    jobs: Vec<(u8, JobId)>,
+    /// When they may be looked for again.
+    due_micros: i64,
+}
+
+impl Strangers {
+    /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second at most; in between some are found to wait no more,
+    /// and what comes newly is not known.
+    pub(crate) fn look(&mut self, cell: &Cell, queue: &Queue, band: u8, now_micros: i64) {
+        if now_micros < self.due_micros {
+            return;
+        }
+        self.due_micros = now_micros.saturating_add(STRANGERS_MICROS);
+        let names: BTreeSet<&str> = cell.sessions().map(|session| &*session.scheduler).collect();
+        let is_served = |job: &Job| names.contains(&*job.shape.scheduler) && !cell.is_paused(&job.shape.scheduler);
+        let strangers = cell.jobs().filter(|job| job.shape.priority / 10 > band && !queue.contains(job.id));
+        let waiting = strangers.filter(|job| any_waits(cell, job) && is_served(job));
+        self.jobs = waiting.map(|job| (job.shape.priority / 10, job.id)).collect();
+        self.jobs.sort_unstable_by_key(|(band, job)| (Reverse(*band), *job));
+        self.jobs.truncate(CONTENDERS_MAX);
     }
 }
 

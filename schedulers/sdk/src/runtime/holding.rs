@@ -99,7 +99,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_own = |job: &JobId| self.share.is_own(*job) && !self.holds.is_others(*job);
         let own = cell.holds().map(|(job, _)| job).filter(is_own);
         let own: Vec<Turn> = own.filter_map(|job| Some(self.queue.get(job)?.turn)).collect();
-        let contenders = |last| Contenders::of(cell, &self.queue, &self.in_flight, last, log_time);
+        let contenders = |last: Turn| {
+            self.strangers.look(cell, &self.queue, last.band(), now_micros);
+            Contenders::of(cell, (&self.queue, &self.strangers), &self.in_flight, last, log_time)
+        };
         let contenders = self.holds.last(&own).map(contenders).unwrap_or_default();
         let sight = Sight {
             cell,
