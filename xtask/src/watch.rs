@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How long a program may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(15);
-/// How long the output may stay open after the program itself has ended.
+/// How long is waited for output that stays open after the program itself has ended.
 const STRAGGLERS: Duration = Duration::from_secs(5);
 /// Lines that wait to be printed; a reader that is further ahead waits.
 const LINES_WAITING_MAX: usize = 1024;
@@ -30,7 +30,9 @@ pub(crate) enum Output {
 /// Runs `command` to its end, prints its output, and hands each line to `on_line`.
 ///
 /// Fails when the program can't be started, when it takes longer than `limit`, and when something that it
-/// started still holds its output open after its end: then it left a process behind.
+/// started still holds its output open after its end: then it left a process behind. For that only time counts in
+/// which no line waits to be printed: our own reader, such as a pager, may have the last ones long after the end, but
+/// not longer than `limit`.
 pub(crate) fn watch(
     mut command: Command,
     label: &str,
@@ -47,9 +49,15 @@ pub(crate) fn watch(
     let lines = read_both(&mut child);
     let started = Instant::now();
     let mut last_sign = started;
-    let mut ended: Option<(ExitStatus, Instant)> = None;
+    let mut ended: Option<Instant> = None;
+    let mut waited_behind_end = Duration::ZERO;
     loop {
-        match lines.recv_timeout(Duration::from_millis(200)) {
+        let asked = Instant::now();
+        let next = lines.recv_timeout(Duration::from_millis(200));
+        if ended.is_some() {
+            waited_behind_end += asked.elapsed();
+        }
+        match next {
             Ok((output, line)) => {
                 last_sign = Instant::now();
                 match output {
@@ -62,10 +70,10 @@ pub(crate) fn watch(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if ended.is_none() {
-            ended = child.try_wait().context("could not ask for the program's end")?.map(|s| (s, Instant::now()));
+            ended = child.try_wait().context("could not ask for the program's end")?.map(|_| Instant::now());
         }
-        if let Some((_, at)) = ended
-            && at.elapsed() > STRAGGLERS
+        if let Some(at) = ended
+            && (waited_behind_end > STRAGGLERS || at.elapsed() > limit)
         {
             bail!("{program} has ended, but something that it started still runs and holds its output");
         }
@@ -206,6 +214,38 @@ mod tests {
         .expect_err("it sleeps longer than its limit");
         assert!(error.to_string().contains("was not done after 3.0 s"), "{error}");
         assert!(!is_alive(child_pid.expect("the shell names its child")));
+    }
+
+    // A step whose output somebody read in a pager was said to have left a process behind: its lines were there, and not printed yet.
+    #[test]
+    fn a_program_whose_lines_are_read_long_after_its_end_has_ended_well() {
+        let mut seen = 0;
+        let status = watch(shell("seq 2000"), "a test", Duration::from_secs(60), |_, line| {
+            seen += 1;
+            match line {
+                // Its end is noticed behind this line.
+                "1" => thread::sleep(Duration::from_secs(1)),
+                "900" => thread::sleep(STRAGGLERS + Duration::from_secs(1)),
+                _ => {}
+            }
+        })
+        .expect("nothing is left behind");
+        assert!(status.success());
+        assert_eq!(seen, 2000);
+    }
+
+    #[test]
+    fn what_still_holds_the_output_after_the_end_is_told_whether_it_prints_or_not() {
+        let mut left = None;
+        let scripts = ["sleep 600 & echo $!", "(while :; do echo; sleep 0.1; done) & echo $!"];
+        for script in scripts {
+            let error = watch(shell(script), "a test", Duration::from_secs(60), |_, line| {
+                left = line.parse::<u32>().ok().or(left);
+            })
+            .expect_err("something runs on");
+            assert!(error.to_string().contains("something that it started still runs"), "{error}");
+            signal("KILL", &[left.expect("the shell names its child")]);
+        }
     }
 
     #[test]
