@@ -15,6 +15,8 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_UNFINISHED: u8 = 3;
 /// What shells end with after Ctrl-C: the exit code of what was interrupted before it had an outcome.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+/// The same after SIGTERM, as `timeout` sends it.
+pub(crate) const EXIT_TERMINATED: u8 = 143;
 
 /// Why a command did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]

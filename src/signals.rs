@@ -1,8 +1,8 @@
-//! The signals that end what somebody keeps running: `plenum dev`, and a backup.
+//! The signals that end what somebody keeps running: `plenum dev`, a backup, and a listing that is watched.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::failure::Failure;
+use crate::failure::{EXIT_INTERRUPTED, EXIT_TERMINATED, Failure};
 
 /// Interrupt, quit, terminate and hang-up, from now on handled here.
 pub(crate) struct Signals {
@@ -44,6 +44,37 @@ impl Signals {
         }
         // Its handler stays, so that what comes still ends nothing.
         self.hang_up = None;
+    }
+}
+
+/// Interrupt and terminate, from now on handled here as far as they were not ignored, as the shell of a script has its background ignore the former.
+pub(crate) struct Leave {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+}
+
+impl Leave {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| match is_ignored(kind) {
+            true => Ok(None),
+            false => signal(kind).map(Some).map_err(|error| Failure::io("cannot listen for signals", &error)),
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next of them, and gives what shells show of a process that it ended.
+    pub(crate) async fn next(&mut self) -> u8 {
+        tokio::select! {
+            () = heard(&mut self.interrupt) => EXIT_INTERRUPTED,
+            () = heard(&mut self.terminate) => EXIT_TERMINATED,
+        }
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

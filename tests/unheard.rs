@@ -2,13 +2,18 @@
 
 use std::{
     fs::OpenOptions,
-    io::{BufRead, BufReader, pipe},
+    io::{BufRead, BufReader, Read, pipe},
     net::TcpListener,
     os::fd::OwnedFd,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::signal::Signal,
+};
+use serde_json::Value;
 
 use crate::stage::{Process, Stage, eventually};
 
@@ -36,7 +41,7 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
     let mut parts = vec![agent("m1", full().into()), agent("m2", unread().into())];
     let scheduler = ["--addr", &address, "scheduler", "batch"];
     parts.push(unheard(&stage, "scheduler", &scheduler, unread()));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500));
     let server = ["server", "--dir", &stage.word("cell"), "--listen", &listens];
     parts.push(unheard(&stage, "server", &server, full()));
     let machines = eventually("both machines have registered", || {
@@ -64,6 +69,41 @@ command = ["/bin/sh", "-c", "echo up; exec sleep 1012"]
 env = { STAGE = "$STAGE" }
 resources = { cpu = "10m", memory = "16MiB" }
 "#;
+
+// Half a line was there of what was being printed when Ctrl-C came, or the SIGTERM of `timeout`.
+#[test]
+fn who_leaves_a_watched_list_leaves_whole_lines_and_waits_for_no_reader_that_takes_none() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    for number in 0..20 {
+        let name = format!("hushed-{number}");
+        stage.submit(&server.address, "hushed.toml", &HUSHED.replace("\"hushed\"", &format!("{name:?}")));
+    }
+    let words = ["--addr", &server.address, "job", "list", "--watch", "-o", "json"];
+    let cases = [(Signal::SIGINT, true, 130), (Signal::SIGTERM, true, 143), (Signal::SIGINT, false, 130)];
+    for (signal, is_read, exit) in cases {
+        let (mut process, mut reader) = stage.start_by("watch", &words, |command| {
+            let (reader, writer) = pipe().unwrap();
+            // Less than the list takes.
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+            (command.stdout(writer).spawn().unwrap(), reader)
+        });
+        let mut read = vec![0];
+        reader.read_exact(&mut read).unwrap();
+        process.signal(signal);
+        // It has heard that, and would end if it did so at once.
+        std::thread::sleep(Duration::from_millis(300));
+        if is_read {
+            reader.read_to_end(&mut read).unwrap();
+            let text = String::from_utf8(read).unwrap();
+            assert!(text.len() > 4096 && text.ends_with('\n'), "{signal}: {text}");
+            let lists: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(lists[0]["items"].as_array().map(Vec::len), Some(20), "{signal}");
+        }
+        assert_eq!(process.ended().code(), Some(exit), "{signal}, read: {is_read}");
+    }
+    assert_eq!(stage.text("watch.err"), "");
+}
 
 // `| head -1` had its line, and whoever had typed it no prompt until another line came.
 #[test]

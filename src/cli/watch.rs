@@ -1,20 +1,29 @@
 //! Listings that are printed once, or again whenever something changed.
 
 use std::{
+    cell::Cell,
     io::{self, IsTerminal},
+    pin::pin,
+    process,
     time::{Duration, Instant},
 };
+
+use tokio::sync::Notify;
 
 use super::job_wait::found;
 use crate::{
     failure::Failure,
     output::{self, Format, Row, Window},
+    signals::Leave,
 };
 
 /// How often a watched listing is asked for again.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How old a listing gets that takes the place of the one before, though nothing has changed: the ages in it go on.
 const PAINTED_FOR_MAX: Duration = Duration::from_secs(5);
+
+/// How long who leaves waits for a listing that is being printed: a pipe that nobody empties takes no more of it.
+const PRINTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// An empty screen for the first listing. Several terminals keep what this clears, so that it can be scrolled back to: what stood there before may be wanted.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -70,20 +79,60 @@ pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, 
 }
 
 /// Prints a listing; with `watch`, again each time that its revision or what has none has changed, and where it takes the place of the one before also once
-/// that is old or the window has another size, until the process is interrupted or nobody reads it any more.
+/// that is old or the window has another size, until the process is interrupted or asked to end, or nobody reads it any more. What was begun is printed whole
+/// before that, where somebody takes it.
 pub(super) async fn print(
     format: Format,
     watch: bool,
     list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) -> Result<(), Failure> {
-    let listing = print_each(format, watch, list);
-    if watch { output::while_read(listing).await } else { listing.await }
+    let printer = Printer::default();
+    let listing = print_each(format, watch, list, &printer);
+    if !watch {
+        return listing.await;
+    }
+    let mut leave = Leave::listen()?;
+    let mut listing = pin!(output::while_read(listing));
+    let exit = tokio::select! {
+        biased;
+        outcome = &mut listing => return outcome,
+        exit = leave.next() => exit,
+    };
+    if printer.is_at_work.get() {
+        tokio::select! {
+            _ = listing => {}
+            () = printer.is_done.notified() => {}
+            // Who asks twice does not want to wait.
+            _ = leave.next() => {}
+            () = tokio::time::sleep(PRINTED_WITHIN) => {}
+        }
+    }
+    process::exit(exit.into())
+}
+
+/// Prints beside everything else, so that signals are heard while nobody takes what is printed.
+#[derive(Default)]
+struct Printer {
+    is_at_work: Cell<bool>,
+    /// Told each time that it has printed something.
+    is_done: Notify,
+}
+
+impl Printer {
+    async fn print(&self, text: String) -> Result<(), Failure> {
+        self.is_at_work.set(true);
+        let printed = tokio::task::spawn_blocking(move || output::print(&text)).await;
+        self.is_at_work.set(false);
+        self.is_done.notify_waiters();
+        printed.unwrap_or_else(|error| Err(Failure::new("INTERNAL", format!("cannot print: {error}"))))
+    }
 }
 
 async fn print_each(
     format: Format,
     watch: bool,
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
+    printer: &Printer,
 ) -> Result<(), Failure> {
     let mut shown: Option<(u64, String)> = None;
     let mut painted = (Instant::now(), None);
@@ -111,7 +160,7 @@ async fn print_each(
                 Some(window) => window.fitted(listed.text, rows_below(window, &notes)),
                 None => listed.text,
             };
-            output::print(&framed(format, watch, is_first, text))?;
+            printer.print(framed(format, watch, is_first, text)).await?;
             notes.iter().for_each(|note| output::tell(note));
             back = back.filter(|_| clears_screen(format));
         }
