@@ -128,6 +128,15 @@ impl From<Status> for Failure {
         } else if message.is_empty() {
             message = format!("the cell answered {}", status.code().description().to_lowercase());
         }
+        if let Some(method) = method_of_later(&code, &message) {
+            let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_proto::log::CORE_VERSION);
+            let hint = format!(
+                "the server is older than this plenum ({version}, core {core}): upgrade the server, which goes first, or use a plenum of its version; \
+                 `plenum explain UNIMPLEMENTED` tells more"
+            );
+            let told = format!("this server, of an earlier version, has no method {method}");
+            return Self::new("UNIMPLEMENTED", if code == "UNIMPLEMENTED" { message } else { told }).with_hint(hint);
+        }
         if matches!(code.as_str(), "INSTANT_PASSED" | "INVALID_REQUEST") {
             message = with_times(&message);
         }
@@ -147,6 +156,18 @@ impl From<Status> for Failure {
 impl From<JobFileError> for Failure {
     fn from(error: JobFileError) -> Self {
         Self { code: error.code.to_owned(), message: error.message, hint: error.hint, exit: EXIT_FAILED }
+    }
+}
+
+/// The method that was called, where a server refused it that does not have it. One of before its table of methods knew of others said that nobody may call it.
+fn method_of_later<'message>(code: &str, message: &'message str) -> Option<&'message str> {
+    match code {
+        "UNIMPLEMENTED" => message.split_once(" has no method ").map(|(_, method)| method),
+        "NOT_PERMITTED" => {
+            let nobody = message.trim_end().strip_suffix("; expected one of:")?;
+            nobody.split_once(" may not call ").map(|(_, method)| method)
+        }
+        _ => None,
     }
 }
 
@@ -242,6 +263,28 @@ mod tests {
         }
         assert!(of("SERVER_ENDING").contains("the cell may be"));
         assert!(Failure::from(Status::unavailable("no")).hint.unwrap().contains("the cell may be"));
+    }
+
+    // What an earlier server did not have yet was told as forbidden, with nobody behind "expected one of:" and a page on rights.
+    #[test]
+    fn a_method_that_an_earlier_server_does_not_have_is_told_as_that() {
+        let of =
+            |grpc, code, message: &str| Failure::from(plenum_proto::error::with_code(grpc, code, message.to_owned()));
+        let forbidden = |roles| format!("local may not call plenum.v1.Inspect/CellHistory; expected one of: {roles}");
+        let unknown = "this server, of version 0.1.0 (core 35), has no method plenum.v1.Inspect/CellHistory";
+        let earlier = "this server, of an earlier version, has no method plenum.v1.Inspect/CellHistory";
+        for (failure, message) in [
+            (of(Code::PermissionDenied, "NOT_PERMITTED", &forbidden("")), earlier),
+            (of(Code::Unimplemented, "UNIMPLEMENTED", unknown), unknown),
+        ] {
+            assert_eq!((failure.code.as_str(), failure.message.as_str()), ("UNIMPLEMENTED", message));
+            let hint = failure.hint.unwrap();
+            assert!(hint.starts_with("the server is older than this plenum (") && hint.contains("upgrade"), "{hint}");
+        }
+        let forbidden = of(Code::PermissionDenied, "NOT_PERMITTED", &forbidden("operator"));
+        assert_eq!(forbidden.code, "NOT_PERMITTED", "it is there, and others may");
+        let other = of(Code::Unimplemented, "UNIMPLEMENTED", "no compression");
+        assert_eq!(other.hint.as_deref(), Some("`plenum explain UNIMPLEMENTED` tells more"));
     }
 
     #[test]

@@ -84,7 +84,9 @@ impl fmt::Display for Denied {
                  a-z, 0-9, - and ., found {found}"
             ),
             Self::NoMethod { method } => {
-                write!(f, "this server, of version {}, has no method {method}", env!("CARGO_PKG_VERSION"))
+                let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_proto::log::CORE_VERSION);
+                // Commands know this by ` has no method `.
+                write!(f, "this server, of version {version} (core {core}), has no method {method}")
             }
             Self::Method { principal, method } => {
                 let may: Vec<&str> =
@@ -365,6 +367,7 @@ mod tests {
         // Of a newer server: it is not there, which nobody has forbidden.
         let unknown = Principal::local().may_call("/plenum.v1.Cell/Unknown").unwrap_err();
         assert_eq!(unknown, Denied::NoMethod { method: "plenum.v1.Cell/Unknown".to_owned() });
+        assert!(unknown.to_string().ends_with("), has no method plenum.v1.Cell/Unknown"), "{unknown}");
     }
 
     #[test]
