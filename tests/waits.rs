@@ -1,5 +1,7 @@
 //! Waiting until all tasks of a job run: for as long as that takes, and saying why where it takes too long.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -47,6 +49,34 @@ fn who_waits_until_a_service_runs_is_told_a_revision_at_which_all_of_it_did() {
     let again = stage.run(&run);
     assert!(again.says(0, &[]).out.starts_with("job web has 3 of 3 tasks running (revision "), "{again}");
     assert_eq!(dev.stop().code(), Some(0));
+}
+
+// Nothing held that a wait in which something happens again and again ends at its limit: the limit counts from the submission.
+#[test]
+fn the_time_limit_of_a_wait_counts_from_the_submission_however_much_happens_to_the_job() {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let stage = Stage::new();
+    // Nobody is there to place its tasks.
+    let server = stage.server("cell", None, &[]);
+    let file = stage.file("web.toml", SERVICE);
+    let begun = Instant::now();
+    let limit = format!("{}s", LIMIT.as_secs());
+    let mut run = stage.start("run", &["--addr", &server.address, "job", "run", &file, "--wait", "--timeout", &limit]);
+    eventually("it is submitted", || stage.try_ask(&server.address, &["job", "show", "web"]).ok());
+    let mut scaled = 0;
+    let status = loop {
+        if let Some(status) = run.has_ended() {
+            break status;
+        }
+        assert!(begun.elapsed() < 10 * LIMIT, "it waits on after {scaled} changes: {}", stage.text("run.err"));
+        let count = (4 + scaled % 2).to_string();
+        stage.ask(&server.address, &["job", "scale", "web", "--group", "main", &count]);
+        scaled += 1;
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(status.code(), Some(3), "{}", stage.text("run.err"));
+    assert!(begun.elapsed() >= LIMIT && scaled > 1, "{scaled} changes in {:?}", begun.elapsed());
+    assert!(stage.text("run.err").contains("error[TIME_LIMIT]"), "{}", stage.text("run.err"));
 }
 
 // It went on waiting for what somebody else had submitted, and ended with the result of that.
