@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::stage::{Process, Stage, eventually};
+use crate::stage::{Process, Stage, eventually, read_address};
 
 /// A part whose standard error goes there.
 fn unheard(stage: &Stage, name: &str, arguments: &[&str], errors_to: impl Into<Stdio>) -> Process {
@@ -58,6 +58,36 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
         part.signal(Signal::SIGTERM);
         assert_eq!(part.ended().code(), Some(0));
     }
+}
+
+// What the page for operators says of the variable was held by nothing but a look at the help.
+#[test]
+fn a_server_logs_from_info_upwards_or_what_the_variable_says() {
+    let stage = Stage::new();
+    let logged = |filter: Option<&str>| {
+        let cell = stage.path("logs");
+        let arguments = ["server", "--dir", &stage.word("logs"), "--listen", "127.0.0.1:0"];
+        let (mut server, ()) = stage.start_by("logs", &arguments, |command| {
+            if let Some(filter) = filter {
+                command.env("RUST_LOG", filter);
+            }
+            (command.spawn().unwrap(), ())
+        });
+        eventually("the server can be reached", || read_address(&cell.join("address")));
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.ended().code(), Some(0), "{}", stage.text("logs.err"));
+        std::fs::remove_dir_all(cell).unwrap();
+        let log = stage.text("logs.err");
+        // What is told of a new cell, when it can be reached, at its end, and of another part.
+        let has = |words: &str| log.contains(words);
+        let lines = ["WARN plenum_server::", "INFO plenum_server::", "DEBUG plenum_server::", "plenum_journal::"];
+        lines.map(has)
+    };
+    assert_eq!(logged(None), [true, true, false, true]);
+    assert_eq!(logged(Some("")), [true, true, false, true], "an empty one counts as none");
+    assert_eq!(logged(Some("warn")), [true, false, false, false], "less");
+    assert_eq!(logged(Some("plenum_server=debug")), [true, true, true, false], "more of one part, and no others");
+    assert_eq!(logged(Some("plenum_server=error")), [false; 4], "nothing went wrong");
 }
 
 /// A task that prints one line, and nothing more for as long as it runs.
