@@ -322,6 +322,32 @@ mod tests {
         assert_eq!(read(None).await, [(104, 0, "".into())], "nowhere: the others count");
     }
 
+    // What comes of a place behind the end was told nowhere, and tested of who does not follow alone.
+    #[tokio::test]
+    async fn who_follows_from_a_place_behind_the_end_gets_what_is_printed_from_there_on() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let path = directory.allocation(allocation).root().join("stdout-0.log");
+        fs::create_dir_all(directory.allocation(allocation).root()).unwrap();
+        fs::write(&path, "one\n").unwrap();
+        let (chunks, mut sent) = mpsc::channel(1);
+        let (standing, watched) = watch::channel(Standing::Held);
+        let (bits, from) = (allocation.to_bits(), Some(8));
+        let asked = v1::LogsAsked { allocation: bits, follow: true, from, ..Default::default() };
+        let sending = tokio::spawn(async move { send(&directory, &asked, &chunks, &watched).await });
+        assert_eq!(sent.recv().await.unwrap().next, from, "nothing is there yet");
+        let mut file = fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(b"two\n").unwrap();
+        tokio::time::sleep(2 * LOOKED_FOR_EVERY).await;
+        file.write_all(b"three\n").unwrap();
+        let chunk = sent.recv().await.unwrap();
+        assert_eq!((chunk.next, chunk.skipped, chunk.data), (Some(14), 0, "three\n".into()));
+        standing.send_replace(Standing::Over);
+        assert!(sent.recv().await.is_none());
+        sending.await.unwrap().unwrap();
+    }
+
     // Who asked a task that prints without end for its last two lines got hundreds of megabytes.
     #[tokio::test]
     async fn who_does_not_follow_gets_what_was_there() {
