@@ -128,6 +128,22 @@ async fn a_call_with_a_second_message_is_refused_and_nothing_of_it_is_done() {
     server.shutdown().await.unwrap();
 }
 
+// The transport refuses it, without a code of ours: the page for schedulers says what to make of that, and nothing else can.
+#[tokio::test]
+async fn a_call_with_too_much_metadata_is_refused_by_the_transport_and_not_executed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let before = standing(&server, &channel).await;
+    let mut request = tonic::Request::new(v1::SubmitRequest { spec: Some(job("one", 1)), ..Default::default() });
+    request.metadata_mut().insert("much", "x".repeat(9 << 10).parse().unwrap());
+    let refused = v1::jobs_client::JobsClient::new(channel.clone()).submit(request).await.expect_err("it is refused");
+    assert_eq!(refusal(&refused), of(Code::Unknown, ""), "{refused}");
+    assert!(refused.message().contains("431"), "{refused}");
+    assert_eq!(standing(&server, &channel).await, before, "nor is the connection gone");
+    server.shutdown().await.unwrap();
+}
+
 // It was refused without a code of ours, and so looked like a fault on the way.
 #[tokio::test]
 async fn a_compressed_call_is_refused_as_what_no_method_takes() {
