@@ -62,9 +62,11 @@ impl Ground {
     pub(crate) fn new(classes: &[MachineClass], placing: Placing) -> anyhow::Result<Self> {
         let mut ground = Self::on(Core::new(options()), 1, placing)?;
         for class in classes {
-            let mut attributes = class.attributes.iter().cycle();
+            let kinds = u64::try_from(class.attributes.len()).context("so many kinds of machines")?;
             for member in 0..class.count {
-                let attributes = attributes.next().cloned().unwrap_or_default();
+                // Of fewer machines than there are, and of more, each kind has its share.
+                let kind = usize::try_from(u64::from(member) * kinds / u64::from(class.count))?;
+                let attributes = class.attributes.get(kind).cloned().unwrap_or_default();
                 ground.register(&format!("{}-{member}", class.name), class.capacity, attributes)?;
             }
         }

@@ -99,6 +99,8 @@ impl Shapes {
                 firsts.push(capacity);
             }
         }
+        // Alike ones together: of fewer machines each kind is to have its share, in whatever order they came.
+        classes.iter_mut().for_each(|class| class.attributes.sort());
         let mut assumed = Vec::new();
         if levelled {
             assumed.push(format!(
@@ -330,8 +332,9 @@ mod tests {
         };
         // All, all on the SSD, two a rack, one a machine, and one.
         assert_eq!(started(4), (6 + 6 + 4 + 4 + 1, vec![true, true, false, false, false]));
-        // Machines beyond those that are there are like the first ones: of six, two have an SSD.
+        // Each kind has its share of more machines, and of fewer: of six, two have an SSD, and two are of two racks.
         assert_eq!(started(6), (6 + 6 + 4 + 6 + 2, vec![true, true, false, true, false]));
+        assert_eq!(started(2), (6 + 6 + 4 + 2 + 1, vec![true, true, false, false, false]));
     }
 
     #[test]

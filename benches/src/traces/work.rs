@@ -80,7 +80,7 @@ pub(crate) struct MachineClass {
     pub(crate) name: String,
     pub(crate) count: u32,
     pub(crate) capacity: Resources,
-    /// What its machines have, one after the other, and again from the first when there are more machines; empty: none has any.
+    /// What its machines have, alike ones together: of fewer or more machines each kind has its share; empty: none has any.
     pub(crate) attributes: Vec<Arc<Attributes>>,
 }
 

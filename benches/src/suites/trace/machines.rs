@@ -59,7 +59,7 @@ pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineCla
         );
         return Ok(Asked { machines: base, changes });
     }
-    let machines = with_untold(absolute(text, &base)?);
+    let machines = absolute(text, &base)?;
     Ok(Asked { machines, changes: Vec::new() })
 }
 
@@ -94,10 +94,12 @@ fn change(text: &str) -> anyhow::Result<Change> {
     };
     let by = match amount.strip_suffix('%') {
         Some(percent) => {
-            let percent: f64 =
-                percent.parse().ok().filter(|percent: &f64| (-99.0..=10_000.0).contains(percent)).with_context(
-                    || format!("--machines: expected a percentage from -99% to +10000%, found {amount:?}"),
-                )?;
+            // Without a sign it could be a part of what there is as well.
+            let signed = Some(percent).filter(|percent| percent.starts_with(['+', '-']));
+            let percent = signed.and_then(|percent| percent.parse().ok());
+            let percent = percent.filter(|percent: &f64| (-99.0..=10_000.0).contains(percent)).with_context(|| {
+                format!("--machines: expected a percentage from -99% to +10000%, with its sign, found {amount:?}")
+            })?;
             By::Percent(percent)
         }
         None if amount.starts_with(['+', '-']) => By::Count(amount.parse().ok().with_context(|| wrong(text))?),
@@ -132,7 +134,7 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
     let Some(numbers) = numbers(text) else {
         let path = Path::new(text);
         ensure!(path.exists(), "--machines {text}: expected {FORMS}, or a CSV file, found none of that name");
-        return open::machines(path);
+        return Ok(with_untold(open::machines(path)?));
     };
     let in_range = numbers.iter().all(|number| *number <= MACHINES_MAX) && numbers[0] > 0 && numbers.len() <= 4;
     ensure!(in_range, "--machines {text}: expected {FORMS}");
@@ -142,14 +144,14 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
             let memory = numbers.get(2).map_or(UNTOLD, |gib| gib << 30);
             resources(cores * 1000, memory, numbers.get(3).copied().unwrap_or(0))
         }
-        // As many of the machine that the trace tells of.
-        (None, [one]) => one.capacity,
+        // As many of the machine that the trace tells of, with all that it has.
+        (None, [one]) => return Ok(vec![MachineClass { count, ..one.clone() }]),
         (None, []) => resources(1000, UNTOLD, 0),
         (None, _) => {
             bail!("--machines {text}: expected NxCORES[xGIB[xGPUS]], because there are several classes of machines")
         }
     };
-    Ok(vec![MachineClass { name: "node".to_owned(), count, capacity, attributes: Vec::new() }])
+    Ok(with_untold(vec![MachineClass { name: "node".to_owned(), count, capacity, attributes: Vec::new() }]))
 }
 
 /// The machines after the changes.
@@ -198,7 +200,9 @@ pub(super) fn after(count: u32, by: By) -> u32 {
     let most = u32::try_from(MACHINES_MAX).expect("a million");
     match by {
         By::Percent(percent) => (f64::from(count) * (1.0 + percent / 100.0)).round().clamp(0.0, f64::from(most)) as u32,
-        By::Count(more) => u32::try_from((i64::from(count) + more).clamp(0, i64::from(most))).expect("clamped"),
+        By::Count(more) => {
+            u32::try_from(i64::from(count).saturating_add(more).clamp(0, i64::from(most))).expect("clamped")
+        }
         By::Exactly(count) => u32::try_from(count).unwrap_or(most).min(most),
     }
 }
@@ -281,6 +285,11 @@ mod tests {
         let capacity = asked.machines[0].capacity;
         assert_eq!((capacity.cpu_millis, capacity.memory_bytes, capacity.custom[GPUS]), (2000, 8 << 30, 1));
         assert_eq!((capacity.disk_bytes, capacity.custom[GPUS + 1]), (UNTOLD, UNTOLD));
+        // A live cell's had lost its attributes, and got resources that it has not.
+        let rack = |name: &str| std::sync::Arc::new([("rack".into(), name.into())].into_iter().collect());
+        let live = MachineClass { attributes: vec![rack("a"), rack("b")], ..class("shape-1", 3) };
+        let more = super::asked(Some("7"), None, std::slice::from_ref(&live)).unwrap().machines;
+        assert_eq!(more, [MachineClass { count: 7, ..live }]);
         assert!(counts("7", &[class("a", 3), class("b", 4)]).unwrap_err().contains("several classes of machines"));
         // A part of a core, and the like, were told to be files that are not there.
         for wrong in ["0x2", "4x0.5", "1e3", "4x-1", "1x1x1x1x1"] {
@@ -292,6 +301,9 @@ mod tests {
     fn nonsense_is_told_before_anything_runs() {
         assert!(counts("+lots", &[class("a", 3)]).unwrap_err().contains("expected a change such as +20%"));
         assert!(counts("-100%", &[class("a", 3)]).unwrap_err().contains("expected a percentage from -99%"));
+        // Half of them, it was thought, and half as many more it was.
+        assert!(counts("a=50%", &[class("a", 3)]).unwrap_err().contains("with its sign, found \"50%\""));
+        assert_eq!(counts(&format!("+{}", i64::MAX), &[class("a", 3)]), Ok(vec![1_000_000]));
         assert!(counts("+20%", &[]).unwrap_err().contains("expected --cell FILE"));
         assert!(asked(None, None, &[]).unwrap_err().to_string().contains("does not tell its machines"));
     }
