@@ -89,11 +89,11 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
             missing += usize::from(is_missed(old, a, b));
             continue;
         };
-        let interval = interval(old, new);
-        let verdict = verdict(old, new, interval, threshold);
+        let drawn = drawn_again(old, new);
+        let verdict = verdict(old, new, drawn.as_deref(), threshold);
         of_others += usize::from(verdict == Verdict::OtherFiles);
         regressions += usize::from(verdict == Verdict::Worse);
-        rows.push(row(old, new, interval, verdict));
+        rows.push(row(old, new, drawn.as_deref().and_then(interval), verdict));
     }
     let failed = b.failed.iter().filter(|failed| a.figures.iter().any(|old| old.suite == failed.suite)).count();
     ensure!(
@@ -248,9 +248,9 @@ enum Verdict {
     Worse,
 }
 
-/// Within which the ratio of the medians lies, B over A; `None` where there are too few samples, or A has a zero.
-fn interval(old: &Figure, new: &Figure) -> Option<(f64, f64)> {
-    if old.samples.len().min(new.samples.len()) < SAMPLES_MIN || old.samples.iter().any(|sample| *sample <= 0.0) {
+/// What the medians of both runs could have been, A's and B's, were their samples drawn again; `None` where there are too few samples.
+fn drawn_again(old: &Figure, new: &Figure) -> Option<Vec<(f64, f64)>> {
+    if old.samples.len().min(new.samples.len()) < SAMPLES_MIN {
         return None;
     }
     let mut random = Random::new(1);
@@ -260,9 +260,23 @@ fn interval(old: &Figure, new: &Figure) -> Option<(f64, f64)> {
         let again: Vec<f64> = samples.iter().map(|_| samples[random.below(count) as usize]).collect();
         middle(figure, again)
     };
-    let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| drawn(new) / drawn(old)).collect();
-    ratios.sort_by(f64::total_cmp);
-    Some((percentile(&ratios, TAIL_PERCENT), percentile(&ratios, 100.0 - TAIL_PERCENT)))
+    let draw = |_| {
+        let of_new = drawn(new);
+        (drawn(old), of_new)
+    };
+    Some((0..RESAMPLES).map(draw).collect())
+}
+
+/// Of these the lower end and the upper one, without so many of a hundred beyond each.
+fn ends(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (percentile(&values, TAIL_PERCENT), percentile(&values, 100.0 - TAIL_PERCENT))
+}
+
+/// Within which the ratio of the medians lies, B over A; `None` where A's may as well be 0.
+fn interval(drawn: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let ratios = drawn.iter().map(|(old, new)| (*old > 0.0).then(|| new / old));
+    ratios.collect::<Option<Vec<f64>>>().map(ends)
 }
 
 /// What the value of such a figure would be with these samples: windows of one figure are about as long as each other.
@@ -280,13 +294,17 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
     sorted[(last * percent / 100.0).round() as usize]
 }
 
-fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: f64) -> Verdict {
+fn verdict(old: &Figure, new: &Figure, drawn: Option<&[(f64, f64)]>, threshold: f64) -> Verdict {
     let step = if is_difference(old) || is_difference(new) { threshold } else { old.value.abs() * threshold };
     let (lower, upper) = (old.value - step, old.value + step);
     let (rose, fell) = (new.value > upper, new.value < lower);
-    // Without an interval, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts. A tail that rose by one stall
+    // With few samples, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts. A tail that rose by one stall
     // may have an interval of medians that fell.
-    let sure = interval.is_none_or(|(low, high)| if rose { low > 1.0 } else { high < 1.0 });
+    let sure = drawn.is_none_or(|drawn| {
+        // The ratio is on one side of 1 where the difference is on that of 0, which there is also beside medians of 0.
+        let (low, high) = ends(drawn.iter().map(|(old, new)| new - old).collect());
+        if rose { low > 0.0 } else { high < 0.0 }
+    });
     match (old.better, rose, fell) {
         (_, true, _) | (_, _, true) if are_of_other_files(old, new) => Verdict::OtherFiles,
         (Better::Higher, true, _) | (Better::Lower, _, true) => Verdict::Better,

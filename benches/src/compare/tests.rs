@@ -167,6 +167,18 @@ fn a_difference_that_may_be_chance_is_no_regression() {
     assert!(steady.text.contains("0.832 to 0.869"), "{}", steady.text);
 }
 
+// One sample of 0 was enough for no interval, and without one the medians alone decided.
+#[test]
+fn a_difference_that_may_be_chance_is_none_either_where_a_sample_is_0() {
+    let of = |samples: &[f64]| of_samples(samples.to_vec(), Better::Lower);
+    let (old, new) = (of(&[0.0, 40.0, 60.0, 80.0, 100.0]), of(&[30.0, 60.0, 70.0, 80.0, 90.0]));
+    let unsure = compare(&old, &new, 0.1).unwrap();
+    assert_eq!(unsure.regressions, 0, "{}", unsure.text);
+    assert!(unsure.text.contains("worse, perhaps by chance"), "{}", unsure.text);
+    let worse = of(&[200.0, 210.0, 220.0, 230.0, 240.0]);
+    assert_eq!(compare(&old, &worse, 0.1).unwrap().regressions, 1);
+}
+
 #[test]
 fn a_rate_that_every_other_window_has_lost_is_a_regression() {
     let of = |samples: [f64; 12]| {
