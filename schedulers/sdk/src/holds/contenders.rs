@@ -74,8 +74,8 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
-    /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second at most; in between some are found to wait no more,
-    /// and what comes newly is not known.
+    /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second at
+    /// most; in between some are found to wait no more, and what comes newly is not known.
     pub(crate) fn look(&mut self, cell: &Cell, queue: &Queue, band: u8, now_micros: i64) {
         if now_micros < self.due_micros {
             return;

@@ -41,7 +41,9 @@ pub(super) fn beside_victims(rooms: &Rooms<'_>, aim: &Aim, band: u8, need: Need)
             None => alike.push((part, vec![slot])),
         }
     }
-    let (part, slots) = alike.into_iter().max_by_key(|(_, slots)| slots.len())?;
+    // What is overcommitted may have nothing to hold.
+    let alike = alike.into_iter().filter(|(part, _)| !part.is_nothing());
+    let (part, slots) = alike.max_by_key(|(_, slots)| slots.len())?;
     let machines = aim.together(cell, &slots);
     let is_enough = if need.is_gang {
         machines.len() + by_evictions.len() >= aim.machines
