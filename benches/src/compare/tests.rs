@@ -169,7 +169,7 @@ fn a_difference_that_may_be_chance_is_no_regression() {
 
 // One sample of 0 was enough for no interval, and without one the medians alone decided.
 #[test]
-fn a_difference_that_may_be_chance_is_none_either_where_a_sample_is_0() {
+fn a_difference_that_may_be_chance_is_none_either_beside_a_sample_of_nothing() {
     let of = |samples: &[f64]| of_samples(samples.to_vec(), Better::Lower);
     let (old, new) = (of(&[0.0, 40.0, 60.0, 80.0, 100.0]), of(&[30.0, 60.0, 70.0, 80.0, 90.0]));
     let unsure = compare(&old, &new, 0.1).unwrap();
