@@ -18,6 +18,8 @@ pub enum FullDisk {
     Commit(Reply),
     /// Somebody read, or followed a stream; why it did not work, if it did not.
     Read(Option<String>),
+    /// An agent renewed its lease; why it could not, if so.
+    Heartbeat(Option<String>),
     /// What the cell says of itself: why it takes no changes.
     Status(String),
 }
@@ -26,7 +28,7 @@ pub enum FullDisk {
 const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// With a full disk the cell refuses commits, saying where how much is free and how much is needed, and says of itself that it is
-/// read-only; everything that only reads goes on; and when there is room again, so do commits.
+/// read-only; everything that only reads goes on, and so do the leases of agents; and when there is room again, so do commits.
 #[must_use]
 pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -52,6 +54,8 @@ pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> 
             FullDisk::Commit(_) => {}
             FullDisk::Read(Some(why)) => found(format!("a reader failed: {why}")),
             FullDisk::Read(None) => read |= full,
+            FullDisk::Heartbeat(Some(why)) => found(format!("an agent could not renew its lease: {why}")),
+            FullDisk::Heartbeat(None) => {}
             FullDisk::Status(read_only) if full && read_only.is_empty() => {
                 found("the cell does not say that it is read-only".to_owned());
             }

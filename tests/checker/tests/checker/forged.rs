@@ -494,6 +494,7 @@ fn a_full_disk_that_takes_commits_or_stops_readers_is_found() {
         refused("/var/cell/log: 10 bytes are free, and 4096 are needed"),
         FullDisk::Read(None),
         FullDisk::Status("low on space".into()),
+        FullDisk::Heartbeat(None),
         FullDisk::Frees,
         FullDisk::Status(String::new()),
         FullDisk::Commit(Reply::Revision(9)),
@@ -504,8 +505,9 @@ fn a_full_disk_that_takes_commits_or_stops_readers_is_found() {
         (2, refused("no")),
         (3, FullDisk::Read(Some("the stream ended".into()))),
         (4, FullDisk::Status(String::new())),
-        (6, FullDisk::Status("low on space".into())),
-        (7, refused("/var/cell/log: 10 bytes are free, and 4096 are needed")),
+        (5, FullDisk::Heartbeat(Some("it is read-only".into()))),
+        (7, FullDisk::Status("low on space".into())),
+        (8, refused("/var/cell/log: 10 bytes are free, and 4096 are needed")),
         (2, refused("/srv/cell-1/data-2: there is no room")),
     ];
     for (at, event) in broken {
