@@ -11,6 +11,7 @@
 //! | `asked` | guards, `sequence` and spare machines that were overlooked |
 //! | `listed` | transactions whose deltas nobody heard |
 //! | `untrue` | grants and refusals that say what is not so |
+//! | `sectors` | a log whose last frames are damaged sector by sector |
 //! | `client`, `scenes`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
 #![allow(clippy::unwrap_used)]
 
@@ -23,6 +24,7 @@ mod kinds;
 mod listed;
 mod restored;
 mod scenes;
+mod sectors;
 mod served;
 mod traffic;
 mod untrue;

@@ -12,6 +12,7 @@ use plenum_checker::watch::Watcher;
 use plenum_checker::{Chronicle, Evidence, Recording};
 use plenum_proto::v1;
 use plenum_server::{Handle, Server, ServerOptions};
+use plenum_testkit::JobBuilder;
 use prost::Message;
 use tempfile::TempDir;
 
@@ -230,57 +231,88 @@ pub(crate) async fn full_disk() -> (Vec<FullDisk>, Evidence) {
     (events, Evidence { recordings: vec![watcher.recording], calls, ..Evidence::default() })
 }
 
-/// A log that is damaged in many places, one at a time, and one that is not. With the history, a start begins with its checkpoint; without,
-/// with the first revision.
-pub(crate) async fn damaged_log(history: bool) -> (Chronicle, Vec<Damage>) {
-    let mut served = Served::start(|options| options.settings.history = history).await;
-    served.machine().await;
-    let mut watcher = Watcher::new("main", &served.address()).unwrap();
-    watcher.connect().await.unwrap();
-    let mut client = served.client("anna").await;
-    for _ in 0..25 {
-        client.commit().await;
-    }
-    let newest = watcher.status().await.unwrap().revision;
-    within("the newest", watcher.follow_until(newest)).await.unwrap();
-    let chronicle = Chronicle::of(&[watcher.recording]).unwrap().pop().unwrap();
-    served.stop().await;
+/// A stopped cell whose log is to be damaged.
+pub(crate) struct Stopped {
+    served: Served,
+    pub(crate) chronicle: Chronicle,
+    newest: u64,
+}
 
-    let cell = served.options.dir.clone();
-    let logs = written(&cell.join("log"));
-    assert!(!logs.is_empty(), "no file of the log has anything in it");
-    let mut damages = Vec::new();
-    for (path, end) in &logs {
+impl Stopped {
+    /// After so many commits. With the history, a start begins with its checkpoint; without, with the first revision.
+    pub(crate) async fn after(commits: usize, history: bool) -> Self {
+        let mut served = Served::start(|options| options.settings.history = history).await;
+        served.machine().await;
+        let mut watcher = Watcher::new("main", &served.address()).unwrap();
+        watcher.connect().await.unwrap();
+        let mut client = served.client("anna").await;
+        for number in 0..commits {
+            // What a job says of itself takes several sectors, and most transactions one.
+            if number % 4 == 3 {
+                let spec = (0..4).fold(JobBuilder::new(&format!("job-{number}"), "anna"), |job, group| {
+                    job.group(&format!("group-{group}"), 1, 100)
+                });
+                client.submit(spec.forever().spec()).await;
+            }
+            client.commit().await;
+        }
+        let newest = watcher.status().await.unwrap().revision;
+        within("the newest", watcher.follow_until(newest)).await.unwrap();
+        let chronicle = Chronicle::of(&[watcher.recording]).unwrap().pop().unwrap();
+        served.stop().await;
+        Self { served, chronicle, newest }
+    }
+
+    /// Files of the log that have something in them, and where that ends.
+    pub(crate) fn logs(&self) -> Vec<(PathBuf, usize)> {
+        let logs = written(&self.served.options.dir.join("log"));
+        assert!(!logs.is_empty(), "no file of the log has anything in it");
+        logs
+    }
+
+    /// What a start makes of a copy whose file of the log was injured at a place.
+    pub(crate) async fn injured(&self, path: &Path, at: usize, injure: impl FnOnce(&mut [u8])) -> Damage {
+        let cell = &self.served.options.dir;
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let copy = TempDir::new().unwrap();
+        let mut options = ServerOptions { dir: copy.path().join("cell"), ..self.served.options.clone() };
+        options.listen.set_port(0);
+        copy_folder(cell, &options.dir);
+        let file = options.dir.join("log").join(&name);
+        let mut bytes = std::fs::read(&file).unwrap();
+        injure(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        let made = match tokio::spawn(Server::start(options)).await {
+            Ok(Ok(handle)) => {
+                let made = first_picture(&format!("http://{}", handle.address())).await;
+                handle.shutdown().await.unwrap();
+                made
+            }
+            Ok(Err(error)) => Made::Refused(full_text(&error)),
+            Err(panic) => Made::Crashed(panic.to_string()),
+        };
+        Damage { place: format!("{name} {at}"), acknowledged: self.newest, made }
+    }
+}
+
+/// A log that is damaged in many places, one at a time, and one that is not.
+pub(crate) async fn damaged_log(history: bool) -> (Chronicle, Vec<Damage>) {
+    let stopped = Stopped::after(25, history).await;
+    let mut damages = Vec::new();
+    for (path, end) in stopped.logs() {
         for step in 1..9 {
             let at = 4096 + (end - 4096) * step.min(7) / 8;
-            let copy = TempDir::new().unwrap();
-            let mut options = ServerOptions { dir: copy.path().join("cell"), ..served.options.clone() };
-            options.listen.set_port(0);
-            copy_folder(&cell, &options.dir);
-            let file = options.dir.join("log").join(&name);
-            let mut bytes = std::fs::read(&file).unwrap();
-            match step % 3 {
+            let injure = |bytes: &mut [u8]| match step % 3 {
                 // Nothing is wrong with the last one.
                 _ if step == 8 => {}
                 0 => bytes[at] ^= 1 << (step % 8),
-                1 => bytes[at..(at + 512).min(*end)].fill(0),
+                1 => bytes[at..(at + 512).min(end)].fill(0),
                 _ => bytes[at..].fill(0),
-            }
-            std::fs::write(&file, bytes).unwrap();
-            let made = match tokio::spawn(Server::start(options)).await {
-                Ok(Ok(handle)) => {
-                    let made = first_picture(&format!("http://{}", handle.address())).await;
-                    handle.shutdown().await.unwrap();
-                    made
-                }
-                Ok(Err(error)) => Made::Refused(full_text(&error)),
-                Err(panic) => Made::Crashed(panic.to_string()),
             };
-            damages.push(Damage { place: format!("{name} {at}"), acknowledged: newest, made });
+            damages.push(stopped.injured(&path, at, injure).await);
         }
     }
-    (chronicle, damages)
+    (stopped.chronicle, damages)
 }
 
 /// A watcher that follows a client's commits.
