@@ -1,16 +1,20 @@
 //! Files of each format version, as they were written when it was made, are opened by every later version. The fixtures are folders that
-//! are named after their formats. With a new format, `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats` makes
-//! one more beside them, and leaves those that are there as they are.
+//! are named after their formats; those with a fallback have kept segments, too. With a new format,
+//! `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats` makes one more beside them, and leaves those that are
+//! there as they are.
 
 mod shown;
 mod writing;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use plenum_server::{RestoreOptions, Server, check_backup, restore, verify};
 
 use crate::client::{Session, connect, job, options, placement, register, submit};
+use crate::fallback::FALLBACK;
+use crate::kept::kept;
 use shown::{Count, Shown};
 
 fn fixtures() -> PathBuf {
@@ -49,7 +53,16 @@ fn version_in(file: &Path, magic: &[u8]) -> u32 {
 fn name_of(fixture: &Path) -> String {
     let log = version_in(&fixture.join("cell/log/CELL"), b"PLENUMID");
     let backup = version_in(&fixture.join("backup"), b"PLENUMBK");
-    format!("log-{log}-history-{}-backup-{backup}", history_format(&fixture.join("cell")))
+    let name = format!("log-{log}-history-{}-backup-{backup}", history_format(&fixture.join("cell")));
+    match fallback_version(fixture) {
+        Some(version) => format!("{name}-fallback-{version}"),
+        None => name,
+    }
+}
+
+fn fallback_version(fixture: &Path) -> Option<u32> {
+    let file = fixture.join("cell").join(FALLBACK);
+    file.exists().then(|| version_in(&file, b"PLENUMBK"))
 }
 
 fn history_format(cell: &Path) -> u32 {
@@ -103,46 +116,66 @@ async fn assert_is_opened_and_goes_on(fixture: &Path) {
     let restored = temporary.path().join("restored");
     restore(&backup, &restored, &RestoreOptions::default()).unwrap();
     assert_goes_on(&restored, &shown, false).await;
-    // The log alone holds everything, too, as long as it begins with the first revision.
+    // The log alone holds everything, too, as long as it begins with the first revision; with a fallback it need not.
     let log = temporary.path().join("log-only");
     copy(&fixture.join("cell/log"), &log.join("log"));
+    if fallback_version(fixture).is_some() {
+        assert!(!kept(&log).is_empty(), "{fixture:?} has no kept segment");
+        let refused = Server::start(small(&log)).await.err();
+        assert!(refused.is_some(), "the log alone begins in its middle");
+        fs::copy(fixture.join("cell").join(FALLBACK), log.join(FALLBACK)).unwrap();
+    }
     assert_goes_on(&log, &shown, false).await;
+}
+
+/// The versions of a kind of file, of all fixtures.
+fn versions(fixtures: &[PathBuf], of: impl Fn(&Path) -> Option<u32>) -> BTreeSet<u32> {
+    fixtures.iter().filter_map(|fixture| of(fixture)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn log_history_and_backup_of_each_version_are_opened_and_go_on() {
-    let mut formats = Vec::new();
+    let all: Vec<PathBuf> = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Beside each other: most of the time they wait for the disk.
     let mut checks = tokio::task::JoinSet::new();
-    for entry in fs::read_dir(fixtures()).unwrap() {
-        let fixture = entry.unwrap().path();
+    for fixture in all.clone() {
         assert_eq!(fixture.file_name().unwrap().to_str(), Some(name_of(&fixture).as_str()));
-        formats.push(history_format(&fixture.join("cell")));
         checks.spawn(async move {
             println!("{}", fixture.display());
             assert_is_opened_and_goes_on(&fixture).await;
         });
     }
     checks.join_all().await;
-    formats.sort_unstable();
-    formats.dedup();
-    assert_eq!(formats, plenum_history::FORMATS.collect::<Vec<_>>(), "each format that is read has a fixture");
+    let histories = versions(&all, |fixture| Some(history_format(&fixture.join("cell"))));
+    assert_eq!(histories, plenum_history::FORMATS.collect(), "each format of the history that is read has a fixture");
+    let logs = versions(&all, |fixture| Some(version_in(&fixture.join("cell/log/CELL"), b"PLENUMID")));
+    assert_eq!(logs, (1..=plenum_journal::FORMAT_VERSION).collect(), "so has each version of the log");
+    let backups = versions(&all, |fixture| Some(version_in(&fixture.join("backup"), b"PLENUMBK")));
+    assert_eq!(backups, (1..=plenum_server::FILE_VERSION).collect(), "and each version of backups");
+    // A fallback is a backup. It got its name when these had their second version.
+    let fallbacks = versions(&all, fallback_version);
+    assert_eq!(fallbacks, (2..=plenum_server::FILE_VERSION).collect(), "and of those, as a fallback");
 }
 
 #[tokio::test]
 async fn the_formats_that_are_written_now_have_a_fixture() {
     let temporary = tempfile::tempdir().unwrap();
-    writing::write_fixture(temporary.path()).await;
-    let name = name_of(temporary.path());
-    let fixture = fixtures().join(&name);
-    if std::env::var_os("BLESS").is_some() && !fixture.exists() {
-        copy(temporary.path(), &fixture);
+    let [plain, with_fallback] = ["plain", "with-fallback"].map(|name| temporary.path().join(name));
+    [&plain, &with_fallback].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    writing::write_fixture(&plain).await;
+    writing::write_fixture_with_fallback(&with_fallback).await;
+    for written in [plain, with_fallback] {
+        let name = name_of(&written);
+        let fixture = fixtures().join(&name);
+        if std::env::var_os("BLESS").is_some() && !fixture.exists() {
+            copy(&written, &fixture);
+        }
+        assert!(
+            fixture.exists(),
+            "{name} is not in {:?}: make it with `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats`",
+            fixtures()
+        );
     }
-    assert!(
-        fixture.exists(),
-        "{name} is not in {:?}: make it with `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats`",
-        fixtures()
-    );
 }
 
 #[tokio::test]

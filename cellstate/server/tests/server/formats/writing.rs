@@ -11,6 +11,8 @@ use tonic::transport::Channel;
 use super::shown::Shown;
 use super::{copy, small};
 use crate::client::{Session, connect, job, placement, register, submit};
+use crate::fallback::FALLBACK;
+use crate::kept::kept;
 
 /// Longer than the interval of checkpoints, so that there is one after each step: sets of images, and what is added to them.
 const STEP: Duration = Duration::from_millis(150);
@@ -69,6 +71,70 @@ pub(super) async fn write_fixture(folder: &Path) {
     server.shutdown().await.unwrap();
     copy(&dir, &folder.join("cell"));
     fs::write(folder.join("shown.txt"), shown.write()).unwrap();
+}
+
+/// A cell that retained little: it has given up its first segments, so that it has a fallback, and kept others. It goes on as one that retains
+/// more, and shows what it came to then.
+pub(super) async fn write_fixture_with_fallback(folder: &Path) {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let mut settings = small(&dir);
+    settings.settings.checkpoint_interval = STEP / 3;
+    let mut forgetful = settings.clone();
+    forgetful.settings.retain_bytes = 128 << 10;
+    let server = Server::start(forgetful).await.unwrap();
+    let first = dir.join(format!("log/{:020}.segment", 1));
+    let begins_in_its_middle = || !first.exists() && !first.with_extension("kept").exists();
+    fill_until(&connect(&server).await, || begins_in_its_middle() && dir.join(FALLBACK).exists()).await;
+    server.shutdown().await.unwrap();
+
+    let server = Server::start(settings).await.unwrap();
+    let channel = connect(&server).await;
+    fill_until(&channel, || !kept(&dir).is_empty()).await;
+    let mut shown = Shown::default();
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let machine = register(&channel, "m1", 64_000).await.revision;
+    step(&mut session, machine, &mut shown).await;
+    let first = submit(&channel, job("first", 6)).await;
+    step(&mut session, first.revision, &mut shown).await;
+    let second = submit(&channel, job("second", 1)).await;
+    step(&mut session, second.revision, &mut shown).await;
+    let transaction = session.transaction(1, vec![placement(first.job, vec![0, 0], vec![0, 1])]);
+    let granted = session.commit(transaction).await.unwrap();
+    assert_eq!(granted.granted, 2);
+    step(&mut session, granted.revision, &mut shown).await;
+    shown.note_story(&channel).await;
+    shown.note_governed(&session);
+    fs::write(folder.join("backup"), backup(&channel).await).unwrap();
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    assert!(dir.join(FALLBACK).exists() && !kept(&dir).is_empty(), "it has both: {:?}", kept(&dir));
+    copy(&dir, &folder.join("cell"));
+    fs::write(folder.join("shown.txt"), shown.write()).unwrap();
+}
+
+/// Lets the machine in the first slot say something else of itself, which fills the log and not the cell, until it is so.
+async fn fill_until(channel: &Channel, is_so: impl Fn() -> bool) {
+    register(channel, "m1", 64_000).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    for number in 0..4000 {
+        if is_so() {
+            return;
+        }
+        let text = format!("{:0>250}", number % 2);
+        let attributes = (0..32).map(|attribute| (format!("attribute-{attribute}"), text.clone())).collect();
+        let machine = v1::RegisterMachine {
+            name: "m1".to_owned(),
+            boot_id: "boot-1".to_owned(),
+            capacity: Some(v1::Resources { cpu_millis: 64_000, memory_bytes: 1 << 40, ..Default::default() }),
+            attributes,
+            ..Default::default()
+        };
+        agents.register(v1::RegisterRequest { machine: Some(machine), ..Default::default() }).await.unwrap();
+        // Slow enough for the server to give up what is written: the fixture is to be small.
+        tokio::time::sleep(STEP / 10).await;
+    }
+    panic!("the log was filled in vain");
 }
 
 /// Lays down a quota and a partition, and holds room for a job. Gives the last revision.
