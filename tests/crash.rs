@@ -40,8 +40,12 @@ fn budget(name: &str, in_the_gate: u64) -> u64 {
     }
 }
 
-/// The same of a story that counts how many there are. None: all of them, as the variable says `all`.
-fn budget_or_all(name: &str, in_the_gate: u64) -> Option<u64> {
-    let is_all = std::env::var(format!("PLENUM_CRASH_{name}")).is_ok_and(|text| text == "all");
-    (!is_all).then(|| budget(name, in_the_gate))
+/// Of a story that counts how many rounds there are: how many of them `PLENUM_CRASH_NAME` asks for. None: all of them, as in the gate.
+fn budget_or_all(name: &str) -> Option<u64> {
+    (std::env::var(format!("PLENUM_CRASH_{name}")).is_ok() && !is_long(name)).then(|| budget(name, 0))
+}
+
+/// Whether the variable says `all`: then also of a story's long form.
+fn is_long(name: &str) -> bool {
+    std::env::var(format!("PLENUM_CRASH_{name}")).is_ok_and(|text| text == "all")
 }

@@ -55,7 +55,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("plenum-story-").tempdir().unwrap();
+        Self::at(tempfile::Builder::new().prefix("plenum-story-").tempdir().unwrap())
+    }
+
+    /// One whose files are in memory, where the system has a place for such: a sync then takes no time. What a process leaves behind that is killed
+    /// is the same there.
+    pub(crate) fn in_memory() -> Self {
+        let folder = tempfile::Builder::new().prefix("plenum-story-").tempdir_in("/dev/shm");
+        folder.map_or_else(|_| Self::new(), Self::at)
+    }
+
+    fn at(folder: TempDir) -> Self {
         let path = folder.path().canonicalize().unwrap();
         for part in ["home", "tmp"] {
             fs::create_dir(path.join(part)).unwrap();

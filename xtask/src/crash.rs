@@ -23,10 +23,11 @@ pub(crate) struct Rounds {
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
     /// Kill it at each of the first N syncs of a run, once before the sync and once after it; or at all syncs of a run of a thousand transactions,
-    /// with checkpoints and without.
+    /// with checkpoints and without. The gate kills it once at each sync of a shorter run.
     #[arg(long, value_name = "N|all", value_parser = number_or_all)]
     syncs: Option<String>,
-    /// Kill it at N of the syncs of the making of a cell; or at all of them, once before the sync and once after it.
+    /// Kill it at N of the syncs of the making of a cell; or at all of them, once before the sync and once after it. The gate
+    /// kills it once at each of them.
     #[arg(long, value_name = "N|all", value_parser = number_or_all)]
     makings: Option<String>,
     /// Tear each of the first N writes of a run.
