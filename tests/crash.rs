@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `client`, `agent`, `picture`, `dice` | whoever works with the cell, and remembers what it was told |
 //! | `load` | all of them, and what must hold of a cell that came back |
+//! | `witness` | the separate checker, which watches all of it |
 //! | `log` | what the cell's log says of transactions, beside what was told |
 //! | `cell` | the server, started again and again |
 //! | `volume` | a file system of the test's own, whose power can be cut |
@@ -25,6 +26,7 @@ mod log;
 pub(crate) mod picture;
 mod volume;
 mod warden;
+mod witness;
 
 mod full;
 mod kills;

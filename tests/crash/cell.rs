@@ -58,6 +58,12 @@ impl CrashCell {
         self
     }
 
+    /// The same cell, which the separate checker watches, and judges when all is concluded.
+    pub(super) fn with_a_witness(mut self) -> Self {
+        self.load.call_a_witness();
+        self
+    }
+
     /// Whether it writes checkpoints all the time from its next start on, or as seldom as by default: hardly one while these tests run.
     pub(crate) fn set_checkpoints(&mut self, all_the_time: bool) {
         self.config = self.stage.file("server.toml", if all_the_time { CHECKPOINTS } else { CONFIGURATION });

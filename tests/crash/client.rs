@@ -61,7 +61,8 @@ impl Ticks {
         self.turned_away.load(Ordering::SeqCst)
     }
 
-    fn next(&self) -> u64 {
+    /// The next number of the clock.
+    pub(crate) fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
 }
@@ -269,7 +270,7 @@ impl Client {
             // An agent that is gone hears of it when the next round begins.
             let _ = self.running.pop_front().map(|oldest| leaving.send(oldest));
         }
-        said.answer = Answer::Outcome { at: ticks.next(), outcome: Box::new(outcome) };
+        said.answer = Answer::Outcome { at: ticks.tick(), outcome: Box::new(outcome) };
         self.in_flight -= 1;
         ticks.decided.fetch_add(1, Ordering::SeqCst);
     }
@@ -324,7 +325,7 @@ impl Client {
         }
         transaction.placements = placements;
         let asked = transaction.clone();
-        self.said.insert(number, Said { asked, called: ticks.next(), answer: Answer::Open, found: None });
+        self.said.insert(number, Said { asked, called: ticks.tick(), answer: Answer::Open, found: None });
         self.in_flight += 1;
         transaction
     }

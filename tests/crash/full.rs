@@ -6,13 +6,20 @@ use std::{
     path::PathBuf,
 };
 
+use plenum_checker::{
+    calls::Reply,
+    properties::{FullDisk, property_a_full_disk_only_refuses},
+};
+use tonic::Status;
+
 use super::{
-    cell::CrashCell,
+    cell::{CrashCell, Up},
     load::MACHINES,
     volume::{Kind, Volume},
 };
 use crate::{
     disk::SmallDisk,
+    rivals::Rivals,
     skips::skipped,
     stage::{Stage, eventually},
 };
@@ -61,6 +68,30 @@ fn cell_on_a_small_disk(seed: u64) -> Option<(CrashCell, Volume)> {
     Some((CrashCell::within(stage, "volume/cell", seed), volume))
 }
 
+/// What happens at a cell now, as the checker's property wants to be told: somebody asks for a change and somebody asks how the cell is, somebody
+/// reads and somebody begins to follow it, and agents renew their leases.
+fn looks(cell: &CrashCell, up: &Up) -> [FullDisk; 5] {
+    let address = &up.address;
+    // A job that nobody looks after: a transaction that is none of the load's is found by the load.
+    let name = format!("asked-{}", cell.load.ticks.tick());
+    let answer = Rivals::new(address).submit(&name, "nobody", 1);
+    let said = cell.stage.ask(address, &["status"])["read_only"].as_str().unwrap_or_default().to_owned();
+    let failed = |status: Status| {
+        let code = status.metadata().get("plenum-code").and_then(|code| code.to_str().ok()).unwrap_or("-").to_owned();
+        Reply::Failed { status: status.code().into(), code, message: status.message().to_owned() }
+    };
+    let reply = answer.map_or_else(failed, |answer| Reply::Revision(answer.revision));
+    let listed = cell.stage.try_ask(address, &["machine", "list"]).err();
+    let why = |result: Result<(), Status>| result.err().map(|status| status.to_string());
+    [
+        FullDisk::Commit(reply),
+        FullDisk::Status(said),
+        FullDisk::Read(listed.map(|done| done.to_string())),
+        FullDisk::Read(why(cell.load.can_be_mirrored(address))),
+        FullDisk::Heartbeat(why(cell.load.renew_leases(address))),
+    ]
+}
+
 #[test]
 fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() {
     let Some((mut cell, volume)) = cell_on_a_small_disk(21) else { return };
@@ -70,6 +101,7 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
         cell.load.examine(&up.address).unwrap();
         let round = cell.work(&mut up, 100).unwrap();
         let turned_away = cell.load.ticks.turned_away();
+        let mut events = looks(&cell, &up).to_vec();
         ballast.fill_up_to(left_bytes);
         let status = eventually("the cell says that it is read-only", || {
             assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
@@ -81,8 +113,9 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
             assert!(told.contains(words), "expected {words:?} in: {told}");
         }
         eventually("transactions are turned away", || (cell.load.ticks.turned_away() > turned_away + 20).then_some(()));
-        // Reading goes on, and so do leases.
-        cell.load.renew_leases(&up.address).unwrap();
+        // Reading goes on, and so do leases, as the separate checker demands.
+        events.push(FullDisk::Fills);
+        events.extend((0..3).flat_map(|_| looks(&cell, &up)));
         assert_eq!(cell.stage.ask(&up.address, &["machine", "list"])["items"].as_array().unwrap().len(), MACHINES);
 
         ballast.free();
@@ -91,6 +124,9 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
             assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
             (cell.load.ticks.decided() > answered + 50).then_some(())
         });
+        events.push(FullDisk::Frees);
+        events.extend(looks(&cell, &up));
+        assert_eq!(property_a_full_disk_only_refuses(&events), [], "filled up to {left_bytes}");
         cell.load.finish(round);
         cell.load.examine(&up.address).unwrap();
         up.process.kill();

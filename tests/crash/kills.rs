@@ -21,6 +21,8 @@ struct Habit {
     answered_max: u32,
     /// Before every so many of them, another server is killed while it starts.
     early_every: u64,
+    /// The separate checker watches, and judges. So it does of one kind of kills: it keeps all that it was told, and takes long over many transactions.
+    is_witnessed: bool,
 }
 
 /// A server that is killed while it starts lives so long at most.
@@ -35,28 +37,31 @@ const TRANSACTIONS_OF_SEGMENTS: u64 = 2000;
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_under_load() {
-    kill_again_and_again(&Habit { seed: 101, percent: 35, answered_max: 60, early_every: 10 });
+    kill_again_and_again(&Habit { seed: 101, percent: 35, answered_max: 60, early_every: 10, is_witnessed: false });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_of_servers_that_only_start() {
-    kill_again_and_again(&Habit { seed: 102, percent: 30, answered_max: 30, early_every: 2 });
+    kill_again_and_again(&Habit { seed: 102, percent: 30, answered_max: 30, early_every: 2, is_witnessed: false });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_in_quick_succession() {
-    kill_again_and_again(&Habit { seed: 103, percent: 25, answered_max: 6, early_every: 10 });
+    kill_again_and_again(&Habit { seed: 103, percent: 25, answered_max: 6, early_every: 10, is_witnessed: true });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_of_servers_that_worked_for_long() {
-    kill_again_and_again(&Habit { seed: 104, percent: 10, answered_max: 500, early_every: 10 });
+    kill_again_and_again(&Habit { seed: 104, percent: 10, answered_max: 500, early_every: 10, is_witnessed: false });
 }
 
 #[track_caller]
 fn kill_again_and_again(habit: &Habit) {
     let kills = (budget("KILLS", KILLS) * habit.percent).div_ceil(100);
     let mut cell = CrashCell::new(habit.seed);
+    if habit.is_witnessed {
+        cell = cell.with_a_witness();
+    }
     let (mut early, mut loaded) = (0, 0);
     for number in 1..=kills {
         cell.set_checkpoints(number / STRETCH % 2 == 1);
@@ -89,6 +94,7 @@ fn kill_again_and_again(habit: &Habit) {
     let is_long = kills * u64::from(habit.answered_max) / 2 >= TRANSACTIONS_OF_SEGMENTS;
     assert!(released > 0 || !is_long, "checkpoints were written, and segments released");
     assert!(summary.refusals > 0 && summary.repeated as u64 > kills / 4, "{summary:?}");
+    assert!(summary.judged > 0 || !habit.is_witnessed, "the checker looked at it: {summary:?}");
     // Of a few transactions, none need be of a kind.
     let all_kinds = summary.mates > 0 && summary.took_over > 0;
     assert!(all_kinds || summary.decided < DECIDED_OF_ALL_KINDS, "{summary:?}");
@@ -117,7 +123,7 @@ fn a_cell_that_forgot_is_noticed() {
 }
 
 /// Copies a folder with all that is in it.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(status.success());
 }

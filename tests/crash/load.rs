@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use plenum_checker::properties::Verdict;
 use plenum_model::{AllocationId, Cell, JobId, MachineId, SessionId};
 use plenum_proto::v1::{self, cell_client::CellClient};
 use tokio::{
@@ -21,6 +22,7 @@ use super::{
     dice::Dice,
     log,
     picture::Picture,
+    witness::Witness,
 };
 use crate::rivals::Rivals;
 
@@ -48,6 +50,7 @@ pub(crate) struct Load {
     /// Ids and epochs.
     machines: Vec<(u64, u32)>,
     follower: Picture,
+    witness: Option<Witness>,
     jobs: u64,
     /// The job that room is held for, of which nothing is ever claimed; and the log time that was known when that was answered last.
     held: Option<(u64, i64)>,
@@ -64,6 +67,7 @@ pub(crate) struct Round {
     clients: Vec<JoinHandle<Client>>,
     agent: JoinHandle<Agent>,
     follower: JoinHandle<Picture>,
+    witness: Option<JoinHandle<Witness>>,
 }
 
 impl Load {
@@ -77,12 +81,24 @@ impl Load {
             agent: Agent::default(),
             machines: Vec::new(),
             follower: Picture::default(),
+            witness: None,
             jobs: 0,
             held: None,
             seen_micros: 0,
             dice: Dice::new(seed),
             seen: 0,
         }
+    }
+
+    /// From now on the separate checker watches, too.
+    pub(super) fn call_a_witness(&mut self) {
+        self.witness = Some(Witness::new());
+    }
+
+    /// What the separate checker says of all that it and the clients were told, if it was called.
+    pub(super) fn verdict(&mut self, address: &str) -> Option<Verdict> {
+        let witness = self.witness.take()?;
+        Some(self.runtime.block_on(witness.judge(address, &self.clients)))
     }
 
     pub(super) fn clients(&mut self) -> &mut [Client] {
@@ -96,6 +112,11 @@ impl Load {
     /// Renews the leases of all machines, and says nothing else.
     pub(crate) fn renew_leases(&self, address: &str) -> Result<(), Status> {
         self.runtime.block_on(agent::renew(address, &self.machines))
+    }
+
+    /// Whether somebody who comes now gets a picture of the cell.
+    pub(super) fn can_be_mirrored(&self, address: &str) -> Result<(), Status> {
+        self.runtime.block_on(snapshot(address)).map(drop)
     }
 
     /// Sees to it that there is something to claim. Any of it may have been done before.
@@ -188,8 +209,10 @@ impl Load {
         let agent = std::mem::take(&mut self.agent);
         let agent = self.runtime.spawn(agent.work(address.to_owned(), left, asked.clone()));
         let follower = std::mem::take(&mut self.follower);
-        let follower = self.runtime.spawn(follow(follower, address.to_owned(), asked));
-        Round { ending, clients, agent, follower }
+        let follower = self.runtime.spawn(follow(follower, address.to_owned(), asked.clone()));
+        let witness = self.witness.take();
+        let witness = witness.map(|witness| self.runtime.spawn(witness.follow(address.to_owned(), asked)));
+        Round { ending, clients, agent, follower, witness }
     }
 
     /// Asks everybody to finish what they have in flight.
@@ -200,13 +223,16 @@ impl Load {
 
     /// Waits until everybody has noticed that the server is gone.
     pub(crate) fn join(&mut self, round: Round) {
-        let Round { clients, agent, follower, .. } = round;
+        let Round { clients, agent, follower, witness, .. } = round;
         self.runtime.block_on(async {
             for client in clients {
                 self.clients.push(client.await.unwrap());
             }
             self.agent = agent.await.unwrap();
             self.follower = follower.await.unwrap();
+            if let Some(witness) = witness {
+                self.witness = Some(witness.await.unwrap());
+            }
         });
         for client in &mut self.clients {
             client.granted.retain(|id, _| !self.agent.ended.contains(id));
@@ -364,6 +390,10 @@ impl Load {
             summary.folded += picture.folded;
         }
         summary.ended = self.agent.ended.len();
+        if let Some(verdict) = self.verdict(address) {
+            assert_eq!(verdict.violations, [], "the separate checker finds nothing");
+            summary.judged = verdict.transactions;
+        }
         summary
     }
 }
@@ -382,6 +412,8 @@ pub(crate) struct Summary {
     pub(crate) ended: usize,
     /// Revisions that mirrors were told one by one.
     pub(crate) folded: usize,
+    /// Transactions that the separate checker looked at, each as it was answered and as it is listed; 0 where it was not called.
+    pub(crate) judged: usize,
 }
 
 /// Acknowledged numbers are decided as was said, those turned away never were, and of those in flight the first ones survive.

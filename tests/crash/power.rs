@@ -45,7 +45,7 @@ fn survives_power_cuts(kind: Kind, seed: u64) {
     let cuts = budget("CUTS", CUTS);
     let stage = Stage::new();
     let volume = Volume::make(kind, stage.path("volume"), VOLUME_BYTES);
-    let mut cell = CrashCell::within(stage, "volume/cell", seed).with_checkpoints();
+    let mut cell = CrashCell::within(stage, "volume/cell", seed).with_checkpoints().with_a_witness();
     let hits = Hits::default();
     for number in 0..cuts {
         if is_at_a_sync(number) {
