@@ -59,6 +59,13 @@ pub(crate) struct Summary {
     pub(crate) never_started: u64,
 }
 
+impl Summary {
+    /// Jobs of which not every task was started: they have no wait, and count in no other figure of jobs.
+    pub(crate) fn not_started(&self) -> u64 {
+        self.too_large + self.never_started
+    }
+}
+
 /// Sums up a replay of these jobs.
 pub(crate) fn summarise(jobs: &[TraceJob], replayed: &Replayed, classes: Classes) -> Summary {
     let ledger = &replayed.ledger;

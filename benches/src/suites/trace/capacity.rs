@@ -256,7 +256,7 @@ impl Question<'_> {
 
     /// Whether the machines were enough in one run.
     fn suffices(&self, run: &Summary) -> bool {
-        not_started(run) == 0 && run.all.p99 <= self.options.trace.wait_limit
+        run.not_started() == 0 && run.all.p99 <= self.options.trace.wait_limit
     }
 
     /// With each seed.
@@ -322,14 +322,9 @@ impl Question<'_> {
         };
         figure("wait_seconds_mean", "s", &|run| run.all.mean)?;
         figure("wait_seconds_p99", "s", &|run| run.all.p99)?;
-        figure("jobs_not_started", "jobs", &|run| number(not_started(run)))?;
+        figure("jobs_not_started", "jobs", &|run| number(run.not_started()))?;
         Ok(figures)
     }
-}
-
-/// Jobs of which not every task was started.
-fn not_started(run: &Summary) -> u64 {
-    run.too_large + run.never_started
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Question, Search, Tried, machines, not_started, words};
+use super::{Question, Search, Tried, machines, words};
 use crate::figure::number;
 use crate::folder::save;
 use crate::plot::{Axis, Chart, Point, Series};
@@ -85,7 +85,7 @@ impl Question<'_> {
 
 /// Which jobs were wholly started.
 fn fits(one: &Tried) -> String {
-    let left = one.samples(|run| number(not_started(run)));
+    let left = one.samples(|run| number(run.not_started()));
     if left.iter().all(|left| *left == 0.0) {
         return "all".to_owned();
     }
