@@ -11,7 +11,7 @@ use anyhow::ensure;
 use serde_json::Value;
 
 use crate::build::Build;
-use crate::figure::{Better, Figure, JOBS_DIGEST, MACHINES_DIGEST, Results, median};
+use crate::figure::{Better, Figure, JOBS_DIGEST, MACHINES_DIGEST, Results, SEEDS, median};
 use crate::random::Random;
 use crate::report::quantity;
 use crate::{latency, rate};
@@ -32,9 +32,11 @@ const PART_OF: &str = "_ratio_to_";
 const PEER_THAT: &str = "_with_";
 /// Parameters that are chosen, or belong to what is measured on: figures that differ in one of them are of something else. All others are words, or what was
 /// seen beside a figure.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 15] = [
     JOBS_DIGEST,
     MACHINES_DIGEST,
+    SEEDS,
+    "through_core",
     "file_system",
     "segments_used_again",
     "version",

@@ -20,6 +20,9 @@ pub(crate) const FILE: &str = "results.json";
 pub(crate) const JOBS_DIGEST: &str = "jobs_digest";
 pub(crate) const MACHINES_DIGEST: &str = "machines_digest";
 
+/// The parameter that tells the seeds that samples are of, each of one, in this order.
+pub(crate) const SEEDS: &str = "seeds";
+
 /// How a figure came about: everything that another measurement must share to be comparable, and what was seen beside it.
 pub(crate) type Parameters = BTreeMap<String, Value>;
 

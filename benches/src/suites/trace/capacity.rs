@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::replay::{Setup, of_trace, outcome};
 use super::{NAME, WAIT_LIMIT_SECONDS, machines, made_of, words};
-use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
+use crate::figure::{Better, Case, Figure, Parameters, SEEDS, by_name, number};
 use crate::kept::Kept;
 use crate::progress::say;
 use crate::replay::summary::Summary;
@@ -298,7 +298,7 @@ impl Question<'_> {
         parameters.extend(self.made_of.clone());
         parameters.extend(by_name([
             ("machines", json!(machines::words(self.base))),
-            ("seeds", json!(words::seeds(&self.seeds))),
+            (SEEDS, json!(words::seeds(&self.seeds))),
             ("jitter_seconds", json!(self.options.trace.jitter)),
             ("wait_limit_seconds", json!(self.options.trace.wait_limit)),
         ]));

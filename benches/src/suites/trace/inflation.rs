@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Flags, NAME, made_of, seeds};
-use crate::figure::{Better, Case, Figure, Parameters, by_name};
+use crate::figure::{Better, Case, Figure, Parameters, SEEDS, by_name};
 use crate::inflation::{
     ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
 };
@@ -45,7 +45,7 @@ pub(super) struct InflationFlags {
 }
 
 /// Seeds of the published runs.
-const SEEDS: &str = "42..51";
+const SEEDS_LONG: &str = "42..51";
 const SEEDS_QUICK: &str = "42..44";
 
 /// Machines of a generated cell.
@@ -117,7 +117,7 @@ pub(super) fn prepare(options: &Run) -> anyhow::Result<Prepared> {
     let own = &flags.inflation;
     let policies = if flags.policy.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { flags.policy.clone() };
     policies.iter().try_for_each(|policy| check_policy(policy))?;
-    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
+    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS_LONG }))?;
     own.check_seeds(&seeds)?;
     let orders = own.given_orders();
     let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
@@ -285,7 +285,7 @@ fn figures(runs: &Runs, made_of: &Parameters, own: &InflationFlags) -> anyhow::R
     let name = runs.case();
     let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
     let (seeds, orders) = (json!(seeds), json!(runs.orders.words()));
-    let mut parameters = by_name([("seeds", seeds), ("orders", orders), ("through_core", json!(own.through_core))]);
+    let mut parameters = by_name([(SEEDS, seeds), ("orders", orders), ("through_core", json!(own.through_core))]);
     parameters.extend(made_of.clone());
     let case = Case { suite: NAME, case: &name, parameters };
     let of = |value: fn(&Inflated) -> f64| runs.by_seed.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{NAME, machines, made_of, words};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
+use crate::figure::{Better, Case, Figure, Parameters, SEEDS, by_name, number};
 use crate::folder::save;
 use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series, over_time};
@@ -93,6 +93,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
 
 /// One seed's result.
 struct OneRun {
+    seed: u64,
     summary: Summary,
     wall_seconds: f64,
 }
@@ -114,7 +115,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         let summary = setup.summary(&jobs, &replayed, options.trace.classes());
         let has_gpus = summary.gpus_used.is_some();
         in_full.get_or_insert(InFull { jobs, replayed, has_gpus });
-        runs.push(OneRun { summary, wall_seconds });
+        runs.push(OneRun { seed: *seed, summary, wall_seconds });
     }
     let (Some(in_full), Some(first)) = (in_full, runs.first()) else { return Ok(None) };
     ensure!(
@@ -155,6 +156,7 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], made_of: &Parameters, options: &R
     let name = setup.case(options);
     let mut parameters = parameters(setup, options);
     parameters.extend(made_of.clone());
+    parameters.extend(seeds_of(runs, |_| true));
     let case = Case { suite: NAME, case: &name, parameters };
     let mut figures = Vec::new();
     for used in &words::USED {
@@ -166,7 +168,9 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], made_of: &Parameters, options: &R
     let mut figure = |metric: &str, unit: &str, better: Better, of: &dyn Fn(&OneRun) -> Option<f64>| {
         let samples: Vec<f64> = runs.iter().filter_map(of).collect();
         if !samples.is_empty() {
-            figures.push(case.figure(metric, unit, better, samples)?);
+            let mut figure = case.figure(metric, unit, better, samples)?;
+            figure.parameters.extend(seeds_of(runs, |run| of(run).is_some()));
+            figures.push(figure);
         }
         anyhow::Ok(())
     };
@@ -195,12 +199,19 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], made_of: &Parameters, options: &R
     Ok(figures)
 }
 
+/// The seeds of the runs that have a sample.
+fn seeds_of(runs: &[OneRun], has_sample: impl Fn(&OneRun) -> bool) -> Parameters {
+    let seeds: Vec<u64> = runs.iter().filter(|run| has_sample(run)).map(|run| run.seed).collect();
+    by_name([(SEEDS, json!(words::seeds(&seeds)))])
+}
+
 fn of_class(case: &str, class: &str, runs: &[OneRun], made_of: &Parameters) -> anyhow::Result<[Figure; 2]> {
     let waits = || runs.iter().filter_map(|run| run.summary.by_class.get(class));
     let jobs = waits().map(|waits| waits.jobs).max().unwrap_or(0);
     let name = format!("{case} class:{class}");
     let mut parameters = made_of.clone();
     parameters.insert("jobs".to_owned(), json!(jobs));
+    parameters.extend(seeds_of(runs, |run| run.summary.by_class.contains_key(class)));
     let case = Case { suite: NAME, case: &name, parameters };
     let samples = |of: fn(&Waits) -> f64| waits().map(of).collect::<Vec<f64>>();
     Ok([
@@ -340,12 +351,13 @@ mod tests {
         let setup = Setup { trace: &trace, machines: &trace.machines, policy: "best-fit", queue: Discipline::Easy };
         let run = |never_started: u64| {
             let summary = Summary { too_large: 1, never_started, ..Summary::default() };
-            OneRun { summary, wall_seconds: 1.0 }
+            OneRun { seed: never_started, summary, wall_seconds: 1.0 }
         };
         let runs = [run(0), run(4)];
         let figures = of_case(&setup, &runs, &Parameters::new(), &Run::of(&["trace"])).unwrap();
         let left = figures.iter().find(|figure| figure.metric == "jobs_not_started").unwrap();
         assert_eq!(left.samples, [1.0, 5.0]);
+        assert_eq!(left.parameters[SEEDS], "0,4", "compare tells when they are others");
         assert!(outcome(runs.iter().map(|run| &run.summary)).ends_with("3 (1 to 5) jobs not started"));
     }
 
