@@ -60,7 +60,7 @@ pub(crate) fn jobs(count: u32, load: f64, seed: u64) -> Trace {
         });
         submit += -gap * (1.0 - uniform(&mut random)).ln();
     }
-    let mut trace = Trace::new(&format!("lublin-feitelson load={load}"), jobs);
+    let mut trace = Trace::new(&format!("lublin-feitelson-{seed} jobs={count} load={load}"), jobs);
     let capacity = resources(1000, 1 << 30, 0);
     trace.machines = vec![MachineClass { name: "node".to_owned(), count: 1 << 7, capacity, attributes: Vec::new() }];
     trace.assumed.push(format!(
@@ -160,5 +160,13 @@ mod tests {
     fn the_same_seed_gives_the_same_jobs() {
         assert_eq!(jobs(100, 0.7, 3).jobs, jobs(100, 0.7, 3).jobs);
         assert_ne!(jobs(100, 0.7, 3).jobs, jobs(100, 0.7, 4).jobs);
+    }
+
+    // Jobs of two seeds, and of the quick form, had one name: they were compared as if they were the same, and counted as regressions.
+    #[test]
+    fn other_jobs_have_another_name() {
+        assert_eq!(jobs(100, 0.7, 3).name, "lublin-feitelson-3 jobs=100 load=0.7");
+        assert_ne!(jobs(100, 0.7, 3).name, jobs(100, 0.7, 4).name);
+        assert_ne!(jobs(100, 0.7, 3).name, jobs(50, 0.7, 3).name);
     }
 }
