@@ -4,6 +4,7 @@
 //! runs are drawn again with replacement, two thousand times, and 95 of 100 ratios of their medians lie within it. It is seeded: the same two
 //! runs always give the same answer. Of rates that are of all windows together means are drawn instead. A tail's value is that of all windows together, too, and
 //! its interval that of the medians of its samples all the same: one that rose by one stall in one of many windows is worse, perhaps by chance.
+//! Samples of the same seeds are pairs, and pairs are drawn.
 
 use std::fmt::Write;
 
@@ -250,23 +251,32 @@ enum Verdict {
     Worse,
 }
 
-/// What the medians of both runs could have been, A's and B's, were their samples drawn again; `None` where there are too few samples.
+/// What the medians of both runs could have been, A's and B's, were their samples drawn again; `None` where there are too few samples. Samples of the same
+/// seeds are drawn together: what is worse with each seed is not so by chance, however far the seeds lie apart.
 fn drawn_again(old: &Figure, new: &Figure) -> Option<Vec<(f64, f64)>> {
     if old.samples.len().min(new.samples.len()) < SAMPLES_MIN {
         return None;
     }
+    let together = are_of_the_same_seeds(old, new);
     let mut random = Random::new(1);
-    let mut drawn = |figure: &Figure| {
-        let samples = &figure.samples;
-        let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
-        let again: Vec<f64> = samples.iter().map(|_| samples[random.below(count) as usize]).collect();
-        middle(figure, again)
+    let mut places = |figure: &Figure| -> Vec<usize> {
+        let count = u32::try_from(figure.samples.len()).unwrap_or(u32::MAX);
+        figure.samples.iter().map(|_| random.below(count) as usize).collect()
     };
+    let at =
+        |figure: &Figure, places: &[usize]| middle(figure, places.iter().map(|&place| figure.samples[place]).collect());
     let draw = |_| {
-        let of_new = drawn(new);
-        (drawn(old), of_new)
+        let of_new = places(new);
+        let of_old = if together { of_new.clone() } else { places(old) };
+        (at(old, &of_old), at(new, &of_new))
     };
     Some((0..RESAMPLES).map(draw).collect())
+}
+
+/// Whether each sample has one of the same seed, and so of the same jobs, in the same place.
+fn are_of_the_same_seeds(old: &Figure, new: &Figure) -> bool {
+    let seeds = old.parameters.get(SEEDS);
+    seeds.is_some() && seeds == new.parameters.get(SEEDS) && old.samples.len() == new.samples.len()
 }
 
 /// Of these the lower end and the upper one, without so many of a hundred beyond each.

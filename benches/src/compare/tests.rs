@@ -179,6 +179,24 @@ fn a_difference_that_may_be_chance_is_none_either_beside_a_sample_of_nothing() {
     assert_eq!(compare(&old, &worse, 0.1).unwrap().regressions, 1);
 }
 
+// Each seed waited 15% longer, and as seeds lie further apart than that, it passed for chance.
+#[test]
+fn what_is_worse_with_each_seed_is_a_regression_however_far_seeds_lie_apart() {
+    let waits = [86.0, 72.0, 91.0, 80.0, 75.0];
+    let of = |factor: f64, seeds: Option<&str>| {
+        let mut results = of_samples(waits.iter().map(|wait| wait * factor).collect(), Better::Lower);
+        results.figures[0].parameters.extend(seeds.map(|seeds| (SEEDS.to_owned(), seeds.into())));
+        results
+    };
+    let paired = compare(&of(1.0, Some("0..4")), &of(1.15, Some("0..4")), 0.1).unwrap();
+    assert_eq!(paired.regressions, 1, "{}", paired.text);
+    assert!(paired.text.contains("1.150 to 1.150"), "{}", paired.text);
+    for other in [None, Some("5..9")] {
+        let unsure = compare(&of(1.0, other), &of(1.15, Some("0..4")), 0.1).unwrap();
+        assert!(unsure.text.contains("worse, perhaps by chance"), "{}", unsure.text);
+    }
+}
+
 #[test]
 fn a_rate_that_every_other_window_has_lost_is_a_regression() {
     let of = |samples: [f64; 12]| {
