@@ -197,7 +197,7 @@ fn number_of(machines: &[u32]) -> f64 {
 
 /// The same jobs with arrivals that are each up to `jitter_micros` later, in their new order: what might as well have been recorded. Where all of them are
 /// there at once, as in a live cell, nobody recorded arrivals: then they come in that order, and still at once. A cell that fills for a minute would count as
-/// half used.
+/// half used. So come jobs of a live cell that others come besides: as they were there before these, they stay so.
 pub(crate) fn resampled(recorded: &[TraceJob], jitter_micros: i64, seed: u64) -> Vec<TraceJob> {
     let mut random = Random::new(seed);
     let bound = jitter_micros.max(0).unsigned_abs() + 1;
@@ -211,10 +211,17 @@ pub(crate) fn resampled(recorded: &[TraceJob], jitter_micros: i64, seed: u64) ->
     };
     let mut jobs: Vec<TraceJob> = recorded.iter().map(moved).collect();
     jobs.sort_by_key(|job| job.submit_micros);
-    if let Some(at_micros) = all_at(recorded) {
-        jobs.iter_mut().for_each(|job| job.submit_micros = at_micros);
-    }
+    let all_at = all_at(recorded);
+    // Jobs of a live cell are all submitted at 0.
+    let there_at = |job: &TraceJob| all_at.or_else(|| is_of_a_live_cell(job).then_some(0));
+    jobs.iter_mut().for_each(|job| job.submit_micros = there_at(job).unwrap_or(job.submit_micros));
+    jobs.sort_by_key(|job| (job.submit_micros, !is_of_a_live_cell(job)));
     jobs
+}
+
+/// Only there more is known of a job than its room.
+fn is_of_a_live_cell(job: &TraceJob) -> bool {
+    job.asks.is_some()
 }
 
 /// The one moment at which all jobs are submitted, if they are; they stand in the order of submission.

@@ -260,6 +260,27 @@ fn jobs_that_are_there_at_once_come_in_another_order_and_still_at_once() {
     assert!(orders.len() > 5, "{orders:?}");
 }
 
+// With others besides, those of a live cell arrived over a minute again, and new jobs took the room of what runs already.
+#[test]
+fn jobs_of_a_live_cell_are_there_before_all_that_come_besides() {
+    let mut recorded = jobs("live-a 0 1 1 1\nlive-b 0 1 1 1\nnew-a 0 1 1 1\nnew-b 5 1 1 1");
+    let declared = crate::traces::work::Declared {
+        namespace: "default".into(),
+        scheduler: "batch".into(),
+        shape: plenum_model::GroupShape::default(),
+    };
+    let asks = std::sync::Arc::new(declared);
+    recorded[..2].iter_mut().for_each(|job| job.asks = Some(asks.clone()));
+    let firsts = |seed| -> String {
+        let moved = resampled(&recorded, 60 * SECOND, seed);
+        assert!(moved[..2].iter().all(|job| job.asks.is_some() && job.submit_micros == 0), "{seed}: {moved:?}");
+        assert!(moved[3].submit_micros > 5 * SECOND, "{seed}: others are moved");
+        moved[0].name.clone()
+    };
+    let orders: std::collections::BTreeSet<String> = (1..20).map(firsts).collect();
+    assert_eq!(orders.len(), 2, "in one order and in the other");
+}
+
 /// Each job tried the same machines in the same order: a first fit on a shuffled cell.
 #[test]
 fn a_random_policy_draws_anew_for_each_job() {
