@@ -111,7 +111,8 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
             let _ = writeln!(text, "only in {run}: {name}");
         }
     }
-    let _ = writeln!(text, "{regressions} of {} figures are worse by more than {:.0}%", rows.len(), threshold * 100.0);
+    let percent = (threshold * 10_000.0).round() / 100.0;
+    let _ = writeln!(text, "{regressions} of {} figures are worse by more than {percent}%", rows.len());
     if of_others > 0 {
         let _ = writeln!(text, "{of_others} figures differ by more, and are of other files of jobs or machines");
     }

@@ -310,6 +310,16 @@ fn commits_are_told_apart_from_how_they_were_built() {
     assert!(!profile.contains("commits: "), "{profile}");
 }
 
+// Half a percent was told to be 0%, and two and a half to be 2%.
+#[test]
+fn a_threshold_is_told_as_it_was_asked_for() {
+    for (threshold, told) in [(0.1, "more than 10%\n"), (0.025, "more than 2.5%\n"), (0.005, "more than 0.5%\n")] {
+        let results = || results(1.0, Better::Higher);
+        let text = compare(&results(), &results(), threshold).unwrap().text;
+        assert!(text.contains(told), "{text}");
+    }
+}
+
 #[test]
 fn a_threshold_that_is_none_is_refused() {
     let one = results(1.0, Better::Higher);
