@@ -1,10 +1,10 @@
 //! Flags that the experiment that was asked for does not read. They would change nothing, so the run is refused before it begins.
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches};
 
 use super::Experiment::{self, Capacity, Inflation, Replay};
-use super::machines;
+use super::{Flags, machines};
 
 /// Flags by the name of their field, and the experiments that read them. Those that are not here, all of them read.
 const READ_BY: [(&str, &[Experiment]); 15] = [
@@ -25,15 +25,13 @@ const READ_BY: [(&str, &[Experiment]); 15] = [
     ("through_core", &[Inflation]),
 ];
 
-/// Flags that say what runs where: without one of them and without an experiment the inflation runs as well.
-const SAYING: [&str; 8] = ["jobs", "machines", "cell", "backup", "policy", "queue", "nodes", "pods"];
-
 /// What a run of the suite was given and does not read, in words.
 pub(crate) fn unread_flag(run: &ArgMatches) -> Option<String> {
     let is_given = |field: &str| run.value_source(field) == Some(ValueSource::CommandLine);
     let running: Vec<Experiment> = match run.get_one::<Experiment>("experiment") {
         Some(one) => vec![*one],
-        None if SAYING.iter().any(|field| is_given(field)) => vec![Replay],
+        // Where nothing says what runs where, the inflation runs as well.
+        None if Flags::from_arg_matches(run).is_ok_and(|flags| flags.says_anything()) => vec![Replay],
         None => vec![Replay, Inflation],
     };
     let idle = |(field, readers): &&(&str, &[Experiment])| {
