@@ -179,7 +179,7 @@ impl Question<'_> {
         }
         if let Search::Found(enough) = &search {
             let name = self.case_of_enough();
-            let case = Case { suite: NAME, case: &name, parameters: self.parameters() };
+            let case = Case { suite: NAME, case: &name, parameters: self.parameters(&enough.machines) };
             kept.add([case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.count())])?]);
         }
         self.write(&tried, &search)
@@ -293,11 +293,12 @@ impl Question<'_> {
         Ok(Search::Found(Box::new(best)))
     }
 
-    fn parameters(&self) -> Parameters {
+    fn parameters(&self, machines: &[MachineClass]) -> Parameters {
         let mut parameters = of_trace(self.trace);
         parameters.extend(self.made_of.clone());
         parameters.extend(by_name([
-            ("machines", json!(machines::words(self.base))),
+            ("machines", json!(machines::words(machines))),
+            ("machines_there_are", json!(machines::words(self.base))),
             (SEEDS, json!(words::seeds(&self.seeds))),
             ("jitter_seconds", json!(self.options.trace.jitter)),
             ("wait_limit_seconds", json!(self.options.trace.wait_limit)),
@@ -308,7 +309,7 @@ impl Question<'_> {
     /// Their samples are the seeds.
     fn figures(&self, tried: &Tried) -> anyhow::Result<Vec<Figure>> {
         let name = self.case(&tried.name);
-        let case = Case { suite: NAME, case: &name, parameters: self.parameters() };
+        let case = Case { suite: NAME, case: &name, parameters: self.parameters(&tried.machines) };
         let mut figures = vec![case.figure("machines", "machines", Better::Lower, vec![number(tried.count())])?];
         for used in &words::USED {
             let percents = used.percents(&tried.runs);
@@ -353,6 +354,10 @@ mod tests {
         };
         let tried = half(&[]);
         assert_eq!((tried.count(), tried.runs.len()), (64, 2));
+        // Each size was told to be of all the machines there are.
+        let parameters = &question.figures(&tried).unwrap()[0].parameters;
+        let told = ["machines", "machines_there_are"].map(|name| parameters[name].as_str().unwrap());
+        assert!(told[0].starts_with("node: 64 x ") && told[1].starts_with("node: 128 x "), "{told:?}");
         let known = Tried { name: "as asked".to_owned(), runs: Vec::new(), ..tried };
         let again = half(std::slice::from_ref(&known));
         assert_eq!((again.name.as_str(), again.runs.len()), ("half", 0), "it is what was known");
