@@ -120,7 +120,7 @@ impl Holds {
         }
         self.jobs.retain(|job, held| {
             let is_seen = turns.keys().any(|turn| turn.job == *job);
-            is_seen || held.asked.is_some() || sight.now_micros < held.rests_until_micros
+            is_seen || held.asked.is_some() || sight.now_micros < held.remembered_until_micros(sight.holding)
         });
         self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
         // Who comes first in the queue asks, and only once it has got something the last one gives back what it holds: the cell may refuse the first one for ever,

@@ -99,3 +99,24 @@ fn beside_a_quota() -> (Stage, Seat, JobId, JobId) {
     stage.advance(SOON.after_wait_micros + 10_000);
     (stage, seat, high, gang)
 }
+
+/// Jobs of other schedulers were looked for above the band of the gang that starved then: for up to a second those of the bands between were not there for the next one.
+#[test]
+fn a_gang_of_a_lower_band_finds_strangers_that_the_one_before_it_need_not_know() {
+    let mut stage = Stage::new();
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.seat_with(Service::default(), settings(None));
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let stream = stage.submit(&JobBuilder::new("stream", "service").group("main", 400, 600).priority(60));
+    stage.settle();
+    let high = stage.submit(&gang("high", "batch", 4).on("kind", "other").priority(65));
+    stage.advance(400_000);
+    let low = stage.submit(&gang("low", "batch", 3).priority(20));
+    for round in 0..60 {
+        ends_one(&mut stage, stream);
+        assert_eq!((held(&stage, low).len(), stage.placed(low).len()), (0, 0), "{round}");
+    }
+    assert_eq!((held(&stage, high).len(), stage.runtime(seat).counters().holds_taken), (0, 0), "it fits nowhere");
+}

@@ -121,3 +121,48 @@ fn gangs_that_can_not_start_hold_ever_less_of_the_time() {
     assert!(first > 10 && later.iter().all(|minutes| *minutes <= 30), "{first}, {later:?}");
     assert!(later[2] > 0, "they may fit by then");
 }
+
+/// It held the first machines that had the cores, without a GPU among them, gave these back half a minute later, and had no others.
+#[test]
+fn a_gang_that_wants_gpus_is_held_machines_that_have_them() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let equipped = ["m3", "m4"].map(|name| stage.machine_with_gpus(name, 1000, &[], 1));
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 600));
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 2).gpu(1000));
+    stage.settle();
+    let started = (0..60).position(|_| {
+        ends_one(&mut stage, stream);
+        assert!(held(&stage, gang).iter().all(|slot| equipped.contains(slot)), "{:?}", held(&stage, gang));
+        stage.placed(gang).len() == 2
+    });
+    assert!(started.is_some());
+}
+
+/// What was remembered of a gang went with its rest where others before it had all places: it began anew with the shortest one.
+#[test]
+fn gangs_that_can_not_start_hold_ever_less_of_the_time_also_where_they_are_many() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(Holding { jobs_max: 1, ..SOON })));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    let gangs: Vec<JobId> = (0..5).map(|number| stage.submit(&gang(&format!("gang-{number}"), "batch", 3))).collect();
+    let minutes_held = |stage: &mut Stage, minutes: usize| {
+        let is_held = |_| {
+            stage.advance(60_000_000);
+            usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
+        };
+        (0..minutes).map(is_held).sum::<usize>()
+    };
+    minutes_held(&mut stage, 240);
+    let later = minutes_held(&mut stage, 240);
+    // Each holds for five minutes and rests for forty.
+    assert!(later <= 150, "{later}");
+}

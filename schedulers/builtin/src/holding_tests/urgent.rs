@@ -82,3 +82,22 @@ fn who_may_not_evict_takes_no_part_of_what_is_held() {
     stage.advance(5_000_000);
     assert_eq!((stage.placed(one).len(), held(&stage, gang).len()), (0, 3));
 }
+
+/// A machine without a GPU that was free counted as room for it, and nothing was asked for.
+#[test]
+fn a_free_machine_without_gpus_keeps_nobody_who_wants_one_from_asking() {
+    let mut stage = Stage::new();
+    for (name, gpus) in [("m1", 0), ("m2", 1), ("m3", 1)] {
+        stage.machine_with_gpus(name, 1000, &[], gpus);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let long = JobBuilder::new("long", "batch").group("main", 1, CORE).gpu(1000).priority(99).forever();
+    stage.submit(&long);
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 2).gpu(1000).priority(20));
+    stage.advance(3_000_000);
+    assert_eq!(held(&stage, gang).len(), 1, "of the machines with GPUs one is full");
+    let one = stage.submit(&JobBuilder::new("one", "batch").group("main", 1, CORE).gpu(1000).priority(90));
+    stage.advance(1_500_000);
+    assert_eq!((stage.placed(one).len(), held(&stage, gang).len()), (1, 0));
+}

@@ -70,6 +70,8 @@ pub(super) struct Aim {
     limits: Option<Limits>,
     /// The machine that the job's tasks share, once it was chosen.
     home: Option<u32>,
+    /// Machines that have the devices for so many tasks, whoever uses them; `None`: they need none.
+    equipped: Option<BTreeSet<u32>>,
 }
 
 /// How many tasks of a group may be on machines, for all that `per_machine` and `spread` say and for what runs of it.
@@ -128,7 +130,7 @@ impl Aim {
         let home = job.home.filter(|_| job.shape.same_machine);
         let classes = suitable(cell, job, shape);
         let limits = Limits::of(cell, job, group);
-        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home };
+        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home, equipped: None };
         let count = u64::from(count);
         let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in (0..cell.machine_rows().len()).filter(|&slot| aim.suits(cell, slot)) {
@@ -149,6 +151,10 @@ impl Aim {
         };
         aim.each = times(&shape.resources, aim.tasks)?;
         aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
+        if !shape.devices.is_empty() {
+            let has_them = |slot: &u32| cell.machine_in(*slot).is_some_and(|found| at_most(found, shape) >= aim.tasks);
+            aim.equipped = Some((0..cell.machine_rows().len()).filter(has_them).collect());
+        }
         aim.is_within_spread(cell, shape, count).then_some(aim)
     }
 
@@ -167,7 +173,8 @@ impl Aim {
     /// Whether tasks of the group may run on a machine, whatever is free there, and so many more of them as it is for.
     pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
         let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
-        self.is_open(cell, slot) && is_within()
+        let is_equipped = self.equipped.as_ref().is_none_or(|equipped| equipped.contains(&slot));
+        is_equipped && self.is_open(cell, slot) && is_within()
     }
 
     /// Whether tasks of the group may run on a machine, whatever is there.

@@ -69,7 +69,9 @@ impl Contenders {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Strangers {
     jobs: Vec<(u8, JobId)>,
-    /// When they may be looked for again.
+    /// Those of bands above this one were looked for.
+    band: u8,
+    /// When they may be looked for again, unless it is for lower bands.
     due_micros: i64,
 }
 
@@ -77,9 +79,10 @@ impl Strangers {
     /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second at
     /// most; in between some are found to wait no more, and what comes newly is not known.
     pub(crate) fn look(&mut self, cell: &Cell, queue: &Queue, band: u8, now_micros: i64) {
-        if now_micros < self.due_micros {
+        if now_micros < self.due_micros && band >= self.band {
             return;
         }
+        self.band = band;
         self.due_micros = now_micros.saturating_add(STRANGERS_MICROS);
         let names: BTreeSet<&str> = cell.sessions().map(|session| &*session.scheduler).collect();
         let is_served = |job: &Job| names.contains(&*job.shape.scheduler) && !cell.is_paused(&job.shape.scheduler);

@@ -82,6 +82,8 @@ pub(super) struct Held {
     pub(super) rests_until_micros: i64,
     /// Holds that brought nothing, in a row.
     given_up: u32,
+    /// When it may be looked again for what evictions could do: that goes over all allocations.
+    victims_due_micros: i64,
 }
 
 impl Aimed {
@@ -184,6 +186,14 @@ impl Held {
         self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }
 
+    /// Until when it is remembered, where nothing else asks for it: who rests ever longer begins anew only once it could have held room again for long.
+    pub(super) const fn remembered_until_micros(&self, holding: &Holding) -> i64 {
+        if self.given_up == 0 {
+            return self.rests_until_micros;
+        }
+        self.rests_until_micros.saturating_add(holding.patience_micros.saturating_mul(1 << RESTS_DOUBLED_MAX))
+    }
+
     /// When a hold has brought nothing for so long.
     fn patience_ends_micros(&self, holding: &Holding) -> Option<i64> {
         let patience_micros =
@@ -202,8 +212,9 @@ impl Held {
     fn more(&mut self, sight: &Sight<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
         let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
         let unseen = std::mem::take(&mut self.unseen);
-        let walks = !self.aimed.as_ref().is_some_and(is_current);
-        let slots: Vec<u32> = if walks {
+        let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
+            unseen.into_iter().collect()
+        } else {
             let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
                 // It would not fit if all machines were empty.
                 let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
@@ -212,8 +223,6 @@ impl Held {
             };
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
             (0..sight.cell.machine_rows().len()).collect()
-        } else {
-            unseen.into_iter().collect()
         };
         let aim = &self.aimed.as_ref()?.aim;
         let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
@@ -223,8 +232,11 @@ impl Held {
         let wish = match why {
             Why::Starves => larger(&mut search, aim, sight.cell.hold(job.id), &slots),
             Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(|| {
-                let may = walks && sight.evicts;
-                may.then(|| beside_victims(rooms, aim, band, need)).flatten()
+                if !sight.evicts || sight.now_micros < self.victims_due_micros {
+                    return None;
+                }
+                self.victims_due_micros = sight.now_micros.saturating_add(LOOK_MICROS);
+                beside_victims(rooms, aim, band, need)
             }),
         };
         (self.unseen, self.left) = search.end();
@@ -250,7 +262,7 @@ impl Held {
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
-        let due = patience.into_iter().chain(renewal).filter(|due| *due > now_micros);
+        let due = patience.into_iter().chain(renewal).chain([self.victims_due_micros]).filter(|due| *due > now_micros);
         rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
     }
 }
