@@ -234,14 +234,20 @@ mod tests {
 
     use super::*;
 
-    // Who read of a loud task without following it was not told that the beginning was gone.
-    #[tokio::test]
-    async fn who_reads_what_is_kept_hears_that_the_beginning_is_not() {
+    /// An agent's directory with a folder for an allocation, which is the last one.
+    fn place() -> (tempfile::TempDir, AgentDirectory, AllocationId, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let directory = AgentDirectory::new(place.path().to_owned());
         let allocation = AllocationId { slot: 1, generation: 1 };
         let root = directory.allocation(allocation).root().to_owned();
         fs::create_dir_all(&root).unwrap();
+        (place, directory, allocation, root)
+    }
+
+    // Who read of a loud task without following it was not told that the beginning was gone.
+    #[tokio::test]
+    async fn who_reads_what_is_kept_hears_that_the_beginning_is_not() {
+        let (_place, directory, allocation, root) = place();
         fs::write(root.join("stdout-100.log"), "7\n8\n").unwrap();
         let asked = v1::LogsAsked { allocation: allocation.to_bits(), ..Default::default() };
         let read = async |asked: v1::LogsAsked| {
@@ -293,11 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_says_where_it_was_goes_on_there_and_hears_where_it_is() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AgentDirectory::new(place.path().to_owned());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let root = directory.allocation(allocation).root().to_owned();
-        fs::create_dir_all(&root).unwrap();
+        let (_place, directory, allocation, root) = place();
         fs::write(root.join("stdout-100.log"), "7\n8\n").unwrap();
         let read = async |from| {
             let (chunks, mut sent) = mpsc::channel(8);
@@ -325,11 +327,8 @@ mod tests {
     // What comes of a place behind the end was told nowhere, and tested of who does not follow alone.
     #[tokio::test]
     async fn who_follows_from_a_place_behind_the_end_gets_what_is_printed_from_there_on() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AgentDirectory::new(place.path().to_owned());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let path = directory.allocation(allocation).root().join("stdout-0.log");
-        fs::create_dir_all(directory.allocation(allocation).root()).unwrap();
+        let (_place, directory, allocation, root) = place();
+        let path = root.join("stdout-0.log");
         fs::write(&path, "one\n").unwrap();
         let (chunks, mut sent) = mpsc::channel(1);
         let (standing, watched) = watch::channel(Standing::Held);
@@ -351,11 +350,8 @@ mod tests {
     // Who asked a task that prints without end for its last two lines got hundreds of megabytes.
     #[tokio::test]
     async fn who_does_not_follow_gets_what_was_there() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AgentDirectory::new(place.path().to_owned());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let path = directory.allocation(allocation).root().join("stdout-0.log");
-        fs::create_dir_all(directory.allocation(allocation).root()).unwrap();
+        let (_place, directory, allocation, root) = place();
+        let path = root.join("stdout-0.log");
         let line = "again and again and again\n";
         fs::write(&path, line.repeat(5000)).unwrap();
         let (chunks, mut sent) = mpsc::channel(1);
@@ -403,12 +399,8 @@ mod tests {
     // said the same, and was lost.
     #[tokio::test]
     async fn who_wants_only_what_is_new_gets_each_line_from_then_on() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AgentDirectory::new(place.path().to_owned());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let files = directory.allocation(allocation);
-        let path = files.root().join("stdout-0.log");
-        fs::create_dir_all(files.root()).unwrap();
+        let (_place, directory, allocation, root) = place();
+        let path = root.join("stdout-0.log");
         fs::write(&path, "again\nand").unwrap();
         let (chunks, mut sent) = mpsc::channel(1);
         let (standing, watched) = watch::channel(Standing::Held);
@@ -432,11 +424,7 @@ mod tests {
     // Lines were missing, and nobody said so.
     #[tokio::test]
     async fn who_follows_hears_of_what_was_rotated_away_before_it_was_read() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AgentDirectory::new(place.path().to_owned());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let root = directory.allocation(allocation).root().to_owned();
-        fs::create_dir_all(&root).unwrap();
+        let (_place, directory, allocation, root) = place();
         let asked = v1::LogsAsked { allocation: allocation.to_bits(), follow: true, ..Default::default() };
         let (chunks, mut sent) = mpsc::channel(1);
         let (standing, watched) = watch::channel(Standing::Held);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::Server;
+use plenum_server::{Handle, Server};
 use tonic::transport::Channel;
 
 use super::shown::Shown;
@@ -64,13 +64,7 @@ pub(super) async fn write_fixture(folder: &Path) {
     let granted = session.commit(transaction).await.unwrap();
     assert_eq!(granted.granted, 2);
     step(&mut session, granted.revision, &mut shown).await;
-    shown.note_story(&channel).await;
-    shown.note_governed(&session);
-    fs::write(folder.join("backup"), backup(&channel).await).unwrap();
-    drop((session, channel));
-    server.shutdown().await.unwrap();
-    copy(&dir, &folder.join("cell"));
-    fs::write(folder.join("shown.txt"), shown.write()).unwrap();
+    finish(folder, &dir, server, (session, channel), shown).await;
 }
 
 /// A cell that retained little: it has given up its first segments, so that it has a fallback, and kept others. It goes on as one that retains
@@ -103,13 +97,18 @@ pub(super) async fn write_fixture_with_fallback(folder: &Path) {
     let granted = session.commit(transaction).await.unwrap();
     assert_eq!(granted.granted, 2);
     step(&mut session, granted.revision, &mut shown).await;
+    finish(folder, &dir, server, (session, channel), shown).await;
+    assert!(dir.join(FALLBACK).exists() && !kept(&dir).is_empty(), "it has both: {:?}", kept(&dir));
+}
+
+/// Notes what the cell is in the end, takes a backup, stops it, and lays everything down.
+async fn finish(folder: &Path, dir: &Path, server: Handle, (session, channel): (Session, Channel), mut shown: Shown) {
     shown.note_story(&channel).await;
     shown.note_governed(&session);
     fs::write(folder.join("backup"), backup(&channel).await).unwrap();
     drop((session, channel));
     server.shutdown().await.unwrap();
-    assert!(dir.join(FALLBACK).exists() && !kept(&dir).is_empty(), "it has both: {:?}", kept(&dir));
-    copy(&dir, &folder.join("cell"));
+    copy(dir, &folder.join("cell"));
     fs::write(folder.join("shown.txt"), shown.write()).unwrap();
 }
 
