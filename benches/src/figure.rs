@@ -43,7 +43,7 @@ pub(crate) struct Results {
     pub(crate) seed: u64,
     /// RFC 3339, UTC.
     pub(crate) started: String,
-    /// Fewer samples and cases than usual: of the same size, with shorter windows of time.
+    /// Fewer samples and cases than usual: of the same size (but fewer jobs where jobs are drawn), with shorter windows of time.
     pub(crate) quick: bool,
     /// The suites that were asked for; results of before they were written down have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -138,7 +138,7 @@ pub(crate) struct Run {
     /// Their names
     #[arg(value_parser = suites::NAMES, required = true, value_name = "SUITE")]
     suites: Vec<String>,
-    /// Fewer samples and cases; they have the same size, and shorter windows of time
+    /// Fewer samples and cases; they have the same size (but fewer jobs where jobs are drawn), and shorter windows of time
     #[arg(long)]
     pub(crate) quick: bool,
     /// Where results.json goes [default: bench-results/SUITE; of several suites their names joined by "-"]

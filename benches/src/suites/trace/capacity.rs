@@ -265,18 +265,26 @@ impl Question<'_> {
     }
 
     /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, so where more machines make somebody wait longer (backfilling has
-    /// such cases) a smaller one may be enough, too.
+    /// such cases) a smaller one may be enough, too; but none of those that are `known`.
     fn search(&self, known: &[Tried]) -> anyhow::Result<Search> {
         let at = |percent: f64| self.of(size(percent), Some(percent), &[of_all(percent)], known, Until::Failure);
-        let (mut low, mut high) = (SEARCH_FROM_PERCENT, SEARCH_TO_PERCENT);
-        let mut best = match at(high)? {
+        let sized = || known.iter().filter_map(|one| Some((one.percent?, one)));
+        let enough = sized().filter(|(_, one)| self.is_enough(one)).min_by(|(one, _), (other, _)| one.total_cmp(other));
+        let (mut high, largest) = match enough {
+            Some((percent, one)) => (percent, Some(one.clone())),
+            None => (SEARCH_TO_PERCENT, at(SEARCH_TO_PERCENT)?),
+        };
+        let mut best = match largest {
             Some(tried) if self.is_enough(&tried) => tried,
             _ if interrupt::asked() => return Ok(Search::Stopped),
             _ => {
-                say(&format!("not even {high:+.0}% of the machines are enough"));
+                say(&format!("not even {high:+.0}% are enough"));
                 return Ok(Search::Nothing);
             }
         };
+        // None of the smaller ones is enough.
+        let smaller = sized().map(|(percent, _)| percent).filter(|percent| *percent < high);
+        let mut low = smaller.fold(SEARCH_FROM_PERCENT, f64::max);
         while high - low > SEARCH_STEP_PERCENT * (100.0 + high) / 100.0
             && self.machines_at(high) > self.machines_at(low) + 1
         {
@@ -333,21 +341,25 @@ mod tests {
     use super::*;
     use crate::replay::{Discipline, generator};
 
+    fn question<'a>(trace: &'a Trace, options: &'a Run) -> Question<'a> {
+        Question {
+            trace,
+            base: &trace.machines,
+            policy: "best-fit",
+            queue: Discipline::Easy,
+            seeds: vec![0, 1],
+            options,
+            mark: String::new(),
+            made_of: Parameters::new(),
+        }
+    }
+
     // The size that was asked for, and what the search met again, ran as often as it was met.
     #[test]
     fn a_size_of_the_same_machines_is_not_tried_again() {
         let trace = generator::jobs(5, 0.5, 1);
         let options = Run::of(&["trace", "--experiment", "capacity"]);
-        let question = Question {
-            trace: &trace,
-            base: &trace.machines,
-            policy: "best-fit",
-            queue: Discipline::Easy,
-            seeds: vec![0, 1],
-            options: &options,
-            mark: String::new(),
-            made_of: Parameters::new(),
-        };
+        let question = question(&trace, &options);
         let half = |known: &[Tried]| {
             let half = question.of("half".to_owned(), None, &[of_all(-50.0)], known, Until::Last);
             half.unwrap().unwrap()
@@ -361,6 +373,28 @@ mod tests {
         let known = Tried { name: "as asked".to_owned(), runs: Vec::new(), ..tried };
         let again = half(std::slice::from_ref(&known));
         assert_eq!((again.name.as_str(), again.runs.len()), ("half", 0), "it is what was known");
+    }
+
+    // Halving never met the sizes of the table above it: with -20% enough and a larger one that was not, the page called more machines enough than one of its own rows.
+    #[test]
+    fn no_more_machines_are_called_enough_than_a_row_of_the_table_has() {
+        let trace = generator::jobs(40, 0.9, 1);
+        let options = Run::of(&["trace", "--experiment", "capacity", "--wait-limit", "0"]);
+        let question = question(&trace, &options);
+        let found = |known: &[Tried]| match question.search(known).unwrap() {
+            Search::Found(one) => one.count(),
+            other => panic!("{}", other.words()),
+        };
+        let row = |percent: f64| {
+            let row = question.of(size(percent), Some(percent), &[of_all(percent)], &[], Until::Last);
+            row.unwrap().unwrap()
+        };
+        let alone = found(&[]);
+        // Of 128; with no run there is none in which it was not enough.
+        let enough = Tried { runs: Vec::new(), ..row(-90.0) };
+        assert!(alone > enough.count(), "{alone} machines");
+        assert_eq!(found(&[row(0.0), enough.clone(), row(-95.0)]), enough.count());
+        assert_eq!(found(&[Tried { percent: None, ..enough }]), alone, "machines of other kinds say nothing of these");
     }
 
     #[test]
