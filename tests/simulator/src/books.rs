@@ -206,7 +206,7 @@ impl Books {
         self.told.clear();
         self.sent.truncate(count(cell.revision()));
         self.acknowledged = cell.revision();
-        self.judge.restored(cell.revision());
+        self.judge.restored(&cell);
         self.endings = endings.clone();
         self.incarnation = incarnation;
         self.core = Core::from_cell(cell.clone(), self.options.clone());

@@ -122,10 +122,14 @@ impl Judge {
         Ok(())
     }
 
-    /// The cell goes on from this revision: what was granted after it was never granted.
-    pub(crate) fn restored(&mut self, revision: Revision) {
-        self.granted.retain(|_, granted| granted.at <= revision);
-        self.happened.restored(revision);
+    /// The cell goes on from what it was then: what was granted later was never granted. Victims of that which still ran then run again, and whoever had their
+    /// room runs beside them, unknown to the cell.
+    pub(crate) fn restored(&mut self, cell: &Cell) {
+        self.granted.retain(|_, granted| granted.at <= cell.revision());
+        for (_, victims) in self.victims.iter_mut().filter(|(id, _)| !self.granted.contains_key(*id)) {
+            victims.retain(|victim| cell.allocation(*victim).is_none());
+        }
+        self.happened.restored(cell.revision());
     }
 
     /// Those in whose room this one was granted.

@@ -153,8 +153,8 @@ impl Player {
         let found = self.snapshots.iter().rfind(|cell| cell.revision() == revision).cloned();
         let cell = found.ok_or_else(|| format!("revision {revision} was not told, and can't be restored"))?;
         self.core = Core::from_cell(cell.clone(), self.options.clone());
+        self.judge.restored(&cell);
         self.mirror = cell;
-        self.judge.restored(revision);
         Ok(())
     }
 

@@ -172,6 +172,22 @@ fn judge_of_a_grant(stage: &mut Stage) -> (Judge, Delta, Culprit) {
     (judge, granted, grant)
 }
 
+// A task was evicted, and ran again in a cell that was restored to before. Who had had its room there still ran, unknown to that cell, and was told to begin beside its
+// victim when its own process was started anew.
+#[test]
+fn a_victim_that_runs_again_in_a_restored_cell_is_in_the_way_of_nobody_who_came_later() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (mut judge, ..) = judge_of_a_grant(&mut stage);
+    let (&live, granted) = judge.granted.first_key_value().expect("it was placed");
+    let granted = granted.clone();
+    let [ended, known, later] = [90, 91, 92].map(|slot| AllocationId { slot, generation: 1 });
+    judge.granted.insert(known, granted);
+    judge.victims = [known, later].map(|id| (id, vec![live, ended])).into();
+    judge.restored(stage.core.cell());
+    assert_eq!(judge.victims_of(later), [ended], "it was evicted for whom nobody knows any more");
+    assert_eq!(judge.victims_of(known), [live, ended]);
+}
+
 fn event(event: &str, revision: u64) -> Culprit {
     let (revision, scheduler, event) = (Revision(revision), "".into(), event.into());
     Culprit { revision, transaction: None, scheduler, event, amount: 1, allocation: None }
