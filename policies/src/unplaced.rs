@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, ClassSet, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, JobId, Machine, MachineState, Obstacle,
-    Partition, Requirement, Resource, Room, agreeing, counted, device_shortage, shortages,
+    Partition, Requirement, Resource, Room, agreeing, counted, device_shortage, most_when_empty, shortages,
 };
 
 use crate::columns::Columns;
@@ -425,8 +425,8 @@ fn has_room_but_for_holds(columns: &Columns, cell: &Cell, requirement: &Requirem
     room.shortage(requirement.resources).is_none()
 }
 
-/// How many tasks of a group there would be room for at most, were all machines that it may use empty, whatever their states are now. An upper bound: devices are
-/// counted together, and limits of the group are left out.
+/// How many tasks of a group there would be room for at most, were all machines that it may use empty, whatever their states are now. An upper bound, as
+/// [`most_when_empty`] is.
 #[must_use]
 pub fn at_most_when_empty(cell: &Cell, requirement: &Requirement<'_>, shape: &GroupShape) -> u64 {
     let may_use = |machine: &&Arc<Machine>| {
@@ -435,19 +435,10 @@ pub fn at_most_when_empty(cell: &Cell, requirement: &Requirement<'_>, shape: &Gr
         let is_of_class = |classes: &ClassSet| class.is_some_and(|class| classes.contains(class));
         requirement.home.is_none_or(|home| home == slot) && requirement.classes.is_none_or(is_of_class)
     };
-    cell.machines().filter(may_use).map(|machine| at_most_on(machine, shape)).fold(0, u64::saturating_add)
-}
-
-fn at_most_on(machine: &Machine, shape: &GroupShape) -> u64 {
-    let times = |&resource: &Resource| machine.capacity.get(resource).checked_div(shape.resources.get(resource));
-    let fixed_port = shape.ports.iter().any(|port| port.number > 0).then_some(1);
-    let devices = shape.devices.iter().filter_map(|want| {
-        let of_it = machine.devices.iter().filter(|device| device.is_of(want));
-        let there: u64 = of_it.map(|device| u64::from(device.millis)).sum();
-        let alike = shape.devices.iter().filter(|other| other.kind == want.kind && other.model == want.model);
-        there.checked_div(alike.map(|other| u64::from(other.millis)).sum())
-    });
-    Resource::ALL.iter().filter_map(times).chain(fixed_port).chain(devices).min().unwrap_or(u64::MAX)
+    cell.machines()
+        .filter(may_use)
+        .map(|machine| most_when_empty(&machine.capacity, &machine.devices, shape))
+        .fold(0, u64::saturating_add)
 }
 
 /// What a machine that nobody uses lacks first.

@@ -1,8 +1,8 @@
 //! Whether a task may run on a machine: the one judgement that planners and the committer share.
 
 use crate::{
-    Cell, ClassSet, GroupCounts, GroupShape, JobId, MachineRow, MachineState, Resource, Resources, Room, Shortage,
-    choose_devices, device_rooms,
+    Cell, ClassSet, Device, GroupCounts, GroupShape, JobId, MachineRow, MachineState, Resource, Resources, Room,
+    Shortage, choose_devices, device_rooms,
     devices::{has_dynamic_ports, take_parts},
 };
 
@@ -191,4 +191,63 @@ pub fn shortages(capacity: &Resources, need: &Resources) -> Vec<Shortage> {
         (by > 0).then(|| Shortage { resource, short_by: by.cast_unsigned() })
     };
     Resource::ALL.iter().filter_map(short).collect()
+}
+
+/// How many tasks of a group a machine of this capacity and with these devices has room for when nobody uses it, by their resources, devices and ports. At most: devices
+/// are counted, not chosen, which tells them apart only where some suit one entry of the group and not another one. `per_machine` and `spread` are left
+/// out. `u64::MAX` for a group that asks for nothing.
+#[must_use]
+pub fn most_when_empty(capacity: &Resources, devices: &[Device], shape: &GroupShape) -> u64 {
+    let times = |&resource: &Resource| capacity.get(resource).checked_div(shape.resources.get(resource));
+    let fixed_port = shape.ports.iter().any(|port| port.number > 0).then_some(1);
+    let by_devices = shape.devices.iter().flat_map(|want| {
+        let there = || devices.iter().filter(|device| device.is_of(want)).map(|device| u64::from(device.millis));
+        // Whoever asks for a model takes from what those get who ask for any.
+        let beside = shape.devices.iter().filter(|other| other.is_of(want)).map(|other| u64::from(other.millis));
+        let by_amount = there().sum::<u64>().checked_div(beside.sum());
+        // What is left of a device is of no use to who wants more of one.
+        let parts = there().filter_map(|millis| millis.checked_div(want.millis.into())).sum::<u64>();
+        let same = |device: &Device| (device.kind.clone(), device.model.clone(), device.millis);
+        let alike = shape.devices.iter().filter(|other| same(other) == same(want)).count();
+        by_amount.into_iter().chain(parts.checked_div(u64::try_from(alike).unwrap_or(u64::MAX)))
+    });
+    Resource::ALL.iter().filter_map(times).chain(fixed_port).chain(by_devices).min().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Port;
+
+    // Thousandths were counted together: two GPUs were room for three tasks of 600, and one A100 for a task that asks for it and for another one.
+    #[test]
+    fn devices_of_an_empty_machine_are_not_shared_by_more_than_fit_on_each() {
+        let gpu = |millis, model: &str| Device { kind: "gpu".into(), index: 0, millis, model: model.into() };
+        let most = |there: &[Device], asked: &[Device]| {
+            let shape =
+                GroupShape { resources: Resources::new(1000, 0), devices: asked.to_vec(), ..GroupShape::default() };
+            most_when_empty(&Resources::new(8000, 1 << 30), there, &shape)
+        };
+        let [a100, t4] = ["a100", "t4"].map(|model| gpu(1000, model));
+        let two = [a100.clone(), t4.clone()];
+        assert_eq!(most(&two, &[]), 8);
+        assert_eq!(most(&two, &[gpu(600, "")]), 2);
+        assert_eq!(most(&two, &[gpu(600, ""), gpu(600, "")]), 1);
+        assert_eq!(most(&two, &[gpu(500, "")]), 4);
+        assert_eq!(most(&two, &[gpu(500, "t4")]), 2);
+        assert_eq!(most(std::slice::from_ref(&a100), &[a100.clone(), gpu(1000, "")]), 0);
+        assert_eq!(most(&two, &[a100, gpu(1000, "")]), 1);
+        assert_eq!(most(&[t4], &[gpu(1000, "a100")]), 0);
+    }
+
+    #[test]
+    fn an_empty_machine_has_each_port_once() {
+        let with = |number| {
+            let ports = vec![Port { name: "http".into(), number }];
+            let shape = GroupShape { resources: Resources::new(1000, 0), ports, ..GroupShape::default() };
+            most_when_empty(&Resources::new(8000, 1 << 30), &[], &shape)
+        };
+        assert_eq!([with(0), with(80)], [8, 1]);
+        assert_eq!(most_when_empty(&Resources::default(), &[], &GroupShape::default()), u64::MAX);
+    }
 }

@@ -42,7 +42,7 @@ pub use devices::{
     choosing_in_turn, device_rooms, device_shortage, is_enough_lent, names_what_is_declared, take_named_devices,
     take_parts,
 };
-pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
+pub use feasibility::{Obstacle, Requirement, Special, Spoken, most_when_empty, shortages};
 pub use governance::{GivenBack, Hold, Partition, QUOTA_MAX, Quota, Rights, Sum, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Attributes, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
+    most_when_empty,
 };
 
 /// Free room, as a hold of one job finds it.
@@ -70,8 +71,8 @@ pub(super) struct Aim {
     limits: Option<Limits>,
     /// The machine that the job's tasks share, once it was chosen.
     home: Option<u32>,
-    /// Machines that have the devices for so many tasks, whoever uses them; `None`: they need none.
-    equipped: Option<BTreeSet<u32>>,
+    /// The group, where its tasks need devices: only machines that have them for so many tasks, whoever uses them, are of use.
+    equipped_for: Option<(Arc<Job>, u16)>,
 }
 
 /// How many tasks of a group may be on machines, for all that `per_machine` and `spread` say and for what runs of it.
@@ -130,7 +131,8 @@ impl Aim {
         let home = job.home.filter(|_| job.shape.same_machine);
         let classes = suitable(cell, job, shape);
         let limits = Limits::of(cell, job, group);
-        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home, equipped: None };
+        let equipped_for = (!shape.devices.is_empty()).then(|| (job.clone(), group));
+        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home, equipped_for };
         let count = u64::from(count);
         let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in (0..cell.machine_rows().len()).filter(|&slot| aim.suits(cell, slot)) {
@@ -151,10 +153,6 @@ impl Aim {
         };
         aim.each = times(&shape.resources, aim.tasks)?;
         aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
-        if !shape.devices.is_empty() {
-            let has_them = |slot: &u32| cell.machine_in(*slot).is_some_and(|found| at_most(found, shape) >= aim.tasks);
-            aim.equipped = Some((0..cell.machine_rows().len()).filter(has_them).collect());
-        }
         aim.is_within_spread(cell, shape, count).then_some(aim)
     }
 
@@ -173,8 +171,13 @@ impl Aim {
     /// Whether tasks of the group may run on a machine, whatever is free there, and so many more of them as it is for.
     pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
         let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
-        let is_equipped = self.equipped.as_ref().is_none_or(|equipped| equipped.contains(&slot));
-        is_equipped && self.is_open(cell, slot) && is_within()
+        let is_equipped = || {
+            self.equipped_for.as_ref().is_none_or(|(job, group)| {
+                let shape = &job.shape.groups[usize::from(*group)];
+                cell.machine_in(slot).is_some_and(|machine| at_most(machine, shape) >= self.tasks)
+            })
+        };
+        self.is_open(cell, slot) && is_within() && is_equipped()
     }
 
     /// Whether tasks of the group may run on a machine, whatever is there.
@@ -278,14 +281,7 @@ pub(super) fn is_open(cell: &Cell, scheduler: &str, attributes: &Attributes) -> 
 /// How many tasks of a group a machine can have when it is empty.
 pub(super) fn at_most(machine: &Machine, shape: &GroupShape) -> u64 {
     let limit = if shape.per_machine == 0 { u64::MAX } else { shape.per_machine.into() };
-    let of_device = |want: &plenum_model::Device| {
-        let is_asked = |other: &&plenum_model::Device| (&other.kind, &other.model) == (&want.kind, &want.model);
-        let asked: u64 = shape.devices.iter().filter(is_asked).map(|device| u64::from(device.millis)).sum();
-        let there = machine.devices.iter().filter(|device| device.is_of(want));
-        there.map(|device| u64::from(device.millis)).sum::<u64>() / asked.max(1)
-    };
-    let devices = shape.devices.iter().map(of_device).min().unwrap_or(u64::MAX);
-    fits(&shape.resources, &machine.capacity).min(limit).min(devices)
+    most_when_empty(&machine.capacity, &machine.devices, shape).min(limit)
 }
 
 /// The fewest tasks a machine with which as many machines as there are have `count` in all. `machines`: how many can have so many at most. One each where they can
