@@ -1,7 +1,7 @@
 //! A scheduler's own copy of the cell state: built from a snapshot, folded forward by deltas, never by guesses.
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Cell, Delta, FoldError, Leaver, LogTime, QuotaUse, Revision, collect_leavers};
+use plenum_model::{Cell, Delta, FoldError, Hold, Leaver, LogTime, QuotaUse, Revision, collect_leavers};
 
 /// How far log time is thought to be behind this process's clock. A batch carries the time at which it was begun, and the core
 /// judges by that: whoever claims at the very end of a backoff would be early.
@@ -91,9 +91,9 @@ impl Mirror {
             // An ended allocation's row is cleared by the fold, so its machine is looked up before.
             let ended = delta.ends.iter().filter_map(|end| cell.allocation_in(end.slot));
             slots.extend(ended.map(|allocation| allocation.row.machine));
-            // Holds take room from others and give it back; what they are before the fold counts, too.
-            let holds = delta.holds.iter().flat_map(|(job, hold)| cell.hold(*job).into_iter().chain(hold));
-            slots.extend(holds.flat_map(|hold| hold.machines.iter().copied()));
+            // Holds take room from others and give it back; where one is as it was nothing changed.
+            let holds = delta.holds.iter().flat_map(|(job, hold)| Hold::differences(cell.hold(*job), hold.as_ref()));
+            slots.extend(holds.map(|(machine, ..)| machine));
             slots.extend(delta.unknown.iter().map(|(id, _)| id.machine));
             bound(slots, cell.machine_rows().len());
         }
@@ -181,7 +181,7 @@ fn bound(slots: &mut Vec<u32>, machines: u32) {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::{Hold, JobId, Resources};
+    use plenum_model::{JobId, Resources};
 
     use super::*;
 
@@ -206,7 +206,7 @@ mod tests {
             changed
         };
         assert_eq!(fold(1, Some(hold(&[2, 5]))), [2, 5]);
-        assert_eq!(fold(2, Some(hold(&[5, 7]))), [2, 5, 5, 7]);
+        assert_eq!(fold(2, Some(hold(&[5, 7]))), [2, 7], "on one machine it is as it was");
         assert_eq!(fold(3, None), [5, 7]);
     }
 
