@@ -12,19 +12,21 @@ mod wish;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{Cell, JobId, LogTime, Revision, counted};
+use plenum_model::{Cell, JobId, LogTime, Revision, any_waits, counted};
 
 use crate::in_flight::InFlight;
 use crate::queue::Turn;
 use crate::settings::Holding;
 use aim::{Rooms, fits};
 use held::{Aimed, Asked, Held};
+use urgent::Evictable;
 
 pub(crate) use contenders::{Contenders, Strangers};
 pub(crate) use wish::Wish;
 
-/// So many jobs that rest are remembered of each kind: the end of its rest is when one asks again.
-const RESTING_MAX: usize = 32;
+/// So many jobs of each kind are looked at, at least: the first of the queue that do not rest. More than may hold room at once, as one that finds nothing to hold keeps
+/// none of those behind it from that.
+const CANDIDATES_MIN: usize = 16;
 
 /// How a job comes to be held room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +67,8 @@ pub(crate) struct Holds {
     others: BTreeSet<JobId>,
     /// Of the last request; never used twice, so that an answer that comes late is nobody else's.
     number: u64,
+    /// When it may be looked again at what evictions could free, for all jobs together.
+    victims_due_micros: i64,
 }
 
 impl Holds {
@@ -74,21 +78,22 @@ impl Holds {
         self.before.retain(|turn, _| is_own(turn.job));
     }
 
-    /// A job may need a hold. Of each kind the first few of the queue are remembered; those that rest, as what fits nowhere, take no place of others.
-    pub(crate) fn consider(&mut self, turn: Turn, why: Why, (holding, now_micros): (&Holding, i64)) {
+    /// A job may need a hold. Of each kind the first of the queue are remembered that do not rest; gives when one that rests may be told again.
+    pub(crate) fn consider(&mut self, turn: Turn, why: Why, (holding, now_micros): (&Holding, i64)) -> Option<i64> {
+        let held = self.jobs.get(&turn.job).filter(|held| held.asked.is_none());
+        let rests = held.map(|held| held.rests_until_micros).filter(|until| now_micros < *until);
+        if rests.is_some() {
+            return rests;
+        }
         self.candidates.insert(turn, why);
-        let rests = |turn: &Turn| {
-            let held = self.jobs.get(&turn.job).filter(|held| held.asked.is_none());
-            held.is_some_and(|held| now_micros < held.rests_until_micros)
-        };
-        let most = if rests(&turn) { RESTING_MAX } else { holding.jobs_max };
-        let alike = |candidate: &(&Turn, &Why)| *candidate.1 == why && rests(candidate.0) == rests(&turn);
-        if self.candidates.iter().filter(alike).count() > most {
+        let alike = |candidate: &(&Turn, &Why)| *candidate.1 == why;
+        if self.candidates.iter().filter(alike).count() > holding.jobs_max.max(CANDIDATES_MIN) {
             let last = self.candidates.iter().rfind(alike).map(|(turn, _)| *turn);
             if let Some(last) = last {
                 self.candidates.remove(&last);
             }
         }
+        None
     }
 
     /// The mirror shows these holds. What is held for longer than this process would ask for, somebody else took on purpose: it is left alone until it ends.
@@ -112,21 +117,20 @@ impl Holds {
         self.candidates.keys().chain(self.before.keys()).chain(own).max().copied()
     }
 
-    /// What is to be asked for now. `own`: jobs of the queue that this session looks after and that have a hold. Gives also when to look again.
-    pub(crate) fn look(&mut self, sight: &Sight<'_>, own: &[Turn]) -> (Vec<Wish>, Option<i64>) {
+    /// What is to be asked for now, each with the number of the request. `own`: jobs of the queue that this session looks after and that have a hold. Gives also when
+    /// to look again.
+    pub(crate) fn look(&mut self, sight: &Sight<'_>, own: &[Turn]) -> (Vec<(u64, Wish)>, Option<i64>) {
         let mut turns: BTreeMap<Turn, Option<Why>> = own.iter().map(|turn| (*turn, None)).collect();
         for (turn, why) in self.candidates.iter().chain(&self.before).filter(|(turn, _)| !self.is_others(turn.job)) {
             turns.entry(*turn).or_insert(Some(*why));
         }
-        self.jobs.retain(|job, held| {
-            let is_seen = turns.keys().any(|turn| turn.job == *job);
-            is_seen || held.asked.is_some() || sight.now_micros < held.remembered_until_micros(sight.holding)
-        });
+        self.forget_all_but(sight, &turns.keys().map(|turn| turn.job).collect());
         self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
+        let victims = Evictable::of(sight, self.victims_due_micros);
         // Who comes first in the queue asks, and only once it has got something the last one gives back what it holds: the cell may refuse the first one for ever,
         // as where its quota is too small.
         let (mut holders, mut taken) = (0, 0);
-        let (mut wishes, mut wake): (Vec<Wish>, Option<i64>) = (Vec::new(), None);
+        let (mut wishes, mut wake): (Vec<(u64, Wish)>, Option<i64>) = (Vec::new(), None);
         let mut promised = Cow::Borrowed(sight.in_flight.promised());
         for (turn, why) in turns {
             let Some(job) = sight.cell.job(turn.job) else { continue };
@@ -135,39 +139,38 @@ impl Holds {
             let is_holder = sight.cell.hold(job.id).is_some();
             let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
             let rested_until = held.rests_until_micros;
-            let wish = held.look(sight, &rooms, job, (why, has_place));
+            let wish = held.look((sight, &victims), &rooms, job, (why, has_place));
             // Who rests from now on makes place for others of the queue.
             let makes_place = (held.rests_until_micros > rested_until).then_some(sight.now_micros);
             wake = wake.into_iter().chain(makes_place).min();
             wake = wake.into_iter().chain(held.next_micros(sight)).min();
             holders += usize::from(is_holder);
-            taken += usize::from(is_holder || wish.is_some() || held.asked.is_some());
-            if let Some(wish) = wish.filter(|wish| self.ask(wish)) {
+            if let Some(wish) = wish {
+                self.number += 1;
+                held.asked = Some(Asked { number: self.number, machines: wish.machines.clone(), decided: None });
                 // What the first in the queue asks for is not there for those behind it.
                 wish.more.iter().for_each(|(slot, more)| {
                     let of_slot = promised.to_mut().entry(*slot).or_default();
                     *of_slot = of_slot.with(more);
                 });
-                wishes.push(wish);
+                wishes.push((self.number, wish));
             }
+            taken += usize::from(is_holder || held.asked.is_some());
         }
-        (wishes, wake)
+        if victims.were_looked_at() {
+            self.victims_due_micros = sight.now_micros.saturating_add(held::LOOK_MICROS);
+        }
+        let again = victims.are_put_off().then_some(self.victims_due_micros);
+        (wishes, wake.into_iter().chain(again).min())
     }
 
-    /// A wish becomes a request; false: there is one under way for the job.
-    fn ask(&mut self, wish: &Wish) -> bool {
-        let held = self.jobs.entry(wish.job).or_default();
-        let is_free = held.asked.is_none();
-        if is_free {
-            self.number += 1;
-            held.asked = Some(Asked { number: self.number, machines: wish.machines.clone(), decided: None });
-        }
-        is_free
-    }
-
-    /// The number of the request that a job's wish became.
-    pub(crate) fn number_of(&self, job: JobId) -> u64 {
-        self.jobs.get(&job).and_then(|held| held.asked.as_ref()).map_or(0, |asked| asked.number)
+    /// What is remembered of jobs that are not looked at now goes, unless it rests, or has an answer to come: it would begin anew otherwise.
+    fn forget_all_but(&mut self, sight: &Sight<'_>, seen: &BTreeSet<JobId>) {
+        let waits = |job: JobId| sight.cell.job(job).is_some_and(|job| any_waits(sight.cell, job));
+        self.jobs.retain(|job, held| {
+            let is_remembered = || sight.now_micros < held.remembered_until_micros(sight.holding) && waits(*job);
+            seen.contains(job) || held.asked.is_some() || is_remembered()
+        });
     }
 
     /// Whose request that was; `None` of one that nobody waits for any more.
@@ -180,6 +183,11 @@ impl Holds {
     pub(crate) fn granted(&mut self, job: JobId) {
         self.jobs.values_mut().for_each(|held| held.left.granted(job));
         self.jobs.get_mut(&job).into_iter().for_each(Held::granted);
+    }
+
+    /// A job is another one than before: what was found out about it says nothing of it.
+    pub(crate) fn changed(&mut self, job: JobId) {
+        self.jobs.get_mut(&job).into_iter().for_each(Held::begin_anew);
     }
 
     /// A request was executed at this revision. Gives whether it gave room back.

@@ -89,6 +89,11 @@ impl Queue {
         }
     }
 
+    /// All turns in their order.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = Turn> {
+        self.turns.iter().copied()
+    }
+
     /// Jobs in the order of their turn, from a place on and up to another one, which is not before it: the jobs of both are included.
     pub(crate) fn jobs(&self, from: Option<Place>, until: Option<Place>) -> impl Iterator<Item = JobId> {
         let from = from.map_or(Bound::Unbounded, |from| Bound::Included(from.turn));

@@ -71,6 +71,50 @@ fn room_is_not_held_for_long_for_what_lacks_something_else() {
     assert_eq!((held(&stage, wide).len(), stage.runtime(seat).counters().holds_given_back), (0, 1));
 }
 
+// What was held for a gang stayed so when a machine was removed that it could not do without.
+#[test]
+fn what_can_not_fit_any_more_gives_its_room_back_at_once() {
+    let (mut stage, _, gang) = half_held(SOON);
+    let unheld = (0..4).find(|slot| !held(&stage, gang).contains(slot) && stage.cell().machine_in(*slot).is_some());
+    stage.remove(unheld.unwrap());
+    stage.advance(3_000_000);
+    assert!(held(&stage, gang).is_empty(), "{:?}", held(&stage, gang));
+}
+
+// Four gangs at the head of the queue whose machines were full for long found nothing to hold, and no gang behind them was looked at.
+#[test]
+fn gangs_that_find_nothing_to_hold_keep_no_other_from_having_room_held() {
+    let mut stage = Stage::new();
+    for (name, kind) in [("m1", "a"), ("m2", "a"), ("m3", "b"), ("m4", "b")] {
+        stage.machine(name, 1000, &[("kind", kind)]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let long = JobBuilder::new("long", "batch").group("main", 2, 1000).on("kind", "a").forever();
+    stage.submit(&long);
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 600).on("kind", "b"));
+    stage.settle();
+    for number in 0..8 {
+        stage.submit(&gang(&format!("stuck-{number}"), "batch", 2).on("kind", "a"));
+    }
+    let wanted = stage.submit(&gang("wanted", "batch", 2).on("kind", "b"));
+    assert!(rounds_until_placed(&mut stage, stream, wanted, 60).is_some());
+}
+
+// A gang that could not start rested for up to forty minutes, also where it was stopped and submitted again as one that could.
+#[test]
+fn a_gang_that_is_another_one_than_before_rests_no_more() {
+    let (mut stage, _) = one_of_three_full();
+    let large = stage.submit(&gang("gang", "batch", 3));
+    stage.advance(6 * 60_000_000);
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 600));
+    stage.advance(1_000_000);
+    assert_eq!((held(&stage, large).len(), stage.placed(stream).len()), (0, 2), "it rests");
+    stage.ask("owner", Command::StopJob { job: large, version: None });
+    let small = stage.submit(&gang("gang", "batch", 2));
+    assert_eq!(small, large);
+    assert!(rounds_until_placed(&mut stage, stream, small, 60).is_some());
+}
+
 // Four gangs that could never fit had all places at the head of the queue, and none behind them had a hold.
 #[test]
 fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
@@ -94,8 +138,8 @@ fn nothing_is_held_for_a_gang_that_is_larger_than_its_quota() {
     assert_eq!((held(&stage, gang).len(), stage.runtime(seat).counters().holds_refused), (0, 0));
     let limit = Quota { limits: [Some(3000), None, None, None, None, None, None, None] };
     stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: Some(limit) });
-    stage.advance(3_000_000);
-    assert_eq!(held(&stage, gang).len(), 2, "it may have that");
+    stage.advance(9_000_000);
+    assert_eq!(held(&stage, gang).len(), 2, "it may have that, and looks every eight seconds in the end");
 }
 
 /// Each held most of the cell while the other one rested, and nobody else had that for as long as both waited.

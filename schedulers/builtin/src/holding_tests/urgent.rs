@@ -9,18 +9,24 @@ const CORE: i64 = 1000;
 
 /// Four machines of four cores, of which tasks of a low band run on three, and on the last one beside one of the highest; a gang of the low band holds what is free of the first three.
 fn beside_a_low_gang() -> (Stage, JobId) {
+    beside_a_low_gang_with(settings(Some(SOON)))
+}
+
+/// The same; with these settings services are placed.
+fn beside_a_low_gang_with(of_services: Settings) -> (Stage, JobId) {
     let mut stage = Stage::new();
     for name in ["m1", "m2", "m3", "m4"] {
-        stage.machine(name, 4000, &[]);
+        stage.machine(name, 4000, &[("kind", "old")]);
     }
     stage.seat_with(Batch::default(), settings(Some(SOON)));
-    stage.seat_with(Service::default(), settings(Some(SOON)));
+    stage.seat_with(Service::default(), of_services);
     let low = |name: &str, tasks| JobBuilder::new(name, "batch").group("main", tasks, CORE).priority(20).forever();
     stage.submit(&low("long", 12).per_machine(3));
     stage.settle();
     stage.submit(&low("plug", 1).priority(99));
     stage.settle();
-    let gang = JobBuilder::new("gang", "batch").group("main", 4, CORE).min(4).per_machine(1).priority(20);
+    let gang =
+        JobBuilder::new("gang", "batch").group("main", 4, CORE).min(4).per_machine(1).on("kind", "old").priority(20);
     let gang = stage.submit(&gang);
     stage.advance(3_000_000);
     assert_eq!((stage.placed(gang).len(), held(&stage, gang).len()), (0, 3));
@@ -53,6 +59,22 @@ fn who_may_evict_all_but_what_is_held_gets_the_machine() {
     }
 }
 
+/// Once it starved nobody looked at held room and evictions together any more, and it waited for as long as the gang of the low band held its part.
+#[test]
+fn who_starves_has_by_evictions_and_held_room_what_it_had_when_it_was_urgent() {
+    let (mut stage, gang) = beside_a_low_gang();
+    let limit = |cpu_millis| Some(Quota { limits: [Some(cpu_millis), None, None, None, None, None, None, None] });
+    let quota = |limit| Command::SetQuota { namespace: "tight".into(), limit };
+    stage.ask("operator", quota(limit(100)));
+    let two = JobBuilder::new("two", "batch").group("main", 2, 4 * CORE).min(2).priority(95).namespace("tight");
+    let two = stage.submit(&two);
+    stage.advance(3_000_000);
+    assert_eq!((stage.placed(two).len(), held(&stage, gang).len()), (0, 3));
+    stage.ask("operator", quota(None));
+    stage.advance(3_000_000);
+    assert_eq!((stage.placed(two).len(), held(&stage, gang).len()), (2, 1));
+}
+
 /// It waited until it starved, ten seconds, as the held machines alone were not enough.
 #[test]
 fn a_gang_that_needs_held_machines_and_evictions_has_both_at_once() {
@@ -71,6 +93,18 @@ fn a_gang_that_needs_held_machines_and_evictions_has_both_at_once() {
     let high = stage.submit(&high);
     stage.advance(1_500_000);
     assert_eq!((stage.placed(high).len(), stage.placed(low).len()), (3, 1), "one had to go");
+}
+
+/// What it held beside its victims was less than a machine of its own: it gave both parts up for the one that was free, where it did not claim at once, and had nothing then.
+#[test]
+fn parts_that_are_held_beside_victims_are_not_given_up_for_one_free_machine() {
+    let seldom = Settings { pause_micros: 3_000_000, ..settings(Some(SOON)) };
+    let (mut stage, gang) = beside_a_low_gang_with(seldom);
+    stage.machine("m5", 4000, &[("kind", "new")]);
+    let three = JobBuilder::new("three", "service").group("main", 3, 4 * CORE).min(3).priority(95).forever();
+    let three = stage.submit(&three);
+    stage.advance(12_000_000);
+    assert_eq!((stage.placed(three).len(), held(&stage, gang).len()), (3, 1));
 }
 
 #[test]

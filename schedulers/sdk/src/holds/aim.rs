@@ -206,17 +206,16 @@ impl Aim {
         // Of machines that each may have some together not all may.
         let mut limits = self.limits.clone();
         let mut takes = |slot: &u32| limits.as_mut().is_none_or(|limits| limits.take(rooms.cell, *slot, self.tasks));
-        let kept = kept.iter().copied().filter(has_it).filter(&mut takes);
-        let mut chosen: BTreeSet<u32> = kept.take(self.machines).collect();
-        if chosen.len() < self.machines {
-            let others = slots.iter().copied().filter(|slot| !chosen.contains(slot)).filter(has_it);
-            let others: BTreeSet<u32> = others.filter(|slot| !leaves(*slot)).collect();
-            let (free, held): (Vec<u32>, Vec<u32>) =
-                others.into_iter().partition(|slot| rooms.may_claim(*slot, &self.each));
-            let missing = self.machines - chosen.len();
-            chosen.extend(free.into_iter().chain(held).filter(takes).take(missing));
-        }
-        chosen.into_iter().collect()
+        let mut chosen: Vec<u32> = kept.iter().copied().filter(has_it).filter(&mut takes).take(self.machines).collect();
+        let missing = self.machines - chosen.len();
+        // What was kept and not chosen does not suit, or there are enough.
+        let others = slots.iter().copied().filter(|slot| kept.binary_search(slot).is_err()).filter(has_it);
+        let others = others.collect::<BTreeSet<u32>>().into_iter();
+        let (free, held): (Vec<u32>, Vec<u32>) = others.partition(|slot| rooms.may_claim(*slot, &self.each));
+        let others = free.into_iter().chain(held).filter(|slot| !leaves(*slot)).filter(takes);
+        chosen.extend(others.take(missing));
+        chosen.sort_unstable();
+        chosen
     }
 
     /// The first of these machines, as many as are needed, that may all have tasks for all that the group's limits say.

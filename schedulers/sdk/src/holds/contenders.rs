@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, any_waits, wanted};
+use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, TaskState, any_waits, wanted};
 
 use super::aim::{Rooms, at_most, is_open};
 use crate::in_flight::InFlight;
@@ -44,14 +44,12 @@ impl Contenders {
         last: Turn,
         log_time: LogTime,
     ) -> Self {
-        let standings = queue.jobs(None, None).filter_map(|id| queue.get(id));
-        let turns = standings.map(|standing| standing.turn).take_while(|turn| turn.band() > last.band());
-        let own = turns.map(|turn| (turn.band(), turn.job));
+        let own = queue.turns().take_while(|turn| turn.band() > last.band()).map(|turn| (turn.band(), turn.job));
         let contender = |(band, job): (u8, JobId)| {
             let job = cell.job(job)?;
             let groups = wanted(cell, job, log_time).filter(|group| {
-                let number = group.group;
-                group.tasks().any(|task| !in_flight.has_task(job.id, number, task))
+                let on_their_way = in_flight.machines_of(job.id, group.group).count();
+                usize::try_from(group.row.tasks_in(TaskState::Waiting)).is_ok_and(|waiting| waiting > on_their_way)
             });
             let groups: Vec<u16> = groups.map(|group| group.group).collect();
             (!groups.is_empty()).then(|| Contender { band, job: job.clone(), groups })
@@ -76,8 +74,8 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
-    /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second at
-    /// most; in between some are found to wait no more, and what comes newly is not known.
+    /// Looks for those of bands above this one: all that are not in the queue, and whose scheduler is there and not paused. A walk over all jobs, so once a second,
+    /// and once more where it is for lower bands; in between some are found to wait no more, and what comes newly is not known.
     pub(crate) fn look(&mut self, cell: &Cell, queue: &Queue, band: u8, now_micros: i64) {
         if now_micros < self.due_micros && band >= self.band {
             return;

@@ -7,7 +7,7 @@ use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskSt
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
-use super::urgent::{beside_victims, displacing};
+use super::urgent::{Evictable, beside_victims, displacing};
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
 use crate::settings::Holding;
@@ -15,14 +15,17 @@ use crate::settings::Holding;
 /// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
 const TASKS_MAX: u32 = 64;
 
-/// So often at most all machines are looked at for a job; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
+/// So often at most all machines are looked at for a job, unless what waits of it changed or something of it was granted; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
 /// the few jobs that starve, is some thousandths of the time that there is.
-const LOOK_MICROS: i64 = 1_000_000;
+pub(super) const LOOK_MICROS: i64 = 1_000_000;
+
+/// Within so long a pass comes to a job that rests no more.
+const PASS_MICROS: i64 = 10_000_000;
 
 /// For so long all that a job takes is held for it: what it lacks besides, as devices and ports, may be about to come free.
 const FULL_MICROS: i64 = 30_000_000;
 
-/// So often at most the rest after a hold that brought nothing is twice as long as the one before.
+/// So often at most a rest is twice as long as the one before: after a hold that brought nothing, or of what fits nowhere.
 const RESTS_DOUBLED_MAX: u32 = 3;
 
 /// What waits of a job.
@@ -82,8 +85,8 @@ pub(super) struct Held {
     pub(super) rests_until_micros: i64,
     /// Holds that brought nothing, in a row.
     given_up: u32,
-    /// When it may be looked again for what evictions could do: that goes over all allocations.
-    victims_due_micros: i64,
+    /// Looks in a row that found no room for it even if all machines were empty.
+    fits_nowhere: u32,
 }
 
 impl Aimed {
@@ -113,7 +116,7 @@ impl Held {
     /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate. `has_place`: it is one of the first few that may.
     pub(super) fn look(
         &mut self,
-        sight: &Sight<'_>,
+        (sight, victims): (&Sight<'_>, &Evictable<'_>),
         rooms: &Rooms<'_>,
         job: &Arc<Job>,
         (why, has_place): (Option<Why>, bool),
@@ -135,11 +138,11 @@ impl Held {
         }
         let need = need_of(sight, job, self.refused);
         let more = match (hold, need) {
-            (Some(_), Some(need)) if need.is_gang => self.more(sight, rooms, job, (need, Why::Starves)),
+            (Some(_), Some(need)) if need.is_gang => self.more((sight, victims), rooms, job, (need, Why::Starves)),
             // A candidate of the pass before may have started since: what it waits with is no gang any more.
             (None, Some(need)) => why
                 .filter(|why| need.is_gang || *why == Why::Urgent)
-                .and_then(|why| self.more(sight, rooms, job, (need, why))),
+                .and_then(|why| self.more((sight, victims), rooms, job, (need, why))),
             _ => None,
         };
         more.or_else(|| self.renewal(sight, rooms, hold?))
@@ -175,8 +178,17 @@ impl Held {
             let rest_micros = sight.holding.patience_micros.saturating_mul(1 << self.given_up);
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
+            self.aimed = None;
+            self.unseen.clear();
         }
         is_over
+    }
+
+    /// The job is another one than before: neither what was found out about it nor its rest says anything of it.
+    pub(super) fn begin_anew(&mut self) {
+        (self.given_up, self.fits_nowhere, self.refused) = (0, 0, 0);
+        self.rests_until_micros = i64::MIN;
+        self.aimed = None;
     }
 
     /// Something of the job was granted.
@@ -186,12 +198,15 @@ impl Held {
         self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }
 
-    /// Until when it is remembered, where nothing else asks for it: who rests ever longer begins anew only once it could have held room again for long.
+    /// Until when it is remembered, where nothing else asks for it: a pass over a long queue may come to its job some time after its rest; and who rests ever longer begins
+    /// anew only once it could have held room again for long.
     pub(super) const fn remembered_until_micros(&self, holding: &Holding) -> i64 {
-        if self.given_up == 0 {
-            return self.rests_until_micros;
-        }
-        self.rests_until_micros.saturating_add(holding.patience_micros.saturating_mul(1 << RESTS_DOUBLED_MAX))
+        let more_micros = match (self.given_up, self.refused, self.fits_nowhere) {
+            (0, 0, 0) => 0,
+            (0, ..) => PASS_MICROS,
+            _ => holding.patience_micros.saturating_mul(1 << RESTS_DOUBLED_MAX),
+        };
+        self.rests_until_micros.saturating_add(more_micros)
     }
 
     /// When a hold has brought nothing for so long.
@@ -209,18 +224,28 @@ impl Held {
     }
 
     /// A larger hold than there is, if the room for one is there.
-    fn more(&mut self, sight: &Sight<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
+    fn more(
+        &mut self,
+        (sight, victims): (&Sight<'_>, &Evictable<'_>),
+        rooms: &Rooms<'_>,
+        job: &Arc<Job>,
+        (need, why): (Need, Why),
+    ) -> Option<Wish> {
+        let hold = sight.cell.hold(job.id);
         let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
         let unseen = std::mem::take(&mut self.unseen);
         let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
             unseen.into_iter().collect()
         } else {
             let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
-                // It would not fit if all machines were empty.
-                let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
+                // It would not fit if all machines were empty, and what it holds is of no use to it.
+                let rest_micros =
+                    sight.holding.after_wait_micros.max(LOOK_MICROS).saturating_mul(1 << self.fits_nowhere);
                 self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
-                return None;
+                self.fits_nowhere = RESTS_DOUBLED_MAX.min(self.fits_nowhere + 1);
+                return hold.map(|_| given_back(job.id));
             };
+            self.fits_nowhere = 0;
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
             (0..sight.cell.machine_rows().len()).collect()
         };
@@ -229,15 +254,19 @@ impl Held {
         let band = job.shape.priority / 10;
         let before = std::mem::take(&mut self.left);
         let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
+        let beside = || beside_victims((rooms, victims), aim, band, need);
         let wish = match why {
-            Why::Starves => larger(&mut search, aim, sight.cell.hold(job.id), &slots),
-            Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(|| {
-                if !sight.evicts || sight.now_micros < self.victims_due_micros {
-                    return None;
+            Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(beside),
+            Why::Starves => {
+                let larger = larger(&mut search, aim, hold, &slots);
+                let is_whole = |wish: &Wish| wish.machines.len() >= aim.machines && wish.resources == aim.each;
+                // All at once, by evictions beside what lower bands hold, comes before a part. Who holds some goes on with that: the two would take turns.
+                if hold.is_some() || larger.as_ref().is_some_and(is_whole) || !victims.are_evicted_beside(rooms, aim) {
+                    larger
+                } else {
+                    beside().or_else(|| larger.filter(|_| !victims.are_put_off()))
                 }
-                self.victims_due_micros = sight.now_micros.saturating_add(LOOK_MICROS);
-                beside_victims(rooms, aim, band, need)
-            }),
+            }
         };
         (self.unseen, self.left) = search.end();
         wish
@@ -262,7 +291,7 @@ impl Held {
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
-        let due = patience.into_iter().chain(renewal).chain([self.victims_due_micros]).filter(|due| *due > now_micros);
+        let due = patience.into_iter().chain(renewal).filter(|due| *due > now_micros);
         rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
     }
 }

@@ -45,7 +45,9 @@ pub(super) fn larger(search: &mut Search<'_>, aim: &Aim, hold: Option<&Hold>, sl
         // What is drained by now, or lost its room, is no part of it any more.
         let is_of_use = |slot: &u32| aim.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &hold.resources);
         let of_use: Vec<u32> = kept.iter().copied().filter(is_of_use).collect();
-        number(&of_use).saturating_mul(fits(&aim.each, &hold.resources))
+        // Where several machines are wanted a part of one counts, too: it may be all that evictions leave to be held.
+        let on_each = fits(&aim.each, &hold.resources).max(u64::from(aim.machines > 1));
+        number(&of_use).saturating_mul(on_each)
     });
     if number(&machines) > before {
         return Some(wish(rooms.job, hold, machines, aim.each));

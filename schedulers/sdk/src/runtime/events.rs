@@ -121,7 +121,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     fn notice_job(&mut self, change: &JobChange) {
         let Some(cell) = self.mirror.cell() else { return };
         let id = match change {
-            JobChange::Put { job, .. } => job.id,
+            JobChange::Put { job, .. } => {
+                self.holds.changed(job.id);
+                job.id
+            }
             JobChange::State { id, .. } | JobChange::Home { id, .. } | JobChange::Launched { id, .. } => *id,
             JobChange::Group { row, .. } => match cell.groups().get(*row).and_then(|row| cell.job_in(row.job_slot)) {
                 Some(job) => job.id,

@@ -71,8 +71,8 @@ impl Candidacy {
         (since_micros, now_micros): (i64, i64),
     ) -> Option<i64> {
         let (why, again) = self.of((cell, job, log_time), standing, (since_micros, now_micros));
-        why.into_iter().for_each(|why| holds.consider(standing.turn, why, (&self.holding, now_micros)));
-        again
+        let rested = why.and_then(|why| holds.consider(standing.turn, why, (&self.holding, now_micros)));
+        again.into_iter().chain(rested).min()
     }
 }
 
@@ -119,14 +119,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // Room that comes free is an occasion for them, whatever else was placed.
         self.hungry |= !self.holds.is_idle();
         wake.into_iter().for_each(|micros| self.wake_by(micros));
-        for wish in wishes {
-            self.ask_for_hold(&holding, wish, outputs);
+        for (number, wish) in wishes {
+            self.ask_for_hold(&holding, (number, wish), outputs);
         }
     }
 
-    fn ask_for_hold(&mut self, holding: &Holding, wish: Wish, outputs: &mut Vec<Output>) {
+    fn ask_for_hold(&mut self, holding: &Holding, (number, wish): (u64, Wish), outputs: &mut Vec<Output>) {
         let Wish { job, machines, resources, more } = wish;
-        let number = self.holds.number_of(job);
         let request = v1::TakeHoldRequest {
             session: self.session.0,
             job: job.to_bits(),
