@@ -45,7 +45,8 @@ pub fn invariant_room_is_taken_over_from_those_who_leave(cell: &Cell) -> Result<
             return Err(broken(revision, &found, "more room is taken over from it than it has"));
         }
         let devices = found.extra.map(|extra| extra.devices.as_slice()).unwrap_or_default();
-        for device in devices {
+        // Those that are named, and not those that it has: one that it has nothing of would count as free once more.
+        for device in entries.iter().flat_map(|entry| &entry.devices) {
             // It may have one device twice.
             let sum = |devices: &mut dyn Iterator<Item = &Device>| {
                 devices.filter(|one| same(one, device)).map(|one| u64::from(one.millis)).sum::<u64>()

@@ -125,6 +125,20 @@ fn more_room_than_a_victim_has_is_found_of_one_successor_and_of_several() {
     assert_eq!(found(&[(500, 5), (501, 5)]), too_much, "together they take more");
 }
 
+// The devices that the victim had were gone over: one that was taken over from somebody who had none of it was found by nobody, and counted as free.
+#[test]
+fn a_device_that_a_victim_has_nothing_of_is_found() {
+    let Leaving { before, granted, machine, leaves, .. } = leaving();
+    let found = |devices: Vec<Device>| {
+        let takes_over = vec![of(leaves, Resources::default(), devices)];
+        invariant_room_is_taken_over_from_those_who_leave(&folded(&before, &with_extra(&granted, vec![], takes_over)))
+    };
+    let too_much = broken(granted.revision, machine, leaves, "more of a device is taken over from it than it has");
+    assert_eq!(found(vec![gpu(1, 1)]), too_much);
+    assert_eq!(found(vec![Device { kind: "tpu".into(), ..gpu(0, 1) }]), too_much);
+    assert_eq!(found(vec![gpu(0, 500), gpu(1, 1)]), too_much, "beside one that it has");
+}
+
 #[test]
 fn more_of_a_device_than_a_victim_has_is_found_of_one_successor_and_of_several() {
     let Leaving { before, granted, machine, leaves, .. } = leaving();
