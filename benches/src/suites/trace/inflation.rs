@@ -10,7 +10,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
-use super::{Flags, NAME, made_of, seeds};
+use super::{Flags, NAME, made_of, named, seeds};
 use crate::figure::{Better, Case, Figure, Parameters, SEEDS, by_name};
 use crate::inflation::{
     ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
@@ -115,7 +115,7 @@ pub(super) struct Prepared {
 pub(super) fn prepare(options: &Run) -> anyhow::Result<Prepared> {
     let flags = &options.trace;
     let own = &flags.inflation;
-    let policies = if flags.policy.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { flags.policy.clone() };
+    let policies = named(&flags.policy, &POLICIES);
     policies.iter().try_for_each(|policy| check_policy(policy))?;
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS_LONG }))?;
     own.check_seeds(&seeds)?;
@@ -347,6 +347,14 @@ mod tests {
             let error = flags.check_seeds(&[42, 43, 44]).unwrap_err().to_string();
             assert!(error.contains("expected --seeds with one number, found 3 seeds"), "{error}");
         }
+    }
+
+    // It was measured twice, and `results.json` had two figures of one case and metric, of which `compare` took the first.
+    #[test]
+    fn a_policy_that_is_named_twice_is_measured_once() {
+        let flags = ["trace", "--experiment", "inflation", "--quick", "--policy"];
+        let policies = |named| prepare(&Run::of(&[&flags[..], &[named]].concat())).unwrap().policies;
+        assert_eq!(policies("fgd,best-fit,fgd"), ["fgd", "best-fit"]);
     }
 
     /// What is read for these lists, and the digests of their files.
