@@ -3,11 +3,13 @@
 //! For asking what would fit on other machines, and whether other jobs would fit besides. Every task is placed anew, by its constraints, spread, limits and ports, under the cell's
 //! partitions and quotas; what is not kept, the report says.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use plenum_model::{
-    CUSTOM_RESOURCES, Cell, DIMENSIONS, Device, GroupShape, Job, MachineState, Quota, Resources, TaskState,
+    Attributes, CUSTOM_RESOURCES, Cell, DIMENSIONS, Device, GroupShape, Job, MachineState, Quota, Resources, TaskState,
 };
 
 use super::work::{Declared, GPUS, Laws, MachineClass, Trace, TraceJob};
@@ -99,8 +101,7 @@ impl Shapes {
                 firsts.push(capacity);
             }
         }
-        // Alike ones together: of fewer machines each kind is to have its share, in whatever order they came.
-        classes.iter_mut().for_each(|class| class.attributes.sort());
+        classes.iter_mut().for_each(|class| in_kinds(&mut class.attributes));
         let mut assumed = Vec::new();
         if levelled {
             assumed.push(format!(
@@ -112,6 +113,23 @@ impl Shapes {
         }
         Self { classes, assumed }
     }
+}
+
+/// Alike ones together: of fewer machines each kind is to have its share, in whatever order they came. What many have counts before what few have, and what
+/// a single one has, such as its name, comes last: it makes no kind.
+fn in_kinds(machines: &mut [Arc<Attributes>]) {
+    let mut counts: BTreeMap<(Arc<str>, Arc<str>), usize> = BTreeMap::new();
+    let pairs = |machine: &Attributes| -> Vec<_> {
+        machine.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    for pair in machines.iter().flat_map(|machine| pairs(machine)) {
+        *counts.entry(pair).or_default() += 1;
+    }
+    machines.sort_by_cached_key(|machine| {
+        let mut pairs: Vec<_> = pairs(machine).into_iter().map(|pair| (Reverse(counts[&pair]), pair)).collect();
+        pairs.sort();
+        pairs
+    });
 }
 
 /// Whether two machines are of one shape: as much memory and disk, to a part in [`ALIKE_PARTS`], and exactly as much of all else.
@@ -220,6 +238,25 @@ mod tests {
         assert!(shapes.assumed[0].contains("are one shape, with the least") && shapes.assumed.len() == 1);
         let equal = Ground::new(&classes[..1], Placing::named("best-fit", None).unwrap()).unwrap();
         assert!(Shapes::of(equal.cell()).assumed.is_empty(), "nothing was levelled");
+    }
+
+    // Names of hosts stood before `rack` in the alphabet: every other host was of one rack, half of them were that rack alone, and jobs that named the other
+    // one were not started.
+    #[test]
+    fn half_of_a_shape_has_half_of_each_rack_whatever_name_each_machine_has() {
+        let host = |number: usize| {
+            let rack = if number.is_multiple_of(2) { "a" } else { "b" };
+            let pairs = [("host", format!("h{number}")), ("os", "linux".to_owned()), ("rack", rack.to_owned())];
+            Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect::<Attributes>())
+        };
+        let hosts: Vec<_> = (0..8).map(host).collect();
+        let class =
+            MachineClass { name: "node".into(), count: 8, capacity: resources(4000, 1 << 30, 0), attributes: hosts };
+        let ground = Ground::new(&[class], Placing::named("best-fit", None).unwrap()).unwrap();
+        let shapes = Shapes::of(ground.cell());
+        let racks: Vec<_> = shapes.classes[0].attributes.iter().map(|machine| &*machine["rack"]).collect();
+        assert_eq!(racks, ["a", "a", "a", "a", "b", "b", "b", "b"]);
+        assert_eq!(&*shapes.classes[0].attributes[1]["host"], "h2", "what each has of its own is kept");
     }
 
     fn declared(shape: GroupShape) -> Arc<Declared> {
