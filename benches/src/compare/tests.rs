@@ -197,6 +197,27 @@ fn what_is_worse_with_each_seed_is_a_regression_however_far_seeds_lie_apart() {
     }
 }
 
+// Pairs of them differ one way by chance in one of eight runs of three seeds: somebody else's work was a regression of Plenum.
+#[test]
+fn times_by_the_clock_are_not_drawn_in_pairs_as_no_seed_decides_them() {
+    let of = |metric: &str, samples: [f64; 3]| {
+        let mut results = of_samples(samples.to_vec(), Better::Higher);
+        results.figures[0].metric = metric.to_owned();
+        results.figures[0].parameters.insert(SEEDS.to_owned(), "0..2".into());
+        results
+    };
+    let compared = |metric| {
+        let [a, b] = [[40.0, 55.0, 70.0], [33.0, 48.0, 60.0]].map(|samples| of(metric, samples));
+        compare(&a, &b, 0.1).unwrap()
+    };
+    assert_eq!(compared("gpus_used_percent").regressions, 1, "what seeds decide is");
+    for metric in BY_THE_CLOCK {
+        let compared = compared(metric);
+        assert_eq!(compared.regressions, 0, "{}", compared.text);
+        assert!(compared.text.contains("worse, perhaps by chance"), "{}", compared.text);
+    }
+}
+
 #[test]
 fn a_rate_that_every_other_window_has_lost_is_a_regression() {
     let of = |samples: [f64; 12]| {
