@@ -17,11 +17,11 @@ use crate::traces::work::{MachineClass, Trace};
 use crate::{Run, interrupt};
 use machines::{By, Change};
 
-/// Sizes that are tried besides the one that was asked for, in percent of the machines there are.
+/// Sizes that are tried besides the one that was asked for, in percent of the machines there are. They rise.
 const STEPS: [f64; 7] = [-40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0];
 const QUICK_STEPS: [f64; 3] = [-20.0, 0.0, 20.0];
 
-/// The search for how many are enough ends at this part of the cell that was found, in percent, or at one machine; and begins at these bounds. At the
+/// The search for how many are enough ends at this part of the cell that was found, in percent, or at one machine; and never leaves these bounds. At the
 /// lower one no machine is left, which is never enough.
 const SEARCH_STEP_PERCENT: f64 = 1.0;
 const SEARCH_FROM_PERCENT: f64 = -100.0;
@@ -192,9 +192,12 @@ impl Question<'_> {
             let words = self.options.trace.machines.as_deref().unwrap_or_default();
             sizes.push((format!("as asked ({words})"), None, asked.to_vec()));
         }
-        let steps = if self.options.quick { &QUICK_STEPS[..] } else { &STEPS };
-        sizes.extend(steps.iter().map(|percent| (size(*percent), Some(*percent), vec![of_all(*percent)])));
+        sizes.extend(self.steps().iter().map(|percent| (size(*percent), Some(*percent), vec![of_all(*percent)])));
         sizes
+    }
+
+    fn steps(&self) -> &'static [f64] {
+        if self.options.quick { &QUICK_STEPS } else { &STEPS }
     }
 
     fn case(&self, size: &str) -> String {
@@ -264,27 +267,26 @@ impl Question<'_> {
         tried.runs.iter().all(|run| self.suffices(run))
     }
 
-    /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, so where more machines make somebody wait longer (backfilling has
-    /// such cases) a smaller one may be enough, too; but none of those that are `known`.
+    /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, between the smallest size of the table that is and the one
+    /// below that. Where more machines make somebody wait longer (backfilling has such cases) a smaller one may be enough, too, but none of these sizes. They are
+    /// asked whether or not they have rows, which `--case` decides: what is enough is the same without.
     fn search(&self, known: &[Tried]) -> anyhow::Result<Search> {
         let at = |percent: f64| self.of(size(percent), Some(percent), &[of_all(percent)], known, Until::Failure);
-        let sized = || known.iter().filter_map(|one| Some((one.percent?, one)));
-        let enough = sized().filter(|(_, one)| self.is_enough(one)).min_by(|(one, _), (other, _)| one.total_cmp(other));
-        let (mut high, largest) = match enough {
-            Some((percent, one)) => (percent, Some(one.clone())),
-            None => (SEARCH_TO_PERCENT, at(SEARCH_TO_PERCENT)?),
-        };
-        let mut best = match largest {
-            Some(tried) if self.is_enough(&tried) => tried,
-            _ if interrupt::asked() => return Ok(Search::Stopped),
-            _ => {
-                say(&format!("not even {high:+.0}% are enough"));
-                return Ok(Search::Nothing);
+        let (mut low, mut found) = (SEARCH_FROM_PERCENT, None);
+        for percent in self.steps().iter().copied().chain([SEARCH_TO_PERCENT]) {
+            match at(percent)? {
+                Some(tried) if self.is_enough(&tried) => {
+                    found = Some((tried, percent));
+                    break;
+                }
+                _ if interrupt::asked() => return Ok(Search::Stopped),
+                _ => low = percent,
             }
+        }
+        let Some((mut best, mut high)) = found else {
+            say(&format!("not even {SEARCH_TO_PERCENT:+.0}% are enough"));
+            return Ok(Search::Nothing);
         };
-        // None of the smaller ones is enough.
-        let smaller = sized().map(|(percent, _)| percent).filter(|percent| *percent < high);
-        let mut low = smaller.fold(SEARCH_FROM_PERCENT, f64::max);
         while high - low > SEARCH_STEP_PERCENT * (100.0 + high) / 100.0
             && self.machines_at(high) > self.machines_at(low) + 1
         {
@@ -375,26 +377,51 @@ mod tests {
         assert_eq!((again.name.as_str(), again.runs.len()), ("half", 0), "it is what was known");
     }
 
+    /// Forty jobs of which none may wait.
+    fn impatient() -> (Trace, Run) {
+        let options = Run::of(&["trace", "--experiment", "capacity", "--wait-limit", "0"]);
+        (generator::jobs(40, 0.9, 1), options)
+    }
+
+    impl Question<'_> {
+        /// How many machines a search calls enough.
+        fn found(&self, known: &[Tried]) -> u64 {
+            match self.search(known).unwrap() {
+                Search::Found(one) => one.count(),
+                other => panic!("{}", other.words()),
+            }
+        }
+
+        fn row(&self, percent: f64) -> Tried {
+            let row = self.of(size(percent), Some(percent), &[of_all(percent)], &[], Until::Last);
+            row.unwrap().unwrap()
+        }
+    }
+
     // Halving never met the sizes of the table above it: with -20% enough and a larger one that was not, the page called more machines enough than one of its own rows.
     #[test]
     fn no_more_machines_are_called_enough_than_a_row_of_the_table_has() {
-        let trace = generator::jobs(40, 0.9, 1);
-        let options = Run::of(&["trace", "--experiment", "capacity", "--wait-limit", "0"]);
+        let (trace, options) = impatient();
         let question = question(&trace, &options);
-        let found = |known: &[Tried]| match question.search(known).unwrap() {
-            Search::Found(one) => one.count(),
-            other => panic!("{}", other.words()),
-        };
-        let row = |percent: f64| {
-            let row = question.of(size(percent), Some(percent), &[of_all(percent)], &[], Until::Last);
-            row.unwrap().unwrap()
-        };
-        let alone = found(&[]);
         // Of 128; with no run there is none in which it was not enough.
-        let enough = Tried { runs: Vec::new(), ..row(-90.0) };
+        let enough = Tried { runs: Vec::new(), ..question.row(-40.0) };
+        let alone = question.found(&[]);
         assert!(alone > enough.count(), "{alone} machines");
-        assert_eq!(found(&[row(0.0), enough.clone(), row(-95.0)]), enough.count());
-        assert_eq!(found(&[Tried { percent: None, ..enough }]), alone, "machines of other kinds say nothing of these");
+        assert!(question.found(&[question.row(0.0), enough.clone()]) <= enough.count());
+    }
+
+    // With `--case size=enough` no size has a row, and the search began with others: of one commit there were two numbers, and `compare` called one worse.
+    #[test]
+    fn what_is_enough_is_the_same_whichever_sizes_have_rows() {
+        let (trace, options) = impatient();
+        let question = question(&trace, &options);
+        let alone = question.found(&[]);
+        let rows: Vec<Tried> = STEPS.map(|percent| question.row(percent)).into();
+        assert_eq!(question.found(&rows), alone);
+        // The first that halving alone would try, larger than some of the table that are enough.
+        let too_few = Tried { runs: question.row(-95.0).runs, ..question.row(150.0) };
+        assert!(alone < too_few.count(), "{alone} machines");
+        assert_eq!(question.found(&[too_few]), alone);
     }
 
     #[test]
