@@ -154,6 +154,10 @@ fn otherwise(a: &Results, b: &Results) -> String {
     if a.quick != b.quick {
         let _ = writeln!(text, "one run is of the quick form, the other of the long one");
     }
+    if a.case != b.case {
+        let [of_a, of_b] = [a, b].map(|run| run.case.as_deref().unwrap_or("all of them"));
+        let _ = writeln!(text, "the cases that were asked for differ: {of_a} and {of_b}");
+    }
     let [of_a, of_b] = [a, b].map(|run| run.build.as_ref().map_or_else(|| "not told".to_owned(), Build::manner));
     if of_a != of_b {
         let _ = writeln!(text, "the builds differ: {of_a}, and {of_b}");
