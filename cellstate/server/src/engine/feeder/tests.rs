@@ -181,25 +181,7 @@ async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
 #[tokio::test]
 async fn segments_of_the_log_are_given_back_also_where_the_next_one_can_not_be_made() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = ServerOptions::new(dir.path());
-    unfed.settings.history = false;
-    unfed.settings.segment_bytes = 64 << 10;
-    unfed.settings.reserve_bytes = Some(0);
-    let server = Server::start(unfed).await.unwrap();
-    let shared = server.shared().clone();
-    let mut jobs = 0;
-    for whole in [1, 2] {
-        while !shared.keeper.is_ready() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        if whole == 2 {
-            std::fs::create_dir(dir.path().join("log/spare.tmp")).unwrap();
-        }
-        while shared.keeper.held_bytes(0) < whole * (64 << 10) {
-            shared.ask(submission(&format!("job-{jobs}"))).await.unwrap();
-            jobs += 1;
-        }
-    }
+    let (server, shared) = with_two_unfed_segments(dir.path(), true).await;
     shared.keeper.release(shared.durable_revision().0);
     Feeder::new(&shared, None).give_up();
     assert!(shared.keeper.oldest_revision() > 1);
@@ -235,11 +217,15 @@ async fn with_two_full_segments(options: &ServerOptions, blocked: bool) -> (Hand
     (server, shared)
 }
 
-/// The same of a server whose history nobody feeds.
-async fn with_two_unfed_segments(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
+/// Those of a server whose history nobody feeds.
+fn unfed_of_small_segments(dir: &std::path::Path) -> ServerOptions {
     let mut unfed = of_small_segments(dir);
     unfed.settings.history = false;
-    with_two_full_segments(&unfed, false).await
+    unfed
+}
+
+async fn with_two_unfed_segments(dir: &std::path::Path, blocked: bool) -> (Handle, Arc<Shared>) {
+    with_two_full_segments(&unfed_of_small_segments(dir), blocked).await
 }
 
 // Beside a history what is released is kept until it is given up, which came after the names: a cell that was read-only for want of room stayed so for
@@ -247,7 +233,7 @@ async fn with_two_unfed_segments(dir: &std::path::Path) -> (Handle, Arc<Shared>)
 #[tokio::test]
 async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, shared) = with_two_unfed_segments(dir.path()).await;
+    let (server, shared) = with_two_unfed_segments(dir.path(), false).await;
     drop(shared);
     server.kill().await.unwrap();
 
@@ -274,7 +260,7 @@ async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names
 #[tokio::test]
 async fn what_a_server_before_gave_up_is_given_back_before_any_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, shared) = with_two_unfed_segments(dir.path()).await;
+    let (server, shared) = with_two_unfed_segments(dir.path(), false).await;
     // Of the third segment, so that it begins before the newest revision.
     shared.ask(submission("newest")).await.unwrap();
     drop(shared);
@@ -470,7 +456,7 @@ async fn a_log_that_can_not_grow_waits_for_no_fallback_that_is_not_to_be_replace
 #[tokio::test]
 async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, shared) = with_two_unfed_segments(dir.path()).await;
+    let (server, shared) = with_two_unfed_segments(dir.path(), false).await;
     let last = shared.durable_revision().0;
     let (file, place) = (dir.path().join("aside"), dir.path().join(format!("log/{:020}.segment", 1)));
     std::fs::rename(&place, &file).unwrap();
@@ -507,10 +493,7 @@ async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up()
 #[tokio::test]
 async fn what_the_disk_has_lost_of_the_log_is_gone_over_and_let_go_of() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = ServerOptions::new(dir.path());
-    unfed.settings.history = false;
-    unfed.settings.segment_bytes = 64 << 10;
-    unfed.settings.reserve_bytes = Some(0);
+    let unfed = unfed_of_small_segments(dir.path());
     let server = Server::start(unfed.clone()).await.unwrap();
     let shared = server.shared().clone();
     let mut feeder = Feeder::new(&shared, None);
@@ -549,30 +532,12 @@ async fn what_the_disk_has_lost_of_the_log_is_gone_over_and_let_go_of() {
 #[tokio::test]
 async fn a_history_is_opened_again_where_the_room_that_is_missing_is_that_of_its_own_log() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = tight(dir.path(), 64 << 10);
-    unfed.settings.history = false;
-    unfed.settings.segment_bytes = 64 << 10;
-    unfed.settings.reserve_bytes = Some(0);
-    let server = Server::start(unfed).await.unwrap();
-    let shared = server.shared().clone();
-    while !shared.keeper.is_ready() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    // The one behind the next can't be made.
-    std::fs::create_dir(dir.path().join("log/spare.tmp")).unwrap();
-    let mut jobs = 0;
-    while shared.keeper.held_bytes(0) < 64 << 10 {
-        shared.ask(submission(&format!("job-{jobs}"))).await.unwrap();
-        jobs += 1;
-    }
+    let (server, shared) = with_two_unfed_segments(dir.path(), true).await;
     while !shared.space.is_read_only() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let beyond = Settings { log_bytes_max: 1 << 40, ..shared.settings.clone() };
-    let mut feeder = Feeder::new(&shared, None);
+    let feeder = Feeder::new(&shared, None);
     assert!(!feeder.may_open_again(LONGEST_PAUSE / 2), "whoever made the room full may make some");
-    assert!(feeder.may_open_again(LONGEST_PAUSE));
-    feeder.settings = &beyond;
     assert!(feeder.may_open_again(LONGEST_PAUSE), "the disk may be full long before the log has as much as it may");
     drop(shared);
     server.kill().await.unwrap();
