@@ -135,3 +135,23 @@ fn a_free_machine_without_gpus_keeps_nobody_who_wants_one_from_asking() {
     stage.advance(1_500_000);
     assert_eq!((stage.placed(one).len(), held(&stage, gang).len()), (1, 0));
 }
+
+/// It held the machine whose GPUs were in use, for half a minute, and rested for five beside another one with idle GPUs.
+#[test]
+fn room_is_taken_from_holds_where_gpus_are_idle() {
+    let mut stage = Stage::new();
+    for (name, kind, cpu_millis) in [("m1", "a", 2000), ("m2", "b", 1000), ("m3", "c", 1000)] {
+        stage.machine_with_gpus(name, cpu_millis, &[("kind", kind)], 1);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let asks = |name: &str, cpu_millis| JobBuilder::new(name, "batch").group("main", 1, cpu_millis).priority(60);
+    stage.submit(&asks("with-gpu", CORE).gpu(1000).on("kind", "a").forever());
+    stage.submit(&asks("full", CORE).on("kind", "b").forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3).priority(20));
+    stage.advance(3_000_000);
+    assert_eq!((held(&stage, gang), stage.placed(gang).len()), (vec![0, 2], 0));
+    let one = stage.submit(&asks("one", CORE).gpu(1000));
+    stage.advance(1_500_000);
+    assert_eq!(stage.placed(one).len(), 1);
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Attributes, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
-    most_when_empty,
+    choose_devices, device_rooms, most_when_empty,
 };
 
 /// Free room, as a hold of one job finds it.
@@ -178,6 +178,15 @@ impl Aim {
             })
         };
         self.is_open(cell, slot) && is_within() && is_equipped()
+    }
+
+    /// Whether nobody uses the devices on a machine that the tasks need.
+    pub(super) fn finds_devices(&self, cell: &Cell, slot: u32) -> bool {
+        let Some((job, group)) = &self.equipped_for else { return true };
+        let Some(machine) = cell.machine_in(slot) else { return false };
+        let mut rooms = device_rooms(cell, machine);
+        let wanted = &job.shape.groups[usize::from(*group)].devices;
+        (0..self.tasks).all(|_| choose_devices(&mut rooms, wanted).is_ok())
     }
 
     /// Whether tasks of the group may run on a machine, whatever is there.

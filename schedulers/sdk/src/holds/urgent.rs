@@ -88,10 +88,11 @@ impl Victims {
 }
 
 /// Machines that a job can have once holds of lower bands lose them: all of a gang, some for other tasks. `None` where what it needs is free beside these, as it claims
-/// that by itself, or where these have too little.
+/// that by itself, or where these have too little. Where devices are in use nothing is gained by the rest.
 pub(super) fn displacing(search: &mut Search<'_>, aim: &Aim, slots: &[u32], need: Need) -> Option<Wish> {
     let rooms = search.rooms;
-    let machines = aim.choose(rooms, &[], slots, |slot| search.leaves(slot));
+    let of_use: Vec<u32> = slots.iter().copied().filter(|&slot| aim.finds_devices(rooms.cell, slot)).collect();
+    let machines = aim.choose(rooms, &[], &of_use, |slot| search.leaves(slot));
     let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
     let is_enough = machines.len() >= if need.is_gang { aim.machines } else { 1 };
     (displaces && is_enough).then(|| wish(rooms.job, None, machines, aim.each))
