@@ -248,7 +248,8 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
             return format!("the {} there is not of the model that is asked for", refusal.device);
         }
         RefusalReason::DeviceTaken => "the device is taken",
-        RefusalReason::PortTaken => "the port is taken",
+        RefusalReason::PortTaken if refusal.port > 0 => return format!("port {} is taken", refusal.port),
+        RefusalReason::PortTaken => "no port is left of those that the cell chooses from",
         RefusalReason::SpreadLimit => "as many tasks as its spread allows are there",
         RefusalReason::PerMachineLimit => "as many tasks of the group as one machine may have are there",
         RefusalReason::QuotaExceeded => "the namespace's quota is used up",
@@ -394,6 +395,7 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "backoff_until": json_time(refusal.backoff_until_micros),
         "device": or_null(&refusal.device),
         "device_short_by_millis": if is_device { json!(refusal.device_short_by_millis) } else { Value::Null },
+        "port": (refusal.port > 0).then_some(refusal.port),
         "held": names.held(refusal).map(|held| json!({ "amount": held.amount, "jobs": held.jobs })),
         "culprit": culprits.first().cloned(),
         "culprits": culprits,
@@ -581,6 +583,20 @@ mod tests {
         let text = sentence(Names(&view()), &refusal);
         assert!(text.contains("conflict, the device is taken;"), "{text}");
         assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
+    }
+
+    // It said that the port was taken, and not which one.
+    #[test]
+    fn a_refusal_for_a_port_says_which_one_it_was() {
+        let (reason, resource) = (RefusalReason::PortTaken.into(), ResourceName::Unspecified.into());
+        let fixed = Refusal { reason, resource, short_by: 0, port: 9445, ..refusal() };
+        let text = sentence(Names(&view()), &fixed);
+        assert!(text.contains("conflict, port 9445 is taken;"), "{text}");
+        assert_eq!(refusal_json(Names(&view()), &fixed)["port"], json!(9445));
+        let any = Refusal { port: 0, ..fixed };
+        let text = sentence(Names(&view()), &any);
+        assert!(text.contains("conflict, no port is left of those that the cell chooses from;"), "{text}");
+        assert_eq!(refusal_json(Names(&view()), &any)["port"], Value::Null);
     }
 
     // It said that the principal may not do this, and people looked at roles and rights.
