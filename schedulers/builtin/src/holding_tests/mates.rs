@@ -142,6 +142,15 @@ fn nothing_is_held_for_a_gang_that_is_larger_than_its_quota() {
     assert_eq!(held(&stage, gang).len(), 2, "it may have that, and looks every eight seconds in the end");
 }
 
+/// In how many of so many minutes to come one of these holds room.
+fn minutes_held(stage: &mut Stage, gangs: &[JobId], minutes: usize) -> usize {
+    let is_held = |_| {
+        stage.advance(60_000_000);
+        usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
+    };
+    (0..minutes).map(is_held).sum()
+}
+
 /// Each held most of the cell while the other one rested, and nobody else had that for as long as both waited.
 #[test]
 fn gangs_that_can_not_start_hold_ever_less_of_the_time() {
@@ -153,15 +162,8 @@ fn gangs_that_can_not_start_hold_ever_less_of_the_time() {
     stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
     stage.settle();
     let gangs = ["one", "other"].map(|name| stage.submit(&gang(name, "batch", 3)));
-    let minutes_held = |stage: &mut Stage, minutes: usize| {
-        let is_held = |_| {
-            stage.advance(60_000_000);
-            usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
-        };
-        (0..minutes).map(is_held).sum::<usize>()
-    };
-    let first = minutes_held(&mut stage, 20);
-    let later = [(); 3].map(|()| minutes_held(&mut stage, 80));
+    let first = minutes_held(&mut stage, &gangs, 20);
+    let later = [(); 3].map(|()| minutes_held(&mut stage, &gangs, 80));
     assert!(first > 10 && later.iter().all(|minutes| *minutes <= 30), "{first}, {later:?}");
     assert!(later[2] > 0, "they may fit by then");
 }
@@ -198,15 +200,8 @@ fn gangs_that_can_not_start_hold_ever_less_of_the_time_also_where_they_are_many(
     stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
     stage.settle();
     let gangs: Vec<JobId> = (0..5).map(|number| stage.submit(&gang(&format!("gang-{number}"), "batch", 3))).collect();
-    let minutes_held = |stage: &mut Stage, minutes: usize| {
-        let is_held = |_| {
-            stage.advance(60_000_000);
-            usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
-        };
-        (0..minutes).map(is_held).sum::<usize>()
-    };
-    minutes_held(&mut stage, 240);
-    let later = minutes_held(&mut stage, 240);
+    minutes_held(&mut stage, &gangs, 240);
+    let later = minutes_held(&mut stage, &gangs, 240);
     // Each holds for five minutes and rests for forty.
     assert!(later <= 150, "{later}");
 }
