@@ -207,8 +207,8 @@ pub fn most_when_empty(capacity: &Resources, devices: &[Device], shape: &GroupSh
         let by_amount = there().sum::<u64>().checked_div(beside.sum());
         // What is left of a device is of no use to who wants more of one.
         let parts = there().filter_map(|millis| millis.checked_div(want.millis.into())).sum::<u64>();
-        let same = |device: &Device| (device.kind.clone(), device.model.clone(), device.millis);
-        let alike = shape.devices.iter().filter(|other| same(other) == same(want)).count();
+        let is_alike = |other: &&Device| other.millis == want.millis && other.is_of(want) && want.is_of(other);
+        let alike = shape.devices.iter().filter(is_alike).count();
         by_amount.into_iter().chain(parts.checked_div(u64::try_from(alike).unwrap_or(u64::MAX)))
     });
     Resource::ALL.iter().filter_map(times).chain(fixed_port).chain(by_devices).min().unwrap_or(u64::MAX)
