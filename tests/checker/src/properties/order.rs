@@ -6,7 +6,8 @@ use crate::calls::{Asked, Call};
 use crate::chronicle::Chronicle;
 use crate::violation::Violation;
 
-/// If the reply to x came before y was asked, then x's revision is below y's; and whoever only reads, reads no older revision.
+/// If the reply to x came before y was asked, then the revision of x is below that of a transaction y, which has one of its own, and no
+/// higher than any other: whoever reads, or asks for what is so already, is told where the cell is.
 ///
 /// A restored cell begins with the revision of its backup: where calls or watchers tell of several incarnations, each has an order of its own, and only
 /// its transactions count, as of other calls nobody knows which one they reached.
@@ -49,8 +50,8 @@ fn out_of_order<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Violation> {
         span.called = span.called.min(call.called_nanos);
         span.replied = span.replied.min(call.replied_nanos.unwrap_or(u64::MAX));
         span.revision = Some(revision);
-        let dry = matches!(&call.asked, Asked::Transaction(asked) if asked.dry_run);
-        span.reads = dry || matches!(call.asked, Asked::Read(_));
+        // A log does not tell whether a write changed anything.
+        span.is_own = matches!(&call.asked, Asked::Transaction(asked) if !asked.dry_run);
         span.client = &call.client;
     }
     let spans: Vec<Span<'_>> = spans.into_values().filter(|span| span.revision.is_some()).collect();
@@ -66,7 +67,7 @@ fn out_of_order<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Violation> {
             next += 1;
         }
         let found = span.revision.unwrap_or(0);
-        if found < acknowledged || (found == acknowledged && !span.reads) {
+        if found < acknowledged || (found == acknowledged && span.is_own) {
             violations.push(Violation::OutOfOrder { client: span.client.to_owned(), acknowledged, found });
         }
     }
@@ -84,11 +85,12 @@ struct Span<'a> {
     called: u64,
     replied: u64,
     revision: Option<u64>,
-    reads: bool,
+    /// Nothing else has its revision.
+    is_own: bool,
 }
 
 impl<'a> Span<'a> {
     fn of(call: &'a Call) -> Self {
-        Self { client: &call.client, called: call.called_nanos, replied: u64::MAX, revision: None, reads: false }
+        Self { client: &call.client, called: call.called_nanos, replied: u64::MAX, revision: None, is_own: false }
     }
 }

@@ -228,6 +228,27 @@ fn what_was_decided_before_something_that_was_acknowledged_before_it_was_asked_i
     assert!(matches!(found[..], [Violation::OutOfOrder { found: 30, .. }, ..]), "{found:?}");
 }
 
+/// Two operators cordoned the same machine, and the cell told the second one where it was: that was out of order.
+#[test]
+fn a_write_that_changed_nothing_may_have_the_revision_of_what_was_acknowledged_before() {
+    let write = |nanos: u64, revision: u64| Call {
+        client: "operator".into(),
+        called_nanos: nanos,
+        replied_nanos: Some(nanos + 1),
+        asked: Asked::Write("cordon m1".into()),
+        reply: Reply::Revision(revision),
+    };
+    assert_eq!(property_real_time_order_holds(&[write(1, 231), write(3, 231)], &[]), []);
+    let found = property_real_time_order_holds(&[write(1, 231), write(3, 230)], &[]);
+    assert!(matches!(found[..], [Violation::OutOfOrder { acknowledged: 231, found: 230, .. }]), "{found:?}");
+    // A transaction has a revision that nothing else has.
+    let asked = v1::Transaction { session: 3, number: 1, ..v1::Transaction::default() };
+    let outcome = v1::Outcome { session: 3, number: 1, revision: 231, ..v1::Outcome::default() };
+    let (asked, reply) = (Asked::Transaction(Box::new(asked)), Reply::Outcome(Box::new(outcome)));
+    let late = Call { asked, reply, ..write(3, 231) };
+    assert_eq!(property_real_time_order_holds(&[write(1, 231), late], &[]).len(), 1);
+}
+
 /// A cell that is restored begins with the revision of its backup: later calls have lower revisions, and each cell is in order for itself.
 #[test]
 fn a_restored_cell_is_in_order_for_itself_alone() {
