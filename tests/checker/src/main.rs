@@ -115,7 +115,7 @@ async fn watch(
     follow(&mut watcher, told.unwrap_or(0), Some(PATIENCE), &mut file).await?;
     // A cell that has lost something can't list what was heard last.
     let newest = watcher.status().await?.revision;
-    let listings = vec![watcher.listing(watcher.recording.position().map(|(_, heard)| heard.min(newest))).await?];
+    let listings = vec![watcher.listing(watcher.recording.revision().map(|heard| heard.min(newest))).await?];
     let recordings = vec![watcher.recording];
     Ok(Evidence { recordings, calls, transactions, listed: Some(listed), listings, sightings: Vec::new() })
 }
@@ -129,7 +129,7 @@ async fn follow(
     file: &mut Option<File>,
 ) -> Result<(), Problem> {
     let mut behind: Option<Instant> = None;
-    while watcher.recording.position().is_none_or(|(_, revision)| revision < until) {
+    while watcher.recording.revision().is_none_or(|heard| heard < until) {
         let heard = watcher.next().await;
         keep(file, watcher.take_messages())?;
         match heard {

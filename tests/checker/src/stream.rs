@@ -86,22 +86,40 @@ impl Recording {
                 }
             }
             Some(Tell::Outcome(outcome)) => self.events.push(Event::Outcome(Box::new(outcome))),
-            Some(Tell::Heartbeat(heartbeat)) => self.events.push(Event::Heartbeat(heartbeat)),
+            Some(Tell::Heartbeat(heartbeat)) => self.take_heartbeat(heartbeat),
             Some(Tell::Error(_)) | None => {}
         }
         Ok(())
     }
 
-    /// The revision up to which everything was told, and its incarnation; `None` before the first snapshot or delta.
+    /// Of heartbeats that follow each other the last one tells all, or an idle cell would fill the memory. One that is behind what was told
+    /// stays, whatever comes after it.
+    fn take_heartbeat(&mut self, heartbeat: v1::Heartbeat) {
+        let told = self.revision().unwrap_or(0);
+        match self.events.last_mut() {
+            Some(Event::Heartbeat(last)) if told <= last.revision && last.revision <= heartbeat.revision => {
+                *last = heartbeat;
+            }
+            _ => self.events.push(Event::Heartbeat(heartbeat)),
+        }
+    }
+
+    /// The revision up to which everything was told; `None` before the first snapshot or delta. It is asked for each message: what came
+    /// last is enough to know.
     #[must_use]
-    pub fn position(&self) -> Option<(u64, u64)> {
-        let told = |event: &Event| match event {
+    pub fn revision(&self) -> Option<u64> {
+        self.events.iter().rev().find_map(|event| match event {
             Event::Snapshot(picture) => Some(picture.revision),
             Event::Delta { delta, .. } => Some(delta.revision),
             Event::Welcome(welcome) if !welcome.snapshot => Some(welcome.revision),
             _ => None,
-        };
-        let revision = self.events.iter().rev().find_map(told)?;
+        })
+    }
+
+    /// The same, and its incarnation. Goes through all that came since the last connection was made.
+    #[must_use]
+    pub fn position(&self) -> Option<(u64, u64)> {
+        let revision = self.revision()?;
         let incarnation = self.events.iter().rev().find_map(|event| match event {
             Event::Welcome(welcome) => Some(welcome.incarnation),
             _ => None,

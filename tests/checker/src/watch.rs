@@ -152,7 +152,7 @@ impl Watcher {
     /// # Errors
     /// As `next`.
     pub async fn follow_until(&mut self, revision: u64) -> Result<(), WatchError> {
-        while self.recording.position().is_none_or(|(_, position)| position < revision) {
+        while self.recording.revision().is_none_or(|heard| heard < revision) {
             self.next().await?;
         }
         Ok(())
@@ -172,7 +172,7 @@ impl Watcher {
     /// When it does not answer.
     pub async fn hear_status(&mut self) -> Result<bool, WatchError> {
         let status = self.status().await?;
-        if self.recording.position().is_none_or(|(_, told)| status.revision >= told) {
+        if self.recording.revision().is_none_or(|told| status.revision >= told) {
             return Ok(false);
         }
         let heartbeat = v1::Heartbeat { revision: status.revision, ..v1::Heartbeat::default() };

@@ -173,7 +173,7 @@ pub fn property_slow_watchers_cost_nobody(chronicle: &Chronicle, run: &SlowWatch
         }
     }
     for recording in run.stalled.iter().chain(&run.reading) {
-        let reached = recording.position().map_or(0, |(_, revision)| revision);
+        let reached = recording.revision().unwrap_or(0);
         if reached < run.target {
             found(&recording.name, format!("it came to revision {reached}, and all were to reach {}", run.target));
             continue;

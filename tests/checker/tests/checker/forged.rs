@@ -93,6 +93,26 @@ fn a_server_that_says_it_is_behind_what_it_told_is_a_gap() {
     assert!(gaps(&evidence.recordings)[0].contains("the cell is said to be at 20"));
 }
 
+/// An idle cell says for ever where it is, and each time was kept.
+#[test]
+fn of_heartbeats_that_follow_each_other_the_last_one_is_kept_and_those_that_say_less_than_was_told() {
+    let mut recording = run().recordings.swap_remove(0);
+    let (count, newest) = (recording.events.len(), recording.revision().unwrap());
+    let mut beat = |revision: u64| {
+        let heartbeat = v1::Heartbeat { revision, ..v1::Heartbeat::default() };
+        let tell = Some(v1::session_response::Tell::Heartbeat(heartbeat));
+        recording.take(v1::SessionResponse { tell }).unwrap();
+        recording.clone()
+    };
+    for revision in [newest, newest, newest + 1] {
+        let heard = beat(revision);
+        assert_eq!((heard.events.len(), gaps(&[heard])), (count + 1, Vec::new()));
+    }
+    for revision in [newest - 9, newest - 8, newest + 1] {
+        assert!(gaps(&[beat(revision)])[0].contains(&format!("the cell is said to be at {}", newest - 9)));
+    }
+}
+
 #[test]
 fn an_outcome_that_comes_before_its_delta_is_a_gap() {
     let mut evidence = run();

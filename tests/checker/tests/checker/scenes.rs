@@ -126,7 +126,7 @@ impl Reader {
                 continue;
             }
             let recording = Recording::read("reading", std::fs::read(&self.file).unwrap().into()).unwrap();
-            if recording.position().is_some_and(|(_, position)| position >= revision) {
+            if recording.revision().is_some_and(|heard| heard >= revision) {
                 return recording;
             }
         }
