@@ -6,14 +6,19 @@ use plenum_proto::v1;
 
 use super::{Decided, Evidence, Listed};
 use crate::calls::{Asked, Call, Reply};
-use crate::chronicle::Chronicle;
+use crate::chronicle::{Chronicle, Visitor};
+use crate::picture::Picture;
 use crate::violation::Violation;
+
+/// A task of these states counts for its group's minimum: it is live, or done.
+const THERE: [u32; 2] = [1, 2];
 
 /// `min` and `atomic` hold: of each placement either nothing was granted at that revision or at least its minimum; where one missed
 /// it and the transaction is atomic, nothing at all happened; and a refused transaction has no effect but its record.
 #[must_use]
 pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let there = There::of(chronicle, decided);
     for one in decided.iter().filter(|one| chronicle.has_delta(one.outcome.revision)) {
         let revision = one.outcome.revision;
         let granted: BTreeSet<u64> = chronicle.granted.get(&revision).into_iter().flatten().copied().collect();
@@ -26,7 +31,7 @@ pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) ->
             // Two placements may claim the same task: only the answer says whose a grant is, and it is compared with the delta elsewhere.
             let answered = one.outcome.placements.get(position).map(|answer| answer.allocations.as_slice());
             let count = answered.unwrap_or_default().iter().filter(|id| granted.contains(id)).count();
-            let min = least(chronicle, one, placement, earlier_mates(one, position, &granted));
+            let min = least(chronicle, one, placement, earlier_mates(one, position, &granted), &there);
             missed |= count < min;
             if count > 0 && count < min {
                 broken(format!("placement {position} has {count} grants, and its minimum is {min}"));
@@ -52,22 +57,62 @@ fn earlier_mates(one: &Decided<'_>, position: usize, granted: &BTreeSet<u64>) ->
     mates.flat_map(|(_, answer)| &answer.allocations).filter(|id| granted.contains(id)).count()
 }
 
+/// How many tasks groups have, and how many of them are there, before the revisions at which somebody places some of them. Found in one walk, as
+/// folding the history for each placement takes hours where there are many.
+#[derive(Default)]
+struct There {
+    /// Jobs and groups, by revision.
+    wanted: BTreeMap<u64, BTreeSet<(u64, u32)>>,
+    /// Tasks, and those that are there, by revision, job and group.
+    found: BTreeMap<(u64, u64, u32), (u32, usize)>,
+}
+
+impl There {
+    fn of(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Self {
+        let mut there = Self::default();
+        for one in decided.iter().filter(|one| chronicle.has_delta(one.outcome.revision)) {
+            let revision = one.outcome.revision;
+            let gangs = one.asked.placements.iter().filter(|placement| declared(chronicle, placement, revision) > 0);
+            let gangs: BTreeSet<_> = gangs.map(|placement| (placement.job, placement.group)).collect();
+            if !gangs.is_empty() {
+                there.wanted.entry(revision).or_default().extend(gangs);
+            }
+        }
+        if !there.wanted.is_empty() {
+            chronicle.walk(&mut there);
+        }
+        there
+    }
+}
+
+impl Visitor for There {
+    fn before(&mut self, picture: &Picture, delta: &v1::Delta) {
+        for &(job, group) in self.wanted.get(&delta.revision).into_iter().flatten() {
+            let Some(row) = picture.jobs.get(&job).map(|put| put.group_base + group) else { continue };
+            let count = picture.groups.get(&row).map_or(0, |group| group.count);
+            let there = (0..count).filter(|&task| THERE.contains(&picture.task(row, task).state)).count();
+            self.found.insert((delta.revision, job, group), (count, there));
+        }
+    }
+}
+
+/// The minimum that a placement's group declares when a revision is decided.
+fn declared(chronicle: &Chronicle, placement: &v1::Placement, revision: u64) -> u32 {
+    chronicle.group_at(placement.job, placement.group, revision - 1).map_or(0, |group| group.min)
+}
+
 /// What a placement asks for at least, and what its group declares as long as fewer of its tasks are there: without whom the transaction
 /// stops, and with `mates`, whom it placed before. Whom it evicts for others counts as there: that may be for a later placement.
-fn least(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, mates: usize) -> usize {
+fn least(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, mates: usize, there: &There) -> usize {
     let (asked, revision) = (placement.min, one.outcome.revision);
-    let declared = chronicle.group_at(placement.job, placement.group, revision - 1).map_or(0, |group| group.min);
-    let before = if declared > 0 { chronicle.picture_at(revision - 1) } else { None };
-    let Some(before) = before else { return asked as usize };
-    let row = before.jobs.get(&placement.job).map_or(0, |job| job.group_base + placement.group);
-    let count = before.groups.get(&row).map_or(0, |group| group.count);
-    // States 1 and 2: live, and done.
-    let there = (0..count).filter(|&task| matches!(before.task(row, task).state, 1 | 2)).count();
+    let known = there.found.get(&(revision, placement.job, placement.group));
+    let Some(&(count, there)) = known else { return asked as usize };
     let stops: BTreeSet<u64> = one.asked.stops.iter().copied().collect();
     let stopped = stops.iter().filter_map(|id| chronicle.allocations.get(id)).filter(|facts| {
         (facts.granted.job, facts.granted.group) == (placement.job, placement.group) && facts.left == Some(revision)
     });
     let there = there.saturating_sub(stopped.count()) + mates;
+    let declared = declared(chronicle, placement, revision);
     (asked as usize).max((declared.min(count) as usize).saturating_sub(there))
 }
 

@@ -172,6 +172,10 @@ fn too_early(picture: &Picture, allocation: &Allocation, shape: &v1::JobShape) -
 
 /// Allocations that do not leave count.
 fn too_many(picture: &Picture, allocation: &Allocation, group: &v1::GroupShape, same_machine: bool) -> Option<String> {
+    // All that is live is looked at for each grant: of what most jobs declare, nothing has to be.
+    if group.per_machine == 0 && group.spread.is_empty() && !same_machine {
+        return None;
+    }
     let here: Vec<&Allocation> = picture.allocations.values().filter(|other| !other.is_leaving()).collect();
     let of_group = |other: &&&Allocation| other.group_row == allocation.group_row;
     let on_machine = here.iter().filter(of_group).filter(|other| other.machine == allocation.machine).count();
