@@ -29,6 +29,7 @@
 mod asked;
 mod blamed;
 mod culprits;
+mod denied;
 mod governed;
 mod kinds;
 mod leaving;

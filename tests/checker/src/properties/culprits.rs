@@ -7,6 +7,7 @@ use plenum_proto::v1::{RefusalKind, RefusalReason};
 
 use super::Decided;
 use super::blamed::Blamed;
+use super::denied::denied_without_cause;
 use super::kinds::Kinds;
 use crate::amounts::Amounts;
 use crate::chronicle::{Chronicle, Facts};
@@ -18,10 +19,11 @@ const LISTED_MAX: usize = 4;
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
 /// it, and together as much as was short, or did what they are said to have done to that machine or that job. Beside them only a guard that
 /// failed may name somebody: a real command that came between, and did that to what it guards. What was short of room or of a certain port was so at its base exactly
-/// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says.
+/// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says. What is refused
+/// for a quota, a right, a partition or a mate has that in its way.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
-    let mut violations = Vec::new();
+    let mut violations = denied_without_cause(chronicle, decided);
     let (holders, kinds) = (holders(chronicle), Kinds::of(chronicle));
     for one in decided.iter().filter(|one| one.outcome.revision > 0) {
         let earlier = claimed_before(one, |job, group| need(chronicle, one, job, group));

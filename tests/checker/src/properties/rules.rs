@@ -366,7 +366,7 @@ impl Limits {
 }
 
 /// Whether the scheduler of a job may evict.
-fn may_evict(picture: &Picture, job: u64) -> bool {
+pub(super) fn may_evict(picture: &Picture, job: u64) -> bool {
     let scheduler = picture.jobs.get(&job).and_then(|job| Some(&job.shape.as_ref()?.scheduler));
     scheduler.and_then(|name| picture.rights.get(name)).is_none_or(|(evicts, _)| *evicts)
 }
@@ -376,7 +376,7 @@ fn state_of(number: u32) -> v1::AllocationState {
 }
 
 /// What a quota allows of each resource; `None`: as much as there is.
-fn limits(quota: &v1::Quota) -> [Option<i128>; DIMENSIONS] {
+pub(super) fn limits(quota: &v1::Quota) -> [Option<i128>; DIMENSIONS] {
     let mut limits = [None; DIMENSIONS];
     for (limit, wire) in limits.iter_mut().zip([quota.cpu_millis, quota.memory_bytes, quota.disk_bytes]) {
         *limit = wire.map(i128::from);
@@ -387,7 +387,7 @@ fn limits(quota: &v1::Quota) -> [Option<i128>; DIMENSIONS] {
     limits
 }
 
-fn namespace_of(picture: &Picture, job: u64) -> Option<String> {
+pub(super) fn namespace_of(picture: &Picture, job: u64) -> Option<String> {
     Some(picture.jobs.get(&job)?.shape.as_ref()?.namespace.clone())
 }
 

@@ -211,3 +211,32 @@ fn what_came_before_a_server_opened_the_cell_may_be_forgotten() {
     assert_eq!(refusal.kind(), RefusalKind::Stale, "{refusal:?}");
     assert_eq!(scene.checked(|_| ()), [""; 0]);
 }
+
+/// Whoever would hide a lost race could say that the scheduler was not permitted to have it: that was believed.
+#[test]
+fn a_permission_that_nobody_lacked_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    scene.bench.cordon(scene.machine, true);
+    scene.base = scene.bench.revision();
+    let holder = scene.bench.core.cell().allocations().next().unwrap().id.to_bits();
+    let evicts = v1::Preemption { machine: slot_of(scene.machine), victim: holder, ..v1::Preemption::default() };
+    let outcome = scene.claim_with(1, |asked| asked.placements[0].preemptions.push(evicts));
+    assert_eq!((outcome.refusals[0].reason(), scene.checked(|_| ())), (RefusalReason::MachineNotReady, Vec::new()));
+    let denied = |reason: RefusalReason| {
+        scene.checked(|refusal| {
+            refusal.set_kind(RefusalKind::Permission);
+            refusal.set_reason(reason);
+        })
+    };
+    let signs = [
+        (RefusalReason::OtherScheduler, "batch places that job"),
+        (RefusalReason::NotPermitted, "no partition keeps batch from m1"),
+        (RefusalReason::MayNotEvict, "batch may evict"),
+        (RefusalReason::TaskTaken, "no matter of permission"),
+    ];
+    for (reason, sign) in signs {
+        let found = denied(reason);
+        assert!(matches!(&found[..], [one] if one.contains(sign)), "{reason:?}: {found:?}");
+    }
+}

@@ -108,6 +108,29 @@ fn conflicts_that_are_denied_are_found_whatever_was_lost() {
     }
 }
 
+/// What was refused so, though nothing of that was in its way.
+fn is_made_up(sign: &str) -> impl Fn(&Violation) -> bool + '_ {
+    move |found| matches!(found, Violation::WrongKind { what, .. } if what.contains(sign))
+}
+
+#[test]
+fn quotas_that_are_blamed_though_they_have_room_are_found() {
+    is_found(Bug::RefusesByQuota, is_made_up("has no limit of"));
+    is_found(Bug::RefusesByQuota, is_made_up("at most, and may use"));
+}
+
+#[test]
+fn rights_and_partitions_that_are_blamed_though_they_are_not_in_the_way_are_found() {
+    is_found(Bug::RefusesByPartition, is_made_up("no partition keeps"));
+    is_found(Bug::RefusesByRight, is_made_up("it names nobody there to evict"));
+}
+
+#[test]
+fn minimums_that_are_said_to_be_missed_where_there_is_none_are_found() {
+    is_found(Bug::RefusesAsMate, is_made_up("there is no minimum"));
+    is_found(Bug::RefusesAsMate, is_made_up("others of its placement were granted"));
+}
+
 #[test]
 fn conflicts_that_are_said_to_be_too_old_are_found() {
     is_found(
