@@ -283,8 +283,13 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
     if told != evicted {
         return Some(format!("it says that {told:x?} were evicted, and {evicted:x?} were"));
     }
-    let refused: BTreeSet<(u32, u32)> =
-        outcome.refusals.iter().map(|refusal| (refusal.placement, refusal.claim)).collect();
+    let refused = match refused_claims(one) {
+        Ok(refused) => refused,
+        Err(what) => return Some(what),
+    };
+    if let Some(what) = other_stops(chronicle, one).or_else(|| other_word(outcome)) {
+        return Some(what);
+    }
     for (position, (placement, answered)) in (0..).zip(asked.placements.iter().zip(&outcome.placements)) {
         let mut elsewhere = Vec::new();
         for (claim, (&machine, &task)) in (0_u32..).zip(placement.machines.iter().zip(&placement.tasks)) {
@@ -296,6 +301,9 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
                 }
                 continue;
             };
+            if refused.contains(&(position, claim)) {
+                return Some(format!("{place} is both granted and refused"));
+            }
             let got = (facts.granted.job, facts.granted.group, facts.granted.task);
             let here = facts.granted.machine == machine || placement.alternates.contains(&facts.granted.machine);
             if got != (placement.job, placement.group, task) || !here {
@@ -309,9 +317,85 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
             let told = &answered.elsewhere;
             return Some(format!("placement {position} tells {told:?} of spare machines, and they are {elsewhere:?}"));
         }
+        let ports = ports_of(chronicle, answered);
+        if answered.ports != ports {
+            return Some(format!("placement {position} tells of ports {:?}, and they are {ports:?}", answered.ports));
+        }
     }
     let counted = (u64::from(outcome.claims), u64::from(outcome.granted));
     let claims: usize = asked.placements.iter().map(|placement| placement.machines.len()).sum();
     let found = (claims as u64, granted.len() as u64);
     (counted != found).then(|| format!("it counts {counted:?} claims and grants, and there are {found:?}"))
+}
+
+/// Claims that were refused, by placement and position: each once, as it was asked. All that is looked up of a refusal is what it says of its claim.
+fn refused_claims(one: &Decided<'_>) -> Result<BTreeSet<(u32, u32)>, String> {
+    let mut refused = BTreeSet::new();
+    for refusal in one.outcome.refusals.iter().filter(|refusal| !is_of_a_stop(refusal)) {
+        let place = format!("claim {}.{}", refusal.placement, refusal.claim);
+        if !refused.insert((refusal.placement, refusal.claim)) {
+            return Err(format!("{place} is refused twice"));
+        }
+        let claim = refusal.claim as usize;
+        let placement = one.asked.placements.get(refusal.placement as usize);
+        let asked = placement.and_then(|it| Some((it.job, it.group, *it.tasks.get(claim)?, *it.machines.get(claim)?)));
+        let told = (refusal.job, refusal.group, refusal.task, refusal.machine);
+        if asked != Some(told) {
+            return Err(format!("{place} is refused as {told:?}, and was {asked:?}"));
+        }
+    }
+    Ok(refused)
+}
+
+/// Of no claim: a stop, or a guard on the whole transaction.
+fn is_of_a_stop(refusal: &v1::Refusal) -> bool {
+    refusal.placement == u32::MAX
+}
+
+/// The ports that the claims of a placement got, by the history.
+fn ports_of(chronicle: &Chronicle, answered: &v1::PlacementOutcome) -> Vec<v1::GrantedPorts> {
+    let granted = (0_u32..).zip(&answered.allocations).filter(|(_, id)| **id > 0);
+    let granted = granted.filter_map(|(claim, id)| Some((claim, &chronicle.allocations.get(id)?.granted.ports)));
+    let with_ports = granted.filter(|(_, ports)| !ports.is_empty());
+    with_ports.map(|(claim, ports)| v1::GrantedPorts { ports: ports.clone(), claim }).collect()
+}
+
+/// Whoever is to be stopped leaves from then on, unless nothing took effect, it is another scheduler's, or there was nothing to do.
+fn other_stops(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
+    let (outcome, at) = (one.outcome, one.outcome.revision);
+    if outcome.outcome() == v1::TransactionOutcome::Refused {
+        return None;
+    }
+    let idle: BTreeSet<u32> = outcome.idle_stops.iter().copied().collect();
+    let denied = outcome.refusals.iter().filter(|refusal| is_of_a_stop(refusal));
+    let denied: BTreeSet<_> = denied.map(|it| (it.job, it.group, it.task, it.machine)).collect();
+    let mut seen = BTreeSet::new();
+    for (position, id) in (0_u32..).zip(&one.asked.stops) {
+        let is_first = seen.insert(*id);
+        // What was granted later had nobody's number yet.
+        let Some(facts) = chronicle.allocations.get(id).filter(|facts| facts.granted.created < at) else { continue };
+        let it = &facts.granted;
+        let leaves = [facts.left, facts.ended].into_iter().flatten().min();
+        let is_denied = denied.contains(&(it.job, it.group, it.task, it.machine));
+        if idle.contains(&position) {
+            if is_first && leaves.is_none_or(|then| then >= at) {
+                return Some(format!("the stop of {id:#x} is said to be idle, and it was there"));
+            }
+        } else if !is_denied && leaves != Some(at) {
+            return Some(format!("the stop of {id:#x} took no effect"));
+        }
+    }
+    None
+}
+
+/// The word for all of it says whether anything was refused.
+fn other_word(outcome: &v1::Outcome) -> Option<String> {
+    use v1::TransactionOutcome as Word;
+    let is_right = match outcome.outcome() {
+        Word::Committed => outcome.refusals.is_empty(),
+        Word::Partial => !outcome.refusals.is_empty(),
+        Word::Refused => true,
+        Word::Unspecified => false,
+    };
+    (!is_right).then(|| format!("it is {:?} with {} refusals", outcome.outcome(), outcome.refusals.len()))
 }

@@ -38,7 +38,7 @@ pub(crate) fn chronicle(evidence: &Evidence) -> Chronicle {
 }
 
 /// Changes the delta of the first revision for which `change` says that it did.
-fn change_delta(recording: &mut Recording, change: impl Fn(&mut v1::Delta) -> bool) {
+pub(crate) fn change_delta(recording: &mut Recording, change: impl Fn(&mut v1::Delta) -> bool) {
     for event in &mut recording.events {
         let Event::Delta { bytes, delta } = event else { continue };
         if change(delta) {

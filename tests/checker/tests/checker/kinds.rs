@@ -220,7 +220,7 @@ fn a_permission_that_nobody_lacked_is_found() {
     scene.bench.cordon(scene.machine, true);
     scene.base = scene.bench.revision();
     let holder = scene.bench.core.cell().allocations().next().unwrap().id.to_bits();
-    let evicts = v1::Preemption { machine: slot_of(scene.machine), victim: holder, ..v1::Preemption::default() };
+    let evicts = v1::Preemption { machine: slot_of(scene.machine), victim: holder };
     let outcome = scene.claim_with(1, |asked| asked.placements[0].preemptions.push(evicts));
     assert_eq!((outcome.refusals[0].reason(), scene.checked(|_| ())), (RefusalReason::MachineNotReady, Vec::new()));
     let denied = |reason: RefusalReason| {

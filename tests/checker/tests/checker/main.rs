@@ -7,6 +7,7 @@
 //! | `restored` | a cell that is restored, on the bench |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
+//! | `replies` | replies that do not say what was done, or say it of other claims |
 //! | `kinds` | refusals of a wrong kind, and what they blame |
 //! | `asked` | guards, `sequence` and spare machines that were overlooked |
 //! | `listed` | transactions whose deltas nobody heard |
@@ -22,6 +23,7 @@ mod forged;
 mod green;
 mod kinds;
 mod listed;
+mod replies;
 mod restored;
 mod scenes;
 mod sectors;
