@@ -1,5 +1,5 @@
 //! The promises of the store, one function each: evidence in, violations out. Numbers in the table are those of the list of
-//! properties that the project keeps; all but the last ten stand there.
+//! properties that the project keeps; all but the last eleven stand there.
 //!
 //! | | function |
 //! |---|---|
@@ -25,11 +25,13 @@
 //! | | [`property_whoever_leaves_has_a_reason`] |
 //! | | [`property_guards_and_sequence_hold`] |
 //! | | [`property_spares_are_taken_in_order`] |
+//! | | [`property_dry_runs_change_nothing`] |
 
 mod asked;
 mod blamed;
 mod culprits;
 mod denied;
+mod dry;
 mod governed;
 mod kinds;
 mod leaving;
@@ -42,6 +44,7 @@ mod streams;
 
 pub use asked::{property_guards_and_sequence_hold, property_spares_are_taken_in_order};
 pub use culprits::property_culprits_are_true;
+pub use dry::property_dry_runs_change_nothing;
 pub use governed::{
     Sighting, property_each_instant_is_launched_once, property_holds_keep_their_order, property_what_runs_has_room,
 };
@@ -105,6 +108,9 @@ impl Listed {
     }
 }
 
+/// Who tells of what the cell's history has.
+const HISTORY: &str = "the history";
+
 /// A transaction that was decided, wherever that is known from.
 #[derive(Clone, Copy, Debug)]
 pub struct Decided<'a> {
@@ -124,7 +130,7 @@ impl Evidence {
             Some(Decided { asked, outcome, told_by: &call.client })
         });
         let by_history = self.transactions.iter().filter_map(|view| {
-            Some(Decided { asked: view.transaction.as_ref()?, outcome: view.outcome.as_ref()?, told_by: "the history" })
+            Some(Decided { asked: view.transaction.as_ref()?, outcome: view.outcome.as_ref()?, told_by: HISTORY })
         });
         by_clients.chain(by_history).filter(|decided| !decided.asked.dry_run)
     }
@@ -194,6 +200,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
             property_whoever_leaves_has_a_reason(chronicle, &decided),
             property_guards_and_sequence_hold(chronicle, &decided),
             property_spares_are_taken_in_order(chronicle, &decided),
+            property_dry_runs_change_nothing(chronicle, evidence),
         ];
         verdict.violations.extend(violations.into_iter().flatten());
     }

@@ -1,9 +1,11 @@
 //! Replies that do not say what their transaction did, or say it of other claims.
 
 use plenum_checker::Evidence;
-use plenum_checker::calls::Reply;
+use plenum_checker::calls::{Asked, Reply};
 use plenum_checker::picture::slot_of;
-use plenum_checker::properties::property_replies_equal_the_fold;
+use plenum_checker::properties::{
+    property_a_number_takes_effect_once, property_dry_runs_change_nothing, property_replies_equal_the_fold,
+};
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
@@ -122,4 +124,40 @@ fn a_word_for_the_whole_that_its_refusals_contradict_is_found() {
     assert!(matches!(&found[..], [one] if one.contains("it is Committed with 1 refusals")), "{found:?}");
     let found = told(|outcome| outcome.set_outcome(v1::TransactionOutcome::Unspecified));
     assert!(matches!(&found[..], [one] if one.contains("it is Unspecified")), "{found:?}");
+}
+
+/// The second one believed that it was granted what the first one had asked for.
+#[test]
+fn other_content_under_a_number_that_is_answered_as_the_first_is_found() {
+    let (mut evidence, _) = stopped();
+    let found = |evidence: &Evidence| {
+        let decided: Vec<_> = evidence.decided().collect();
+        property_a_number_takes_effect_once(&chronicle(evidence), &decided)
+    };
+    let mut again = evidence.calls.last().unwrap().clone();
+    let Asked::Transaction(asked) = &mut again.asked else { panic!("the last call was a transaction") };
+    asked.decision = Some(v1::DecisionMetadata::default());
+    evidence.calls.push(again.clone());
+    assert_eq!(found(&evidence), []);
+    let Asked::Transaction(asked) = &mut again.asked else { panic!("the last call was a transaction") };
+    asked.placements[0].machines.swap(0, 1);
+    asked.stops.pop();
+    evidence.calls.push(again);
+    let found: Vec<_> = found(&evidence).iter().map(ToString::to_string).collect();
+    assert!(matches!(&found[..], [one] if one.contains("asked for different things")), "{found:?}");
+}
+
+#[test]
+fn a_dry_run_that_is_in_the_history_is_found() {
+    let (mut evidence, outcome) = stopped();
+    let Some(Asked::Transaction(asked)) = evidence.calls.last().map(|call| call.asked.clone()) else {
+        panic!("the last call was a transaction");
+    };
+    let mut view = v1::TransactionView { transaction: Some(*asked), outcome: Some(outcome), ..Default::default() };
+    evidence.transactions.push(view.clone());
+    assert_eq!(property_dry_runs_change_nothing(&chronicle(&evidence), &evidence), []);
+    view.transaction.as_mut().unwrap().dry_run = true;
+    evidence.transactions.push(view);
+    let found = property_dry_runs_change_nothing(&chronicle(&evidence), &evidence);
+    assert!(matches!(&found[..], [one] if one.to_string().contains("is listed")), "{found:?}");
 }

@@ -319,6 +319,14 @@ fn a_second_partition_that_is_overlooked_is_found() {
 }
 
 #[test]
+fn dry_runs_that_take_effect_are_found() {
+    is_found(
+        Bug::LogsDryRuns,
+        |found| matches!(found, Violation::NotAsAsked { what, .. } if what.contains("it was to be a dry run")),
+    );
+}
+
+#[test]
 fn overlooked_sequences_are_found() {
     is_found_from(
         ASKING,

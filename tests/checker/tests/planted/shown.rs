@@ -65,6 +65,7 @@ shown! {
         OverlooksTheUnheard by property_declared_rules_hold;
     overlooked_partitions_are_found: OverlooksPartitions by property_declared_rules_hold;
     a_second_partition_that_is_overlooked_is_found: ObeysOnePartition by property_declared_rules_hold;
+    dry_runs_that_take_effect_are_found: LogsDryRuns by property_dry_runs_change_nothing;
     overlooked_sequences_are_found: OverlooksSequence by property_guards_and_sequence_hold;
     overlooked_guards_are_found: OverlooksGuards by property_guards_and_sequence_hold;
     overlooked_holds_are_found_as_overcommit: OverlooksHolds by property_no_room_is_overcommitted;
