@@ -24,6 +24,15 @@ pub enum FullDisk {
     Status(String),
 }
 
+/// What somebody tried while the disk was full.
+#[derive(Default)]
+struct Tried {
+    commit: bool,
+    read: bool,
+    heartbeat: bool,
+    status: bool,
+}
+
 /// `RESOURCE_EXHAUSTED` of `google.rpc`.
 const RESOURCE_EXHAUSTED: i32 = 8;
 
@@ -33,14 +42,15 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut found = |what: String| violations.push(Violation::FullDisk { what });
-    let (mut full, mut refused, mut read, mut after) = (false, false, false, None);
+    let (mut full, mut after) = (false, None);
+    let mut tried = Tried::default();
     for event in events {
         match event {
             FullDisk::Fills => full = true,
             FullDisk::Frees => (full, after) = (false, Some(false)),
             FullDisk::Commit(reply) if full => match reply {
                 Reply::Failed { status: RESOURCE_EXHAUSTED, message, .. } => {
-                    refused = true;
+                    tried.commit = true;
                     // A path may have digits, too.
                     let (paths, words): (Vec<_>, Vec<_>) = message.split_whitespace().partition(|it| it.contains('/'));
                     let numbers = words.iter().filter(|word| word.starts_with(|first: char| first.is_ascii_digit()));
@@ -53,20 +63,24 @@ pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> 
             FullDisk::Commit(Reply::Outcome(_) | Reply::Revision(_)) => after = after.map(|_| true),
             FullDisk::Commit(_) => {}
             FullDisk::Read(Some(why)) => found(format!("a reader failed: {why}")),
-            FullDisk::Read(None) => read |= full,
+            FullDisk::Read(None) => tried.read |= full,
             FullDisk::Heartbeat(Some(why)) => found(format!("an agent could not renew its lease: {why}")),
-            FullDisk::Heartbeat(None) => {}
+            FullDisk::Heartbeat(None) => tried.heartbeat |= full,
             FullDisk::Status(read_only) if full && read_only.is_empty() => {
                 found("the cell does not say that it is read-only".to_owned());
             }
             FullDisk::Status(read_only) if !full && !read_only.is_empty() => {
                 found(format!("there is room, and the cell says that it is read-only: {read_only}"));
             }
-            FullDisk::Status(_) => {}
+            FullDisk::Status(_) => tried.status |= full,
         }
     }
-    if !refused || !read {
-        found("nobody tried to commit and to read while the disk was full".to_owned());
+    let Tried { commit, read, heartbeat, status } = tried;
+    if !(commit && read && heartbeat && status) {
+        found(
+            "nobody tried to commit, to read, to renew a lease and to ask for the status while the disk was full"
+                .into(),
+        );
     }
     if after != Some(true) {
         found("no commit worked after there was room again".to_owned());
@@ -77,7 +91,7 @@ pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> 
 /// What was done to the log of a stopped cell, and what its next start made of it.
 #[derive(Clone, Debug)]
 pub struct Damage {
-    /// The file's name and the offset in it.
+    /// The file's name and the offset in it at which the damage begins, with a space between.
     pub place: String,
     /// The highest revision that anybody was told of.
     pub acknowledged: u64,
@@ -113,12 +127,27 @@ pub fn property_damage_is_named(chronicle: &Chronicle, damages: &[Damage]) -> Ve
     violations
 }
 
+/// Records of a log begin with a sector.
+const SECTOR_BYTES: u64 = 512;
+
 fn unnamed(message: &str, place: &str) -> Option<String> {
     let file = place.split_whitespace().next().unwrap_or(place);
     // Zeros are said to be zeros, not found to be them; and a log that is too short is said to end.
     let found = ["zeros", "ends with"].into_iter().find(|word| message.contains(word)).unwrap_or("found");
     let missing = [file, "offset", "revision", "expected", found].into_iter().find(|word| !message.contains(word));
-    missing.map(|word| format!("the start failed without `{word}`: {message}"))
+    if let Some(word) = missing {
+        return Some(format!("the start failed without `{word}`: {message}"));
+    }
+    // What it names begins at the damage or before it; or with the next sector, where the damage begins in what fills one up.
+    let told = message.split_once(file).and_then(|(_, rest)| number(rest.split_once("offset ")?.1));
+    let at = place.split_whitespace().nth(1).and_then(number);
+    let is_behind = told.zip(at).is_none_or(|(told, at)| told > at.next_multiple_of(SECTOR_BYTES));
+    is_behind.then(|| format!("the start names no offset up to the damage at {place}: {message}"))
+}
+
+/// The number that a text begins with.
+fn number(text: &str) -> Option<u64> {
+    text.trim_start().split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn other_history(chronicle: &Chronicle, picture: &Picture, acknowledged: u64) -> Option<String> {
@@ -129,7 +158,9 @@ fn other_history(chronicle: &Chronicle, picture: &Picture, acknowledged: u64) ->
     if recovered > chronicle.newest() {
         return Some(format!("the cell came back at {recovered}, and had ended at {}", chronicle.newest()));
     }
-    let folded = chronicle.picture_at(recovered)?;
+    let Some(folded) = chronicle.picture_at(recovered) else {
+        return Some(format!("it came back at {recovered}, and nobody heard what the cell was then"));
+    };
     // A start changes nothing but the time.
     let same = Picture { revision: recovered, time_micros: folded.time_micros, ..picture.clone() };
     same.first_difference(&folded).map(|difference| format!("the cell came back as another one: {difference}"))
@@ -184,7 +215,10 @@ pub fn property_slow_watchers_cost_nobody(chronicle: &Chronicle, run: &SlowWatch
             found(&recording.name, "what it heard gives no picture".to_owned());
             continue;
         };
-        let difference = chronicle.picture_at(own.revision).and_then(|picture| own.first_difference(&picture));
+        let difference = match chronicle.picture_at(own.revision) {
+            Some(picture) => own.first_difference(&picture),
+            None => Some(format!("nobody else heard what the cell was at {}", own.revision)),
+        };
         if let Some(difference) = difference {
             found(&recording.name, format!("it reached another picture: {difference}"));
         }

@@ -556,6 +556,13 @@ fn a_full_disk_that_takes_commits_or_stops_readers_is_found() {
         bad[at] = event.clone();
         assert!(!property_a_full_disk_only_refuses(&bad).is_empty(), "{event:?}");
     }
+    // Nothing is shown by what nobody tried.
+    for at in 2..6 {
+        let mut bad = good.to_vec();
+        bad.remove(at);
+        let found = property_a_full_disk_only_refuses(&bad);
+        assert!(matches!(&found[..], [Violation::FullDisk { what }] if what.starts_with("nobody tried")), "{found:?}");
+    }
 }
 
 #[test]
@@ -568,7 +575,7 @@ fn damage_that_shortens_the_history_or_is_not_named_is_found() {
         Made::Started(Box::new(plenum_checker::picture::Picture { revision: revision + 1, ..folded }))
     };
     let found = |made: Made| {
-        let damage = Damage { place: "segment-7 offset 4096".into(), acknowledged: newest - 3, made };
+        let damage = Damage { place: "segment-7 4100".into(), acknowledged: newest - 3, made };
         property_damage_is_named(&chronicle, &[damage]).len()
     };
     let named = "segment-7, offset 4096, revision 12: expected checksum 0x12, found 0x13; restore it";
@@ -577,6 +584,12 @@ fn damage_that_shortens_the_history_or_is_not_named_is_found() {
     let never_was = plenum_checker::picture::Picture { revision: newest + 2, ..Default::default() };
     assert_eq!(found(Made::Started(Box::new(never_was))), 1);
     assert_eq!(found(Made::Refused("it is broken".into())), 1);
+    assert_eq!(found(Made::Refused(named.replace("4096", "70000"))), 1);
+    assert_eq!(found(Made::Refused(named.replace("offset 4096", "an offset"))), 1);
+    // Nobody can say whether a cell is the one before where nobody heard what that was.
+    let unheard = Chronicle { segments: chronicle.segments[..0].to_vec(), ..chronicle.clone() };
+    let damage = Damage { place: "segment-7 4100".into(), acknowledged: 0, made: started(newest) };
+    assert_eq!(property_damage_is_named(&unheard, &[damage]).len(), 1);
     assert_eq!(found(Made::Crashed("index out of bounds".into())), 1);
     let Made::Started(mut other) = started(newest) else { unreachable!() };
     other.jobs.pop_last();

@@ -73,14 +73,22 @@ impl Served {
         Client::open(&self.address(), name, log_in(self.dir.path(), name, Clock::start()), 5).await
     }
 
-    pub(crate) async fn machine(&self) {
-        self.register(crate::bench::machine("m1", 9000, &[])).await;
+    pub(crate) async fn machine(&self) -> v1::RegisterResponse {
+        self.register(crate::bench::machine("m1", 9000, &[])).await
     }
 
-    async fn register(&self, machine: v1::RegisterMachine) {
+    async fn register(&self, machine: v1::RegisterMachine) -> v1::RegisterResponse {
         let channel = tonic::transport::Endpoint::from_shared(self.address()).unwrap().connect_lazy();
         let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
-        v1::agents_client::AgentsClient::new(channel).register(request).await.unwrap();
+        v1::agents_client::AgentsClient::new(channel).register(request).await.unwrap().into_inner()
+    }
+
+    /// Why an agent can't renew its lease.
+    async fn lease_error(&self, of: &v1::RegisterResponse) -> Option<String> {
+        let channel = tonic::transport::Endpoint::from_shared(self.address()).unwrap().connect_lazy();
+        let report = v1::ReportRequest { machine: of.machine, epoch: of.epoch, ..v1::ReportRequest::default() };
+        let renewed = v1::agents_client::AgentsClient::new(channel).report(report).await;
+        renewed.err().map(|status| status.to_string())
     }
 }
 
@@ -193,7 +201,7 @@ pub(crate) async fn slow_watchers() -> (Chronicle, SlowWatchers) {
 /// A cell whose disk has no room for a while. What happened, and what its watcher and its client were told.
 pub(crate) async fn full_disk() -> (Vec<FullDisk>, Evidence) {
     let mut served = Served::start(|_| {}).await;
-    served.machine().await;
+    let machine = served.machine().await;
     let mut watcher = Watcher::new("main", &served.address()).unwrap();
     watcher.connect().await.unwrap();
     let mut client = served.client("anna").await;
@@ -215,6 +223,7 @@ pub(crate) async fn full_disk() -> (Vec<FullDisk>, Evidence) {
             Reply::Revision(_) => None,
             other => Some(format!("{other:?}")),
         }));
+        events.push(FullDisk::Heartbeat(served.lease_error(&machine).await));
     }
     let connected = watcher.connect().await;
     let heard = within("a message", watcher.next()).await;
