@@ -162,6 +162,13 @@ pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> 
                 let what = format!("namespace {}: {listed} is listed, and {used} is used", quota.namespace);
                 violations.push(Violation::WrongSum { revision: listing.revision, what });
             }
+            let limit = picture.quotas.get(&quota.namespace).and_then(|row| row.limit.as_ref());
+            if quota.limit.as_ref() != limit {
+                let listed = &quota.limit;
+                let what =
+                    format!("namespace {}: {listed:?} is listed as its limit, and {limit:?} is", quota.namespace);
+                violations.push(Violation::WrongSum { revision: listing.revision, what });
+            }
         }
         let missing =
             picture.quotas.keys().find(|&namespace| listing.quotas.iter().all(|it| it.namespace != *namespace));
@@ -169,9 +176,11 @@ pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> 
             let what = format!("namespace {namespace} has a quota, and none is listed");
             violations.push(Violation::WrongSum { revision: listing.revision, what });
         }
-        if !listing.truncated && listing.machines.len() != picture.machines.len() {
-            let (listed, there) = (listing.machines.len(), picture.machines.len());
-            let what = format!("{listed} machines are listed, and there are {there}");
+        let listed: BTreeSet<u64> = listing.machines.iter().map(|machine| machine.id).collect();
+        let is_short = !listing.truncated && listed.len() != picture.machines.len();
+        if is_short || listed.len() != listing.machines.len() {
+            let (named, listed, there) = (listing.machines.len(), listed.len(), picture.machines.len());
+            let what = format!("{named} machines are listed, {listed} different ones, and there are {there}");
             violations.push(Violation::WrongSum { revision: listing.revision, what });
         }
     }
@@ -219,8 +228,12 @@ fn wrong_devices(picture: &Picture, machine: &v1::MachineChange, view: &v1::Mach
     (*listed != used).then(|| format!("{listed:?} millis of its devices are listed, and {used:?} are used"))
 }
 
-/// Every task that is live names the allocation that names it, and no other one does.
+/// Every task that is live names the allocation that names it, and no other one does; and it is on a machine.
 fn wrong_task(picture: &Picture) -> Option<String> {
+    let homeless = picture.allocations.values().find(|found| !picture.machines.contains_key(&found.machine));
+    if let Some(found) = homeless {
+        return Some(format!("{:#x} is there on machine slot {}, where no machine is", found.id, found.machine));
+    }
     let mut named = BTreeSet::new();
     for allocation in picture.allocations.values().filter(|allocation| !allocation.is_leaving()) {
         let slot = slot_of(allocation.id);

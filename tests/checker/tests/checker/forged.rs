@@ -369,8 +369,54 @@ fn a_machine_that_is_listed_with_other_sums_is_found() {
     assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &shortened).len(), 1);
     shortened[1].truncated = true;
     assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &shortened), []);
+    // One twice, in the place of another.
+    let mut doubled = evidence.listings.clone();
+    doubled[1].machines[0] = doubled[1].machines[1].clone();
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &doubled).len(), 1);
     evidence.listings[1].machines[0].allocated.as_mut().unwrap().cpu_millis += 500;
     assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings).len(), 1);
+}
+
+#[test]
+fn a_quota_that_is_listed_with_another_limit_is_found() {
+    let mut bench = Bench::new();
+    bench.machine(machine("m1", 9000, &[]));
+    bench.quota("default", Some((Resource::CpuMillis, 1000)));
+    bench.list();
+    let mut evidence = bench.evidence;
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings), []);
+    evidence.listings.last_mut().unwrap().quotas[0].limit.as_mut().unwrap().cpu_millis = Some(2000);
+    let found = property_used_is_the_sum(&chronicle(&evidence), &evidence.listings);
+    assert!(matches!(&found[..], [one] if one.to_string().contains("as its limit")), "{found:?}");
+}
+
+/// Nobody looked at who is live where no machine is, until somebody else got its slot.
+#[test]
+fn whoever_is_left_where_a_machine_was_removed_is_found() {
+    let mut bench = Bench::new();
+    let machine = bench.machine(machine("m1", 9000, &[]));
+    let job = bench.submit(JobBuilder::new("job", "batch").group("main", 1, 500).forever().spec());
+    let placement =
+        v1::Placement { job, job_version: 1, machines: vec![0], tasks: vec![0], ..v1::Placement::default() };
+    let (session, base_revision, placements) = (bench.session("batch"), bench.revision(), vec![placement]);
+    let asked = v1::Transaction { session, number: 1, base_revision, placements, ..v1::Transaction::default() };
+    assert_eq!(bench.commit("batch", asked).unwrap().granted, 1);
+    bench.remove(machine);
+    let mut evidence = bench.evidence;
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &[]), []);
+    let removed = chronicle(&evidence).newest();
+    let main = &mut evidence.recordings[0];
+    change_delta(main, |delta| {
+        let changes = delta.revision == removed;
+        if changes {
+            (delta.ends, delta.moves) = (None, None);
+            delta.tasks.clear();
+            delta.jobs.clear();
+        }
+        changes
+    });
+    let found = property_used_is_the_sum(&chronicle(&evidence), &[]);
+    assert!(matches!(&found[..], [one] if one.to_string().contains("where no machine is")), "{found:?}");
 }
 
 #[test]
