@@ -12,7 +12,7 @@ use plenum_proto::v1::{self, RefusalKind, RefusalReason};
 use super::Decided;
 use super::asked::ALLOCATIONS_FEW;
 use super::culprits::shifts;
-use super::rules::holds;
+use super::rules::{holds, why_it_takes_none};
 use crate::chronicle::{Chronicle, Facts};
 
 /// So many changes since a base a core knows of, unless it is told to remember less than by default: it goes through 4096 of one machine for a
@@ -43,6 +43,9 @@ impl<'a> Kinds<'a> {
             return None;
         }
         let claim = Claim { kinds: self, asked: one.asked, refusal, base, at };
+        if claim.is_not_there() {
+            return Some("what it names did not stand in its way".to_owned());
+        }
         match refusal.kind() {
             RefusalKind::Stale => claim.is_known(),
             RefusalKind::Misfit => claim.was_not_so(),
@@ -62,6 +65,35 @@ struct Claim<'a, 'b> {
 }
 
 impl<'a> Claim<'a, '_> {
+    /// Whether what it names surely was not in its way when it was decided. It is about the claim's own machine, also where it had spare ones.
+    fn is_not_there(&self) -> bool {
+        let (refusal, chronicle, before) = (self.refusal, self.kinds.chronicle, self.at - 1);
+        let machine = self.machine_at(before);
+        match refusal.reason() {
+            RefusalReason::NoSuchMachine => machine.is_some(),
+            RefusalReason::MachineNotReady => machine.is_some_and(|machine| why_it_takes_none(machine).is_none()),
+            RefusalReason::TaskTaken => {
+                let has_it = |facts: &Facts| facts.granted.task == refusal.task;
+                self.is_claimed_once() && !self.mates_at(before).any(has_it)
+            }
+            RefusalReason::Constraint => {
+                let group = chronicle.group_at(refusal.job, refusal.group, before);
+                group.zip(machine).is_some_and(|(group, machine)| {
+                    group.constraints.iter().all(|constraint| holds(constraint, &machine.attributes))
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether no other claim of its transaction is for the same task: an earlier one may have got it.
+    fn is_claimed_once(&self) -> bool {
+        let refusal = self.refusal;
+        let of_group = |placement: &&v1::Placement| (placement.job, placement.group) == (refusal.job, refusal.group);
+        let claimed = self.asked.placements.iter().filter(of_group).flat_map(|placement| &placement.tasks);
+        claimed.filter(|task| **task == refusal.task).count() == 1
+    }
+
     /// That all is known which came after the base: no server opened the cell since, and it is little. What numbers of resources stood for is
     /// forgotten with them, and what attributes were of large groups.
     fn is_known(&self) -> Option<String> {
@@ -174,9 +206,7 @@ impl<'a> Claim<'a, '_> {
     /// Who has the task was granted it after the base; and the transaction does not claim it twice itself.
     fn task_was_free(&self) -> Option<String> {
         let refusal = self.refusal;
-        let of_group = |placement: &&v1::Placement| (placement.job, placement.group) == (refusal.job, refusal.group);
-        let claimed = self.asked.placements.iter().filter(of_group).flat_map(|placement| &placement.tasks);
-        let once = claimed.filter(|task| **task == refusal.task).count() == 1;
+        let once = self.is_claimed_once();
         let mut holders = self.mates_at(self.at - 1).filter(|facts| facts.granted.task == refusal.task);
         let holder = holders.find(|facts| once && facts.granted.created > self.base)?;
         Some(format!("allocation {:#x} has the task since {}", holder.granted.id, holder.granted.created))

@@ -233,10 +233,34 @@ fn a_permission_that_nobody_lacked_is_found() {
         (RefusalReason::OtherScheduler, "batch places that job"),
         (RefusalReason::NotPermitted, "no partition keeps batch from m1"),
         (RefusalReason::MayNotEvict, "batch may evict"),
-        (RefusalReason::TaskTaken, "no matter of permission"),
+        (RefusalReason::OtherMachine, "no matter of permission"),
     ];
     for (reason, sign) in signs {
         let found = denied(reason);
         assert!(matches!(&found[..], [one] if one.contains(sign)), "{reason:?}: {found:?}");
+    }
+}
+
+/// That it had come since the base was looked at, and not that it was there still.
+#[test]
+fn what_is_named_as_in_the_way_and_is_gone_again_is_found() {
+    let needs = |group: &mut v1::GroupShape| {
+        let spec = JobBuilder::new("job", "batch").group("main", 1, 100).on("rack", "r1").spec();
+        group.constraints.clone_from(&spec.shape.unwrap().groups[0].constraints);
+        group.per_machine = 1;
+    };
+    let mut scene = Scene::new(needs);
+    assert_eq!(scene.claim(0), None);
+    scene.base = scene.bench.revision();
+    let refusal = scene.claim(1).expect("one is there");
+    assert_eq!((refusal.reason(), scene.checked(|_| ())), (RefusalReason::PerMachineLimit, Vec::new()));
+    for reason in [
+        RefusalReason::NoSuchMachine,
+        RefusalReason::MachineNotReady,
+        RefusalReason::TaskTaken,
+        RefusalReason::Constraint,
+    ] {
+        let found = scene.checked(|refusal| refusal.set_reason(reason));
+        assert!(matches!(&found[..], [one] if one.contains("did not stand in its way")), "{reason:?}: {found:?}");
     }
 }
