@@ -43,6 +43,9 @@ shown! {
     forgotten_minimums_are_found: ForgetsMinimums by property_minimums_hold;
     culprits_that_took_less_than_what_is_short_are_found: HalvesBlame by property_culprits_are_true;
     an_atomic_transaction_that_keeps_its_stops_is_found: ForgetsAtomic by property_minimums_hold;
+    parts_that_are_called_refused_are_found: CallsPartsRefused by property_minimums_hold;
+    overlooked_pauses_are_found: OverlooksPauses by property_declared_rules_hold;
+    holds_that_a_sequence_overlooks_are_found: SequenceIgnoresHolds by property_guards_and_sequence_hold;
     forgotten_numbers_are_found_as_taking_effect_twice: ForgetsNumbers by property_a_number_takes_effect_once;
     room_that_leaks_is_found_in_the_sums: LeaksRoom by property_used_is_the_sum;
     pictures_that_leave_something_out_are_found_by_folding: PicturesHalf by property_snapshots_equal_the_fold;
