@@ -210,6 +210,10 @@ fn report(evidence: &Evidence) -> ExitCode {
             say("error: nothing was folded, and so nothing was checked");
             ExitCode::from(2)
         }
+        (true, _) if transactions == 0 && verdict.unchecked > 0 => {
+            say("error: none of the transactions could be checked");
+            ExitCode::from(2)
+        }
         (true, _) => ExitCode::SUCCESS,
     }
 }

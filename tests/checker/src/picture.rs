@@ -1,6 +1,7 @@
 //! The cell as the checker sees it: plain maps of what the stream said, with no derived counters that could agree with a bug.
 //!
-//! Rows are the messages of the protocol themselves. The one index (allocations by machine) is made again when a picture is checked.
+//! Rows are the messages of the protocol themselves. The one index (allocations by machine) is kept by the fold, and
+//! compared with the one that is made of a snapshot's pages.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -155,25 +155,34 @@ async fn the_program_watches_records_and_judges() {
     std::fs::write(&empty, []).unwrap();
     let (code, said) = program(&["offline", empty.to_str().unwrap()]).await;
     assert_eq!(code, Some(2), "nothing was checked: {said}");
+    let other = forged_log(&served, calls, |transaction, _| transaction.incarnation += 1);
+    let (code, said) = program(&["offline", heard, "--calls", other.to_str().unwrap()]).await;
+    assert_eq!(code, Some(2), "all of it is of another incarnation: {said}");
     // Somebody else was told of a transaction that nobody decided.
-    let forged = forged_log(&served, calls, |outcome| outcome.revision += 1);
+    let forged = forged_log(&served, calls, |_, outcome| outcome.revision += 1);
     let (code, said) = program(&["offline", heard, "--calls", calls, forged.to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("violation: durability: bob was told of"), "{said}");
 }
 
 /// A log of somebody else, who was told something else of the first transaction of this one.
-fn forged_log(served: &Served, calls: &str, change: impl Fn(&mut v1::Outcome)) -> std::path::PathBuf {
+fn forged_log(
+    served: &Served,
+    calls: &str,
+    change: impl Fn(&mut v1::Transaction, &mut v1::Outcome),
+) -> std::path::PathBuf {
     let text = std::fs::read_to_string(calls).unwrap();
     let forged = served.dir.path().join("bob.calls");
     let line = text.lines().find(|line| line.starts_with("outcome")).unwrap();
     let asked = text.lines().find(|line| line.contains("transaction")).unwrap();
-    let bytes = line.rsplit_once(' ').unwrap().1;
-    let mut outcome = <v1::Outcome as prost::Message>::decode(from_hex(bytes).as_slice()).unwrap();
-    change(&mut outcome);
-    let hex: String = prost::Message::encode_to_vec(&outcome).iter().map(|byte| format!("{byte:02x}")).collect();
-    let transaction = asked.rsplit_once(' ').unwrap().1;
-    std::fs::write(&forged, format!("called 1 5 transaction {transaction}\noutcome 1 9 {hex}\n")).unwrap();
+    let message = |line: &str| from_hex(line.rsplit_once(' ').unwrap().1);
+    let mut outcome = <v1::Outcome as prost::Message>::decode(message(line).as_slice()).unwrap();
+    let mut transaction = <v1::Transaction as prost::Message>::decode(message(asked).as_slice()).unwrap();
+    change(&mut transaction, &mut outcome);
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let outcome = hex(prost::Message::encode_to_vec(&outcome));
+    let transaction = hex(prost::Message::encode_to_vec(&transaction));
+    std::fs::write(&forged, format!("called 1 5 transaction {transaction}\noutcome 1 9 {outcome}\n")).unwrap();
     forged
 }
 
@@ -183,7 +192,7 @@ async fn the_program_tells_of_an_acknowledged_revision_that_the_cell_does_not_re
     served.machine().await;
     served.client("anna").await.commit().await;
     let calls = served.dir.path().join("anna.calls");
-    let forged = forged_log(&served, calls.to_str().unwrap(), |outcome| outcome.revision += 1000);
+    let forged = forged_log(&served, calls.to_str().unwrap(), |_, outcome| outcome.revision += 1000);
     let (code, said) = program(&["watch", "--addr", &served.address(), "--calls", forged.to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("violation: durability: bob was told of") && said.contains("the cell ends at"), "{said}");
