@@ -295,7 +295,7 @@ pub enum Violation {
         /// What is against it.
         what: String,
     },
-    /// An allocation begins to leave, and nothing is known that asks for it.
+    /// An allocation begins to leave, or comes back, and nothing is known that asks for it.
     #[error("leaving: at revision {revision}, {allocation:#x} becomes {state:?} ({told}), and nothing asks for that")]
     LeavesWithoutReason {
         /// At which revision.

@@ -13,48 +13,66 @@ use crate::violation::Violation;
 const BY_ITS_ID: &str = "stopped by a request";
 
 /// Who is told to stop was named by the transaction or by a request, or its job is over, or has no such task any more, or its machine should be
-/// empty by now. What is lost ran on a machine that was silent for as long as its group allows. A limit, a partition or an attribute that changes is no
-/// reason. Of transactions that are not known nothing is said, and of victims elsewhere.
+/// empty by now. A transaction names only tasks of its own scheduler for that. What is lost ran on a machine that was silent for as long as its group
+/// allows, and who is evicted was named as a victim there. A limit, a partition or an attribute that changes is no reason. Who leaves does not come back.
+/// Of transactions that are not known nothing is said, and of the bands of victims elsewhere.
 #[must_use]
 pub fn property_whoever_leaves_has_a_reason(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut check = Leaving::default();
     for one in decided {
-        check.stops.entry(one.outcome.revision).or_default().extend(&one.asked.stops);
+        let named = check.named.entry(one.outcome.revision).or_default();
+        named.session = one.asked.session;
+        named.stops.extend(&one.asked.stops);
+        let victims = one.asked.placements.iter().flat_map(|placement| &placement.preemptions);
+        named.victims.extend(victims.map(|it| (it.machine, it.victim)));
     }
     chronicle.walk(&mut check);
     check.violations
 }
 
+/// Whom a transaction asked to go.
+#[derive(Default)]
+struct Named {
+    session: u64,
+    stops: BTreeSet<u64>,
+    /// With the slots of their machines.
+    victims: BTreeSet<(u32, u64)>,
+}
+
 #[derive(Default)]
 struct Leaving {
     violations: Vec<Violation>,
-    /// What transactions asked to stop, by the revision at which they were decided.
-    stops: BTreeMap<u64, BTreeSet<u64>>,
+    /// By the revision at which the transaction was decided.
+    named: BTreeMap<u64, Named>,
     /// When a server opened the cell last, as far as is known: before that no machine could be heard.
     opened_micros: i64,
-    /// Slots that a delta moves of which nobody was leaving before it.
-    active: BTreeSet<u32>,
+    /// Slots that a delta moves, and whether who is there was leaving before it.
+    moved: BTreeMap<u32, bool>,
 }
 
 impl Visitor for Leaving {
     fn before(&mut self, picture: &Picture, delta: &v1::Delta) {
         let moved = delta.moves.iter().flat_map(|moves| &moves.slots).copied();
-        let is_active = |slot: &u32| picture.allocations.get(slot).is_some_and(|found| !found.is_leaving());
-        self.active = moved.filter(is_active).collect();
+        self.moved = moved.filter_map(|slot| Some((slot, picture.allocations.get(&slot)?.is_leaving()))).collect();
     }
 
     fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
         if delta.cell.is_some() {
             self.opened_micros = delta.time_micros;
         }
-        let moved = self.active.iter().filter_map(|slot| picture.allocations.get(slot));
-        let without = moved.filter(|found| match found.state {
-            v1::AllocationState::Stopping => !self.is_to_stop(picture, delta, found),
-            v1::AllocationState::Lost => !self.is_lost(picture, found),
+        let moved = self.moved.iter().filter_map(|(slot, left)| Some((*left, picture.allocations.get(slot)?)));
+        let without = moved.filter(|(left, found)| match (left, found.state) {
+            (true, _) => !found.is_leaving(),
+            (false, v1::AllocationState::Stopping) => !self.is_to_stop(picture, delta, found),
+            (false, v1::AllocationState::Lost) => !self.is_lost(picture, found),
+            (false, v1::AllocationState::Evicting) => {
+                let named = self.named.get(&delta.revision);
+                named.is_some_and(|named| !named.victims.contains(&(found.machine, found.id)))
+            }
             _ => false,
         });
         let violations: Vec<_> = without
-            .map(|found| Violation::LeavesWithoutReason {
+            .map(|(_, found)| Violation::LeavesWithoutReason {
                 revision: delta.revision,
                 allocation: found.id,
                 state: found.state,
@@ -68,8 +86,8 @@ impl Visitor for Leaving {
 impl Leaving {
     fn is_to_stop(&self, picture: &Picture, delta: &v1::Delta, found: &Allocation) -> bool {
         use v1::JobState::{JobComplete, JobFailed, JobStopped};
-        let is_named = match self.stops.get(&delta.revision) {
-            Some(stops) => stops.contains(&found.id),
+        let is_named = match self.named.get(&delta.revision) {
+            Some(named) => named.stops.contains(&found.id) && is_own(picture, named.session, found),
             None => is_of_a_transaction(delta) || is_by_its_id(delta, found),
         };
         let job = picture.jobs.get(&found.job);
@@ -89,6 +107,12 @@ impl Leaving {
             silent_since.saturating_add(after) <= picture.time_micros
         })
     }
+}
+
+/// Whether an allocation is of the scheduler that a session is of.
+fn is_own(picture: &Picture, session: u64, found: &Allocation) -> bool {
+    let scheduler = picture.sessions.get(&session).map(|session| &session.opened.scheduler);
+    scheduler.is_some() && scheduler == picture.scheduler_names.get(found.scheduler as usize)
 }
 
 fn is_of_a_transaction(delta: &v1::Delta) -> bool {

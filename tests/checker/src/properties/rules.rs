@@ -76,6 +76,10 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if scheduler != Some(&shape.scheduler) || picture.paused.contains(&shape.scheduler) {
         return Some(format!("{scheduler:?} placed it, and {} places its job, if it is not paused", shape.scheduler));
     }
+    let session = picture.sessions.get(&allocation.session).map(|session| &session.opened.scheduler);
+    if session != Some(&shape.scheduler) {
+        return Some(format!("a session of {session:?} placed it, and {} places its job", shape.scheduler));
+    }
     if Amounts::of_optional(group.resources.as_ref()) != picture.amounts_of(allocation.shape) {
         return Some("its group declares other resources".into());
     }

@@ -20,7 +20,7 @@ use crate::bench::{Bench, machine};
 use crate::forged::{chronicle, run_of};
 use crate::traffic::Traffic;
 
-fn change_all(evidence: &mut Evidence, mut change: impl FnMut(&mut v1::Delta)) {
+pub(crate) fn change_all(evidence: &mut Evidence, mut change: impl FnMut(&mut v1::Delta)) {
     evidence.recordings.truncate(1);
     for event in &mut evidence.recordings[0].events {
         let Event::Delta { bytes, delta } = event else { continue };

@@ -210,6 +210,15 @@ fn allocations_that_come_back_to_life_are_found_as_twice_per_task() {
     });
 }
 
+/// Whatever becomes of its task.
+#[test]
+fn allocations_that_come_back_to_life_are_found_as_leaving_no_more() {
+    use v1::AllocationState::{Running, Starting};
+    is_found(Bug::RevivesTheLeaving, |found| {
+        matches!(found, Violation::LeavesWithoutReason { state: Running | Starting, .. })
+    });
+}
+
 #[test]
 fn overlooked_quotas_are_found() {
     is_found(Bug::OverlooksQuotas, |found| matches!(found, Violation::QuotaExceeded { .. }));

@@ -51,6 +51,8 @@ shown! {
     pictures_that_leave_something_out_are_found_by_folding: PicturesHalf by property_snapshots_equal_the_fold;
     allocations_that_come_back_to_life_are_found_as_twice_per_task:
         RevivesTheLeaving by property_a_task_has_one_allocation;
+    allocations_that_come_back_to_life_are_found_as_leaving_no_more:
+        RevivesTheLeaving by property_whoever_leaves_has_a_reason;
     overlooked_quotas_are_found: OverlooksQuotas by property_quotas_and_priorities_hold;
     quota_that_victims_of_another_namespace_give_is_found:
         CreditsOtherNamespaces by property_quotas_and_priorities_hold;
