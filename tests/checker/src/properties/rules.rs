@@ -15,7 +15,8 @@ const DONE: u32 = 2;
 const EPOCH_BITS: u32 = 26;
 
 /// Every grant is on a machine that takes claims and satisfies the group's constraints, spread and limits, of the job's present version,
-/// with what it declares, by its scheduler, and not before its time. Where only one of a task may run, it is not beside one that nobody knows, nor
+/// with what it declares, by its scheduler, and not before its time; on the one that the job's tasks share, where they do. Nothing of a recurring job
+/// itself is granted. Where only one of a task may run, it is not beside one that nobody knows, nor
 /// before the agents of a restored cell were heard.
 #[must_use]
 pub fn property_declared_rules_hold(chronicle: &Chronicle) -> Vec<Violation> {
@@ -71,6 +72,12 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     }
     if matches!(job.state(), v1::JobState::JobComplete | v1::JobState::JobFailed | v1::JobState::JobStopped) {
         return Some("its job is over".into());
+    }
+    if shape.kind() == v1::JobKind::Recurring {
+        return Some("its job is recurring, and runs nothing itself".into());
+    }
+    if shape.same_machine && job.home != allocation.machine + 1 {
+        return Some(format!("the tasks of its job share machine slot {:?}", job.home.checked_sub(1)));
     }
     let scheduler = picture.scheduler_names.get(allocation.scheduler as usize);
     if scheduler != Some(&shape.scheduler) || picture.paused.contains(&shape.scheduler) {

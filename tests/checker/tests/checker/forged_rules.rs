@@ -6,8 +6,9 @@ use plenum_checker::picture::slot_of;
 use plenum_checker::properties::{property_declared_rules_hold, property_whoever_leaves_has_a_reason};
 use plenum_checker::{Evidence, Violation};
 use plenum_proto::v1;
+use plenum_testkit::JobBuilder;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, machine};
 use crate::forged::{chronicle, run_of};
 use crate::kinds::Scene;
 use crate::untrue::change_all;
@@ -110,4 +111,51 @@ fn an_allocation_that_leaves_and_comes_back_is_found() {
         let still = change_last(&scene.bench, |delta| move_to(delta, allocation, v1::AllocationState::Lost));
         assert_eq!(leaving(&still), [], "it leaves for another reason");
     }
+}
+
+/// A job whose tasks share a machine, of which the first one is done; the second one is granted last.
+fn shared() -> (Bench, [u32; 2]) {
+    let mut bench = Bench::new();
+    let machines = ["m1", "m2"].map(|name| slot_of(bench.machine(machine(name, 3000, &[]))));
+    let job = bench.submit(JobBuilder::new("pair", "batch").group("main", 2, 1000).same_machine().spec());
+    let session = bench.session("batch");
+    for number in [1, 2] {
+        let tasks = vec![u32::try_from(number - 1).unwrap()];
+        let machines = vec![machines[0]];
+        let placement = v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() };
+        let (base_revision, placements) = (bench.revision(), vec![placement]);
+        let asked = v1::Transaction { session, number, base_revision, placements, ..v1::Transaction::default() };
+        assert_eq!(bench.commit("batch", asked).unwrap().granted, 1);
+        if number == 1 {
+            let first = live(&bench)[0];
+            bench.report(first, v1::AllocationState::Complete);
+        }
+    }
+    (bench, machines)
+}
+
+// Only who still was elsewhere was looked at: what the first task had left on its machine was out of reach, and the second one passed.
+#[test]
+fn a_task_elsewhere_than_what_its_job_has_done_is_found() {
+    let (bench, [first, second]) = shared();
+    assert_eq!(broken(&bench.evidence), [""; 0]);
+    let told = change_last(&bench, |delta| delta.grants[0].machines = vec![second]);
+    let found = broken(&told);
+    let sign = format!("share machine slot Some({first})");
+    assert!(matches!(&found[..], [one] if one.contains(&sign)), "{found:?}");
+}
+
+#[test]
+fn a_task_of_a_recurring_job_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    let mut evidence = scene.bench.evidence.clone();
+    change_all(&mut evidence, |delta| {
+        for change in &mut delta.jobs {
+            let Some(v1::job_change::Change::Put(put)) = &mut change.change else { continue };
+            put.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
+        }
+    });
+    let found = broken(&evidence);
+    assert!(matches!(&found[..], [one] if one.contains("its job is recurring")), "{found:?}");
 }

@@ -292,6 +292,45 @@ fn handed_on() -> Evidence {
 }
 
 #[test]
+fn a_job_that_is_torn_apart_is_found() {
+    let found = |bug: Option<Bug>| {
+        let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+        planted::plant(bug);
+        let evidence = lost_in_part();
+        planted::plant(None);
+        check(&evidence).violations
+    };
+    assert_eq!(found(None), []);
+    let violations = found(Some(Bug::TearsApart));
+    let apart = |what: &str| what.contains("share one machine");
+    let is_it = |one: &Violation| matches!(one, Violation::RuleBroken { what, .. } if apart(what));
+    assert!(violations.iter().any(is_it), "{violations:?}");
+}
+
+/// Two tasks share a machine that falls silent: one of them may soon be placed anew, if it stood alone.
+fn lost_in_part() -> Evidence {
+    let mut bench = Bench::new();
+    let [first, second] = ["m1", "m2"].map(|name| bench.machine(bench::machine(name, 3000, &[])));
+    let job = JobBuilder::new("pair", "batch").same_machine().forever();
+    let job = job.group("hasty", 1, 1000).lost_after(10_000_000).group("patient", 1, 1000).lost_after(900_000_000);
+    let job = bench.submit(job.spec());
+    let session = bench.session("batch");
+    let asked = |bench: &Bench, number: u64, machine: u64, groups: &[u32]| {
+        let machines = vec![slot_of(machine)];
+        let one = v1::Placement { job, job_version: 1, machines, tasks: vec![0], ..v1::Placement::default() };
+        let placements = groups.iter().map(|&group| v1::Placement { group, ..one.clone() }).collect();
+        v1::Transaction { session, number, base_revision: bench.revision(), placements, ..Default::default() }
+    };
+    let both = asked(&bench, 1, first, &[0, 1]);
+    assert_eq!(bench.commit("batch", both).unwrap().granted, 2);
+    bench.expire(first);
+    bench.wait(31_000_000);
+    let anew = asked(&bench, 2, second, &[0]);
+    bench.commit("batch", anew);
+    bench.evidence
+}
+
+#[test]
 fn devices_that_are_granted_twice_are_found() {
     is_found(Bug::OverlooksDevices, |found| matches!(found, Violation::DeviceOvercommitted { .. }));
 }

@@ -60,6 +60,7 @@ shown! {
     victims_of_who_may_not_evict_are_found: EvictsWithoutRight by property_quotas_and_priorities_hold;
     room_that_is_handed_over_twice_is_found: HandsOverTwice by property_no_room_is_overcommitted;
     room_that_is_handed_over_by_who_waits_for_it_is_found: HandsOverWhatIsAwaited by property_no_room_is_overcommitted;
+    a_job_that_is_torn_apart_is_found: TearsApart by property_declared_rules_hold;
     devices_that_are_granted_twice_are_found: OverlooksDevices by property_no_room_is_overcommitted;
     ports_that_are_granted_twice_are_found: OverlooksPorts by property_no_room_is_overcommitted;
     overlooked_limits_are_found: OverlooksLimits by property_declared_rules_hold;
