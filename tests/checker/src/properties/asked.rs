@@ -12,7 +12,7 @@ use crate::violation::Violation;
 /// So many allocations that ever were on a machine are surely fewer than one can have at a time.
 pub(super) const ALLOCATIONS_FEW: usize = 30_000;
 
-/// Nothing is granted while a guard fails, of its placement or of the whole transaction, and nothing is refused for a guard while all of them hold;
+/// Nothing is granted while a guard of its placement fails, and nothing at all changes while one of the whole transaction does. Nothing is refused for a guard while all of them hold;
 /// and with `sequence` nothing is granted on a machine where after the base another session was granted anything, anything else changed, or jobs of
 /// another scheduler held more. What only gives room back does not count.
 #[must_use]
@@ -24,8 +24,12 @@ pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decid
             continue;
         }
         let fails = |guards: &[v1::Guard]| guards.iter().any(|guard| !is_so(chronicle, guard, at - 1));
+        let all_fails = fails(&one.asked.guards);
+        if all_fails && chronicle.effects.contains(&at) {
+            violations.push(not_as_asked(one, "something changed while a guard on all of it fails".to_owned()));
+        }
         for (placement, facts) in grants(chronicle, one) {
-            if fails(&one.asked.guards) || fails(&placement.guards) {
+            if !all_fails && fails(&placement.guards) {
                 violations.push(not_as_asked(one, format!("{:#x} is granted while a guard fails", facts.granted.id)));
             }
             let sequence = one.asked.check() == v1::ConflictCheck::Sequence && chronicle.has_all(base, at);
@@ -35,7 +39,7 @@ pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decid
         for refusal in one.outcome.refusals.iter().filter(|refusal| refusal.kind() == RefusalKind::Guard) {
             let placement = one.asked.placements.get(refusal.placement as usize);
             let own = placement.map(|placement| placement.guards.as_slice()).unwrap_or_default();
-            if !fails(&one.asked.guards) && !fails(own) {
+            if !all_fails && !fails(own) {
                 let what = format!("claim {}.{} is refused while all guards hold", refusal.placement, refusal.claim);
                 violations.push(not_as_asked(one, what));
             }

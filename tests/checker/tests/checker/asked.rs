@@ -150,8 +150,9 @@ fn a_grant_while_a_guard_fails_is_found_and_so_is_a_refusal_while_none_does() {
     for failing in [guard(machine, "r2"), guard(machine + (1 << 32), "r1"), version(job, 2), version(job + 1, 1)] {
         let of_all = found(&scene.bench, |asked| asked.guards = vec![failing.clone()]);
         let of_one = found(&scene.bench, |asked| asked.placements[0].guards = vec![failing.clone()]);
-        for found in [of_all, of_one] {
-            assert!(matches!(&found[..], [one] if one.contains("while a guard fails")), "{failing:?}: {found:?}");
+        let (one, all) = ("while a guard fails", "while a guard on all of it fails");
+        for (found, sign) in [(of_all, all), (of_one, one)] {
+            assert!(matches!(&found[..], [one] if one.contains(sign)), "{failing:?}: {found:?}");
         }
     }
     let outcome = scene.claim_with(1, |asked| asked.placements[0].guards = vec![guard(machine, "r2")]);
@@ -159,6 +160,30 @@ fn a_grant_while_a_guard_fails_is_found_and_so_is_a_refusal_while_none_does() {
     assert_eq!(found(&scene.bench, |_| ()), [""; 0]);
     let made_up = found(&scene.bench, |asked| asked.placements[0].guards.clear());
     assert!(matches!(&made_up[..], [one] if one.contains("while all guards hold")), "{made_up:?}");
+}
+
+// Guards were looked at for each grant, and there is none: the stops took effect all the same, as those do of a transaction that is refused in part.
+#[test]
+fn a_stop_that_takes_effect_while_a_guard_on_all_fails_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    let allocation = scene.bench.core.cell().allocations().next().unwrap().id.to_bits();
+    let fact = v1::guard::Fact::JobVersion(v1::JobVersionGuard { job: scene.job, version: 2 });
+    let failing = v1::Guard { fact: Some(fact) };
+    let refused = scene.claim_with(1, |asked| {
+        asked.guards = vec![failing.clone()];
+        asked.stops = vec![allocation];
+    });
+    assert_eq!(refused.outcome(), v1::TransactionOutcome::Refused, "{refused:?}");
+    assert_eq!(found(&scene.bench, |_| ()), [""; 0]);
+    let stopped = scene.claim_with(1, |asked| {
+        asked.placements.clear();
+        asked.stops = vec![allocation];
+    });
+    assert_eq!(stopped.outcome(), v1::TransactionOutcome::Committed, "{stopped:?}");
+    assert_eq!(found(&scene.bench, |_| ()), [""; 0]);
+    let found = found(&scene.bench, |asked| asked.guards = vec![failing.clone()]);
+    assert!(matches!(&found[..], [one] if one.contains("while a guard on all of it fails")), "{found:?}");
 }
 
 /// A claim whose own machine is full, with two spare ones that have room.
