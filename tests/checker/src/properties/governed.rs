@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use plenum_proto::v1;
 
 use super::rules;
+use crate::amounts::Amounts;
 use crate::chronicle::{Chronicle, Visitor};
 use crate::picture::{Picture, slot_of};
+use crate::room;
 use crate::violation::Violation;
 
 /// What somebody who looked at a machine itself saw running there, when the cell was at a revision.
@@ -70,8 +72,11 @@ impl Visitor for Launches {
     }
 }
 
-/// Room is held only on machines where the job may be, and taken only from holds that come later in their order: by band, then by
-/// first wait.
+/// States of tasks that are yet to be placed: one that waits, and one of a single instance that waits for the one before.
+const TO_BE_PLACED: [u32; 2] = [0, 5];
+
+/// Room is held only for jobs of which something is yet to be placed, and on machines where the job may be and that have it, beside what is held by
+/// those that come first in the order of holds: by band, then by first wait. It is taken only from those that come later. A job that is over holds nothing.
 #[must_use]
 pub fn property_holds_keep_their_order(chronicle: &Chronicle) -> Vec<Violation> {
     let mut check = Holds::default();
@@ -94,6 +99,8 @@ impl Visitor for Holds {
     }
 
     fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
+        let ended = delta.jobs.iter().filter_map(ended_job).filter_map(|job| picture.holds.get(&job));
+        self.violations.extend(ended.map(|hold| broken(delta, hold, "the job is over, or gone".to_owned())));
         // Grants use holds up, and machines that go take their part with them: here it is about who took from whom.
         if !delta.grants.is_empty() || !delta.machines.is_empty() {
             return;
@@ -125,6 +132,18 @@ impl Holds {
     }
 }
 
+/// A job that is over with this change, or retired.
+fn ended_job(change: &v1::JobChange) -> Option<u64> {
+    use v1::JobState::{JobComplete, JobFailed, JobStopped};
+    match change.change.as_ref()? {
+        v1::job_change::Change::State(change) => {
+            matches!(change.state(), JobComplete | JobFailed | JobStopped).then_some(change.id)
+        }
+        v1::job_change::Change::Removed(job) => Some(*job),
+        _ => None,
+    }
+}
+
 fn broken(delta: &v1::Delta, hold: &v1::HoldChange, what: String) -> Violation {
     Violation::HoldBroken { revision: delta.revision, job: hold.job, what }
 }
@@ -137,7 +156,12 @@ fn rank(picture: &Picture, hold: &v1::HoldChange) -> Option<(u32, u64, u64)> {
 
 /// Why room may not be held there.
 fn not_allowed(picture: &Picture, hold: &v1::HoldChange) -> Option<String> {
-    let shape = picture.jobs.get(&hold.job)?.shape.as_ref()?;
+    let job = picture.jobs.get(&hold.job)?;
+    let shape = job.shape.as_ref()?;
+    if !any_waits(picture, job) {
+        return Some("none of its tasks waits".to_owned());
+    }
+    let (own, wanted) = (rank(picture, hold)?, Amounts::of_optional(hold.resources.as_ref()));
     for slot in &hold.machines {
         let Some(machine) = picture.machines.get(slot) else {
             return Some(format!("machine slot {slot} is not there"));
@@ -148,6 +172,22 @@ fn not_allowed(picture: &Picture, hold: &v1::HoldChange) -> Option<String> {
         if let Some(partition) = rules::closing_partition(picture.partitions.values(), machine, &shape.scheduler) {
             return Some(format!("{} is in partition {partition}, which is for others", machine.name));
         }
+        let mut free = room::free(picture, *slot);
+        let others = picture.holds.values().filter(|other| other.job != hold.job && other.machines.contains(slot));
+        for earlier in others.filter(|other| rank(picture, other).is_some_and(|rank| rank < own)) {
+            free.take(&Amounts::of_optional(earlier.resources.as_ref()));
+        }
+        if let Some(short) = wanted.first_above(&free) {
+            return Some(format!("{} is short of {short:?} beside what comes first", machine.name));
+        }
     }
     None
+}
+
+/// Whether anything of a job is yet to be placed.
+fn any_waits(picture: &Picture, job: &v1::JobPut) -> bool {
+    let groups = job.shape.as_ref().map_or(0, |shape| shape.groups.len());
+    let count = |row: &u32| picture.groups.get(row).map_or(0, |group| group.count);
+    let mut rows = (job.group_base..).take(groups);
+    rows.any(|row| (0..count(&row)).any(|task| TO_BE_PLACED.contains(&picture.task(row, task).state)))
 }

@@ -3,8 +3,11 @@
 
 use plenum_checker::calls::Asked;
 use plenum_checker::picture::slot_of;
-use plenum_checker::properties::{property_declared_rules_hold, property_whoever_leaves_has_a_reason};
+use plenum_checker::properties::{
+    property_declared_rules_hold, property_holds_keep_their_order, property_whoever_leaves_has_a_reason,
+};
 use plenum_checker::{Evidence, Violation};
+use plenum_model::Resource;
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
@@ -158,4 +161,47 @@ fn a_task_of_a_recurring_job_is_found() {
     });
     let found = broken(&evidence);
     assert!(matches!(&found[..], [one] if one.contains("its job is recurring")), "{found:?}");
+}
+
+/// What is wrong with holds.
+fn held(evidence: &Evidence) -> Vec<String> {
+    property_holds_keep_their_order(&chronicle(evidence)).iter().map(ToString::to_string).collect()
+}
+
+/// Two jobs hold room on a machine of 6000 where 1000 are taken: one of a higher band first, and 2000 of 4000 last.
+fn two_holds() -> Bench {
+    let mut scene = Scene::new(|group| group.resources.as_mut().unwrap().cpu_millis = 1000);
+    assert_eq!(scene.claim(0), None);
+    let (machines, minute) = (vec![slot_of(scene.machine)], 60_000_000);
+    for (name, priority, cpu_millis) in [("first", 50, 3000), ("last", 20, 2000)] {
+        let job = JobBuilder::new(name, "gang").group("main", 2, 500).priority(priority).spec();
+        let job = scene.bench.submit(job);
+        assert!(scene.bench.hold(job, machines.clone(), (Resource::CpuMillis, cpu_millis), minute));
+    }
+    scene.bench
+}
+
+// Whether there was room to be held nobody asked, and what others were refused for it counted as taken.
+#[test]
+fn room_that_is_held_and_is_not_there_is_found() {
+    let bench = two_holds();
+    assert_eq!(held(&bench.evidence), [""; 0]);
+    let with = |cpu_millis: i64| {
+        held(&change_last(&bench, |delta| {
+            delta.holds[0].resources.as_mut().unwrap().cpu_millis = cpu_millis;
+        }))
+    };
+    assert_eq!(with(1000), [""; 0]);
+    let (beside_the_first, beside_what_runs) = (with(2001), with(5001));
+    for found in [beside_the_first, beside_what_runs] {
+        assert!(matches!(&found[..], [one] if one.contains("m1 is short of CpuMillis")), "{found:?}");
+    }
+}
+
+#[test]
+fn room_that_comes_first_is_not_in_the_way_of_itself_nor_what_comes_later() {
+    let mut bench = two_holds();
+    let first = bench.core.cell().job_named("default", "first").unwrap().id.to_bits();
+    assert!(bench.hold(first, vec![0], (Resource::CpuMillis, 5000), 60_000_000), "it takes from the last one");
+    assert_eq!(held(&bench.evidence), [""; 0]);
 }

@@ -433,6 +433,48 @@ fn holds_that_jump_the_queue_are_found() {
     );
 }
 
+/// A hold that is taken for a job, and what becomes of both.
+type Held = fn(&mut Bench, u64);
+
+#[test]
+fn room_that_is_held_for_nobody_who_waits_is_found() {
+    let deeds: [(Bug, &str, Held); 2] = [
+        (Bug::KeepsHolds, "the job is over", |bench, job| {
+            assert!(bench.hold(job, vec![0], (Resource::CpuMillis, 1000), 60_000_000));
+            let job = plenum_model::JobId::from_bits(job).unwrap();
+            bench.ask(plenum_model::Command::StopJob { job, version: None });
+        }),
+        (Bug::HoldsForNothing, "none of its tasks waits", |bench, job| {
+            let session = bench.session("batch");
+            let (machines, tasks) = (vec![0], vec![0]);
+            let placement = v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() };
+            let (base_revision, placements) = (bench.revision(), vec![placement]);
+            let asked = v1::Transaction { session, number: 1, base_revision, placements, ..Default::default() };
+            assert_eq!(bench.commit("batch", asked).unwrap().granted, 1);
+            bench.hold(job, vec![0], (Resource::CpuMillis, 1000), 60_000_000);
+        }),
+    ];
+    for (bug, sign, deed) in deeds {
+        let found = |bug: Option<Bug>| {
+            let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+            planted::plant(bug);
+            let mut bench = Bench::new();
+            bench.machine(bench::machine("m1", 6000, &[]));
+            let job = bench.submit(JobBuilder::new("gang", "batch").group("main", 1, 1000).forever().spec());
+            deed(&mut bench, job);
+            planted::plant(None);
+            check(&bench.evidence).violations
+        };
+        assert_eq!(found(None), [], "without {bug:?}");
+        let violations = found(Some(bug));
+        let is_it = |what: &str| what.contains(sign);
+        assert!(
+            matches!(&violations[..], [Violation::HoldBroken { what, .. }] if is_it(what)),
+            "{bug:?}: {violations:?}"
+        );
+    }
+}
+
 #[test]
 fn holds_beyond_a_quota_are_found() {
     is_found(Bug::HoldsBeyondQuotas, |found| matches!(found, Violation::QuotaExceeded { .. }));

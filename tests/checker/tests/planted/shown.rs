@@ -76,6 +76,8 @@ shown! {
     overlooked_guards_are_found: OverlooksGuards by property_guards_and_sequence_hold;
     overlooked_holds_are_found_as_overcommit: OverlooksHolds by property_no_room_is_overcommitted;
     holds_that_jump_the_queue_are_found: JumpsTheQueue by property_holds_keep_their_order;
+    room_that_is_held_for_nobody_who_waits_is_found: KeepsHolds by property_holds_keep_their_order;
+    room_that_is_held_for_nobody_who_waits_is_found: HoldsForNothing by property_holds_keep_their_order;
     holds_beyond_a_quota_are_found: HoldsBeyondQuotas by property_quotas_and_priorities_hold;
     holds_where_others_are_reserved_are_found: HoldsAnywhere by property_holds_keep_their_order;
     unknown_tasks_that_nobody_wrote_down_are_found: ForgetsUnknownTasks by property_what_runs_has_room;
