@@ -207,6 +207,12 @@ impl Chronicle {
         was(&self.strange, machine, from, to)
     }
 
+    /// Whether a machine's row, or tasks on it that nobody knows, changed after one revision and before another.
+    #[must_use]
+    pub fn has_changed(&self, slot: u32, after: u64, before: u64) -> bool {
+        self.machine_changes.get(&slot).is_some_and(|changes| changes.range(after + 1..before).next().is_some())
+    }
+
     /// The row of the machine in a slot at a revision.
     #[must_use]
     pub fn machine_at(&self, slot: u32, revision: u64) -> Option<&v1::MachineChange> {

@@ -1,6 +1,6 @@
 //! Refusals tell the truth: who took what, and whether it ever fitted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_proto::v1;
 use plenum_proto::v1::{RefusalKind, RefusalReason};
@@ -17,7 +17,8 @@ use crate::violation::{ClaimName, Violation};
 const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
-/// it, and together as much as was short, or did what they are said to have done to that machine or that job. Beside them only a guard that
+/// it, and together as much as was short, or did what they are said to have done to that machine or that job. Nobody is named twice, and of room and a
+/// certain port the newest are named. Beside them only a guard that
 /// failed may name somebody: a real command that came between, and did that to what it guards. What was short of room or of a certain port was so at its base exactly
 /// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says. What is refused
 /// for a quota, a right, a partition or a mate has that in its way.
@@ -80,6 +81,7 @@ impl Judge<'_> {
                 if let Some(short_by) = self.short_by() {
                     violations.extend(self.wrong_sums(short_by));
                 }
+                violations.extend(self.left_out().or_else(|| self.beyond_all()));
             }
             RefusalKind::Guard => violations.extend(refusal.culprits.iter().filter_map(|one| self.false_culprit(one))),
             RefusalKind::Unspecified => violations.push(self.wrong_kind("there is no such kind")),
@@ -207,8 +209,73 @@ impl Judge<'_> {
             let ended = chronicle.allocations.values().any(is_end);
             return (!ended).then(|| format!("nothing happened there that is called {}", culprit.event));
         }
-        let is_none = self.blamed(&machines).is_no_event(culprit);
-        is_none.then(|| format!("nothing happened there that is called {}", culprit.event))
+        if self.blamed(&machines).is_no_event(culprit) {
+            return Some(format!("nothing happened there that is called {}", culprit.event));
+        }
+        self.overcharged(culprit)
+    }
+
+    /// Of room, what a change of the machine itself is charged with beyond what the machine lost by it.
+    fn overcharged(&self, culprit: &v1::Culprit) -> Option<String> {
+        let is_of_others = matches!(&*culprit.event, "hold" | "unknown task");
+        if self.refusal.reason() != RefusalReason::NoRoom || is_of_others {
+            return None;
+        }
+        let capacity = |at: u64| {
+            let row = self.chronicle.machine_at(self.refusal.machine, at);
+            Amounts::of_optional(row.and_then(|row| row.capacity.as_ref())).get(self.refusal.resource())
+        };
+        let lost = capacity(culprit.revision - 1) - capacity(culprit.revision);
+        let charged = culprit.amount;
+        (i128::from(charged) > lost).then(|| format!("it is charged with {charged}, and the machine lost {lost}"))
+    }
+
+    /// Whether an allocation was there still when it was decided, with some of what was short.
+    fn has_some(&self, facts: &Facts) -> bool {
+        let is_there = facts.ended.is_none_or(|ended| ended >= self.one.outcome.revision);
+        is_there && self.amount_of(facts).is_some_and(|amount| amount > 0)
+    }
+
+    /// Whom it names twice; or leaves out, who has some of it and came later than the last one that is named. Of devices nobody is missed: they may be of
+    /// a model that would not have done.
+    fn left_out(&self) -> Option<Violation> {
+        let (refusal, at) = (self.refusal, self.one.outcome.revision);
+        let mut named = BTreeSet::new();
+        let mut ids = refusal.culprits.iter().map(|culprit| culprit.allocation).filter(|&id| id > 0);
+        if let Some(twice) = ids.find(|&id| !named.insert(id)) {
+            return Some(self.wrong_kind(format!("{twice:#x} is named twice")));
+        }
+        let of_a_port = refusal.reason() == RefusalReason::PortTaken && refusal.port > 0;
+        let of_one_kind = of_a_port || refusal.reason() == RefusalReason::NoRoom;
+        let last = refusal.culprits.last().filter(|_| of_one_kind)?.revision;
+        if !self.chronicle.has_all(self.one.asked.base_revision, at) {
+            return None;
+        }
+        let mut later = self.chronicle.granted_on(refusal.machine, last + 1, at);
+        let missing = later.find(|facts| self.has_some(facts) && !named.contains(&facts.granted.id))?;
+        let (id, then) = (missing.granted.id, missing.granted.created);
+        Some(self.wrong_kind(format!("{id:#x}, which came at {then}, is left out")))
+    }
+
+    /// Of those who are not listed the total alone tells. Where nothing but grants can have taken room since the base, it is no more than all of these
+    /// have.
+    fn beyond_all(&self) -> Option<Violation> {
+        let (chronicle, refusal) = (self.chronicle, self.refusal);
+        let (slot, base, at) = (refusal.machine, self.one.asked.base_revision, self.one.outcome.revision);
+        if refusal.reason() != RefusalReason::NoRoom || !chronicle.has_all(base, at) {
+            return None;
+        }
+        let total = i128::from(refusal.culprits_total);
+        let since = chronicle.granted_on(slot, base + 1, at).filter(|facts| self.has_some(facts));
+        let all: i128 = since.filter_map(|facts| self.amount_of(facts)).sum();
+        if total <= all || chronicle.has_changed(slot, base, at) || chronicle.was_held(slot, base, at - 1) {
+            return None;
+        }
+        // What a successor made good of a machine that has less than it gave is lacking again when it ends.
+        let ended_since = |facts: &Facts| facts.ended.is_some_and(|ended| base < ended && ended < at);
+        let mut successors = chronicle.granted_on(slot, 0, at).filter(|facts| !facts.granted.take_overs.is_empty());
+        let took = || self.wrong_kind(format!("its culprits took {total}, and all who came since have {all}"));
+        (!successors.any(ended_since)).then(took)
     }
 
     fn wrong_sums(&self, short_by: i64) -> Option<Violation> {

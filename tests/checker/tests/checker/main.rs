@@ -8,6 +8,7 @@
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
 //! | `replies` | replies that do not say what was done, or say it of other claims |
+//! | `forged_blame` | conflicts that blame some of those who came between, and not the right ones |
 //! | `forged_rules` | who leaves, is granted or holds room against the rules, in streams and logs that were changed |
 //! | `kinds` | refusals of a wrong kind, and what they blame |
 //! | `asked` | guards, `sequence` and spare machines that were overlooked |
@@ -21,6 +22,7 @@ mod asked;
 mod bench;
 mod client;
 mod forged;
+mod forged_blame;
 mod forged_rules;
 mod green;
 mod kinds;

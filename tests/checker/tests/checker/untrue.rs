@@ -263,7 +263,8 @@ fn an_event_elsewhere_that_is_blamed_for_room_that_somebody_took_is_found() {
         refusal.culprits = vec![v1::Culprit { revision, event: "moon".into(), amount, ..v1::Culprit::default() }];
         refusal.culprits_total = amount;
     });
-    assert!(matches!(&found[..], [one] if one.contains("called moon")), "{found:?}");
+    // Who took it is left out, too.
+    assert!(found.iter().any(|one| one.contains("called moon")), "{found:?}");
 }
 
 #[test]
@@ -345,7 +346,7 @@ fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
         let amount = culprit.amount;
         *culprit = v1::Culprit { revision: held, event: "hold".into(), amount, ..v1::Culprit::default() };
     });
-    assert!(matches!(&blamed[..], [one] if one.contains("any more that is called hold")), "{blamed:?}");
+    assert!(blamed.iter().any(|one| one.contains("any more that is called hold")), "{blamed:?}");
 }
 
 /// That a successor had ended there since the base was enough, also where the one had ended since whose room it took over.
@@ -386,9 +387,10 @@ fn a_successor_that_is_blamed_for_room_when_its_victim_is_gone_is_found() {
             *culprit = v1::Culprit { revision: ended, event, amount, ..v1::Culprit::default() };
         })
     };
-    assert_eq!(blamed(false), [""; 0]);
-    let found = blamed(true);
-    assert!(matches!(&found[..], [one] if one.contains("that is called successor ended")), "{found:?}");
+    // Whoever came since is left out each time.
+    let is_untrue = |found: &[String]| found.iter().any(|one| one.contains("that is called successor ended"));
+    let found = [blamed(false), blamed(true)];
+    assert_eq!(found.each_ref().map(|found| is_untrue(found)), [false, true], "{found:?}");
 }
 
 /// A guard that named what had made it fail was said to be no conflict, and to blame nobody.
