@@ -1,5 +1,6 @@
 //! What may be blamed for which refusal: by its word, that of an event which did happen, where the refusal is about, at the revision that is named.
-//! What was granted may be blamed for what can be taken alone, and for the limits of groups.
+//! What was granted may be blamed for what can be taken alone, and for the limits of groups: for a task, and for how tasks are spread, as long as it
+//! does not leave.
 
 use plenum_proto::v1::{self, RefusalReason};
 
@@ -96,11 +97,17 @@ impl Blamed<'_> {
         let id = granted.id;
         let of_group = (granted.job, granted.group) == (refusal.job, refusal.group);
         let elsewhere = !self.machines.contains(&granted.machine);
+        let at = self.one.outcome.revision;
+        let had_left = [facts.left, facts.ended].into_iter().flatten().any(|then| then < at);
         match refusal.reason() {
             Why::TaskTaken if !of_group || granted.task != refusal.task => {
                 Some(format!("allocation {id:#x} is of another task"))
             }
             Why::SpreadLimit if !of_group => Some(format!("allocation {id:#x} is of another group")),
+            Why::TaskTaken | Why::SpreadLimit if had_left => Some(format!("allocation {id:#x} was leaving by then")),
+            Why::SpreadLimit if !self.counts_beside(granted.machine) => {
+                Some(format!("allocation {id:#x} is where no rule counts it"))
+            }
             Why::MachineChanged if granted.session == self.one.asked.session => {
                 Some(format!("allocation {id:#x} is its own"))
             }
@@ -110,6 +117,15 @@ impl Blamed<'_> {
             }
             _ => Some(format!("allocation {id:#x} took nothing that was in its way")),
         }
+    }
+
+    /// Whether tasks on a machine count for those on the one that was refused: both have the same value of an attribute that the group is spread by.
+    fn counts_beside(&self, slot: u32) -> bool {
+        let (chronicle, refusal, before) = (self.chronicle, self.refusal, self.one.outcome.revision - 1);
+        let Some(group) = chronicle.group_at(refusal.job, refusal.group, before) else { return true };
+        let value = |slot: u32, rule: &v1::Spread| chronicle.machine_at(slot, before)?.attributes.get(&rule.attribute);
+        let is_same = |rule: &v1::Spread| value(slot, rule).is_some_and(|it| value(refusal.machine, rule) == Some(it));
+        group.spread.iter().any(is_same)
     }
 
     /// The guards that it can be about: those of its placement, or of the transaction.

@@ -8,6 +8,7 @@ use plenum_testkit::JobBuilder;
 
 use crate::bench::{Bench, machine};
 use crate::forged::chronicle;
+use crate::kinds::Scene;
 
 /// A machine, and a claim that loses it to those who came first, each with so much.
 fn lost(cpu_millis: i64, rivals: &[i64], wanted: i64) -> (Bench, v1::Refusal) {
@@ -99,4 +100,63 @@ fn a_machine_that_is_charged_with_more_than_it_lost_is_found() {
         refusal.culprits_total += 1;
     });
     assert!(matches!(&overcharged[..], [one] if one.contains("the machine lost 100")), "{overcharged:?}");
+}
+
+/// Blames the allocation of another grant.
+fn blame(refusal: &mut v1::Refusal, culprit: &v1::Culprit) {
+    refusal.culprits = vec![culprit.clone()];
+}
+
+// Whoever had had the task since the base passed, also where it was free again when the claim was refused.
+#[test]
+fn the_last_holder_but_one_of_a_task_who_is_blamed_is_found() {
+    let mut scene = Scene::new(|_| ());
+    let base = scene.base;
+    assert_eq!(scene.claim(0), None);
+    let first = scene.claim(0).unwrap().culprits[0].clone();
+    let now = scene.bench.revision();
+    let again = scene.claim_with(0, |asked| {
+        (asked.base_revision, asked.stops) = (now, vec![first.allocation]);
+    });
+    assert_eq!(again.granted, 1, "{again:?}");
+    scene.base = base;
+    let taken = scene.claim(0).expect("it has the task");
+    assert_eq!((taken.kind(), taken.reason()), (RefusalKind::Conflict, RefusalReason::TaskTaken), "{taken:?}");
+    assert_eq!(found(&scene.bench, |_| ()), [""; 0]);
+    let blamed = found(&scene.bench, |refusal| blame(refusal, &first));
+    assert!(matches!(&blamed[..], [one] if one.contains("was leaving by then")), "{blamed:?}");
+}
+
+// Any grant of the group passed, wherever it was.
+#[test]
+fn a_task_in_another_rack_that_is_blamed_for_a_spread_limit_is_found() {
+    let mut bench = Bench::new();
+    let slots = ["r1", "r2", "r1"].map(|rack| {
+        let name = format!("m{}", bench.revision());
+        slot_of(bench.machine(machine(&name, 3000, &[("rack", rack)])))
+    });
+    let job = bench.submit(JobBuilder::new("job", "batch").group("main", 3, 100).spread("rack", 1).spec());
+    let session = bench.session("batch");
+    let base_revision = bench.revision();
+    let mut claim = |number: u64, slot: u32| {
+        let (machines, tasks) = (vec![slot], vec![u32::try_from(number - 1).unwrap()]);
+        let placements = vec![v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() }];
+        let asked = v1::Transaction { session, number, base_revision, placements, ..v1::Transaction::default() };
+        bench.commit("batch", asked).unwrap()
+    };
+    let own = claim(1, slots[0]);
+    let other = claim(2, slots[1]);
+    let refused = claim(3, slots[2]);
+    let refusal = refused.refusals[0].clone();
+    assert_eq!((refusal.kind(), refusal.reason()), (RefusalKind::Conflict, RefusalReason::SpreadLimit), "{refusal:?}");
+    assert_eq!(refusal.culprits[0].allocation, own.placements[0].allocations[0]);
+    assert_eq!(found(&bench, |_| ()), [""; 0]);
+    let culprit = v1::Culprit {
+        revision: other.revision,
+        number: other.number,
+        allocation: other.placements[0].allocations[0],
+        ..refusal.culprits[0].clone()
+    };
+    let blamed = found(&bench, |refusal| blame(refusal, &culprit));
+    assert!(matches!(&blamed[..], [one] if one.contains("is where no rule counts it")), "{blamed:?}");
 }
