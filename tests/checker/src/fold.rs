@@ -41,6 +41,9 @@ impl Picture {
             return Err(format!("time goes back from {} to {}", self.time_micros, delta.time_micros));
         }
         (self.revision, self.time_micros) = (delta.revision, delta.time_micros);
+        if let Some(cell) = &delta.cell {
+            self.cell = Some(cell.clone());
+        }
         self.scheduler_names.extend(delta.scheduler_names.iter().cloned());
         delta.renamed.iter().try_for_each(|change| self.fold_renamed(change))?;
         self.shapes.extend(delta.shapes.iter().cloned());

@@ -39,6 +39,7 @@ pub fn restore(encoded: &[Bytes]) -> Result<Picture, BadPages> {
 fn restore_meta(picture: &mut Picture, meta: &v1::MetaPage) {
     picture.revision = meta.revision;
     picture.time_micros = meta.time_micros;
+    picture.cell.clone_from(&meta.cell);
     picture.scheduler_names.clone_from(&meta.scheduler_names);
     picture.shapes.clone_from(&meta.shapes);
     picture.paused = meta.paused.iter().cloned().collect();

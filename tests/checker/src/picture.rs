@@ -107,6 +107,8 @@ pub struct Picture {
     pub revision: u64,
     /// Its log time.
     pub time_micros: i64,
+    /// Which cell it is, and what its resources are called, once that was told.
+    pub cell: Option<v1::CellChange>,
     /// Names of schedulers, by number.
     pub scheduler_names: Vec<String>,
     /// Shapes of resources, by number.
@@ -226,6 +228,13 @@ impl Picture {
         }
     }
 
+    /// That another picture is of another cell, or of one with other names. Whoever begins behind the first start of a server is told nothing of that
+    /// before the next one.
+    fn other_cell(&self, other: &Self) -> Option<String> {
+        let (own, other) = self.cell.as_ref().zip(other.cell.as_ref())?;
+        (own != other).then(|| format!("cell: {own:?} and {other:?}"))
+    }
+
     /// Where two pictures first differ, in words; `None` if they are equal.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
@@ -240,6 +249,7 @@ impl Picture {
         let scalar = scalars.into_iter().find(|(_, left, right)| left != right);
         scalar
             .map(|(what, left, right)| format!("{what}: {left} and {right}"))
+            .or_else(|| self.other_cell(other))
             .or_else(|| first("machine", &self.machines, &other.machines))
             .or_else(|| first("job", &self.jobs, &other.jobs))
             .or_else(|| first("row of groups", &self.groups, &other.groups))

@@ -161,8 +161,11 @@ fn other_history(chronicle: &Chronicle, picture: &Picture, acknowledged: u64) ->
     let Some(folded) = chronicle.picture_at(recovered) else {
         return Some(format!("it came back at {recovered}, and nobody heard what the cell was then"));
     };
-    // A start changes nothing but the time.
-    let same = Picture { revision: recovered, time_micros: folded.time_micros, ..picture.clone() };
+    // A start changes nothing but the time, and the term, which is its own.
+    let mut same = Picture { revision: recovered, time_micros: folded.time_micros, ..picture.clone() };
+    if let (Some(own), Some(before)) = (&mut same.cell, &folded.cell) {
+        own.term = before.term;
+    }
     same.first_difference(&folded).map(|difference| format!("the cell came back as another one: {difference}"))
 }
 

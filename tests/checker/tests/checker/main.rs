@@ -9,6 +9,7 @@
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
 //! | `replies` | replies that do not say what was done, or say it of other claims |
 //! | `forged_blame` | conflicts that blame some of those who came between, and not the right ones |
+//! | `forged_names` | snapshots and starts that are of another cell |
 //! | `forged_rules` | who leaves, is granted or holds room against the rules, in streams and logs that were changed |
 //! | `kinds` | refusals of a wrong kind, and what they blame |
 //! | `asked` | guards, `sequence` and spare machines that were overlooked |
@@ -23,6 +24,7 @@ mod bench;
 mod client;
 mod forged;
 mod forged_blame;
+mod forged_names;
 mod forged_rules;
 mod green;
 mod kinds;
