@@ -12,9 +12,9 @@ use crate::violation::Violation;
 /// So many allocations that ever were on a machine are surely fewer than one can have at a time.
 pub(super) const ALLOCATIONS_FEW: usize = 30_000;
 
-/// Nothing is granted while a guard of its placement fails, and nothing at all changes while one of the whole transaction does. Nothing is refused for a guard while all of them hold;
-/// and with `sequence` nothing is granted on a machine where after the base another session was granted anything, anything else changed, or jobs of
-/// another scheduler held more. What only gives room back does not count.
+/// Nothing is granted while a guard of its placement fails, and nothing at all changes while one of the whole transaction does. Nothing is refused for a
+/// guard while all of them hold; and with `sequence` nothing is granted on a machine where after the base another session was granted anything, anything
+/// else changed, or jobs of another scheduler held more. What only gives room back does not count.
 #[must_use]
 pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();

@@ -18,10 +18,10 @@ const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
 /// it, and together as much as was short, or did what they are said to have done to that machine or that job. Nobody is named twice, and of room and a
-/// certain port the newest are named. Beside them only a guard that
-/// failed may name somebody: a real command that came between, and did that to what it guards. What was short of room or of a certain port was so at its base exactly
-/// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says. What is refused
-/// for a quota, a right, a partition or a mate has that in its way.
+/// certain port the newest are named. Beside them only a guard that failed may name somebody: a real command that came between, and did that to what it
+/// guards. What was short of room or of a certain port was so at its base exactly where it is a misfit, as far as nothing else of the transaction blurs
+/// that; other reasons, and *stale*, are judged as `kinds` says. What is refused for a quota, a right, a
+/// partition or a mate has that in its way.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = denied_without_cause(chronicle, decided);

@@ -16,8 +16,7 @@ const EPOCH_BITS: u32 = 26;
 
 /// Every grant is on a machine that takes claims and satisfies the group's constraints, spread and limits, of the job's present version,
 /// with what it declares, by its scheduler, and not before its time; on the one that the job's tasks share, where they do. Nothing of a recurring job
-/// itself is granted. Where only one of a task may run, it is not beside one that nobody knows, nor
-/// before the agents of a restored cell were heard.
+/// itself is granted. Where only one of a task may run, it is not beside one that nobody knows, nor before the agents of a restored cell were heard.
 #[must_use]
 pub fn property_declared_rules_hold(chronicle: &Chronicle) -> Vec<Violation> {
     let mut check = Rules { incarnation: chronicle.incarnation, violations: Vec::new() };
