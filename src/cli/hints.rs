@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use plenum_model as model;
-use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, StatusRequest};
+use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, MomentRequest, StatusRequest};
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
@@ -44,6 +44,33 @@ pub(super) async fn warn_of_older_copy(connection: &Connection) {
 
 fn of_older_copy(words: &str) -> Option<String> {
     (!words.is_empty()).then(|| format!("warning: this may be lost, as the copy is OLD: {words}"))
+}
+
+/// From here on it is told that the cell's time is ahead of this machine's clock: a launch for a moment by that one may come too late for no other reason.
+const AHEAD_MICROS: i64 = 60_000_000;
+
+/// The failure of a launch. Where it came too late and the cell's time is ahead of this machine's clock, it says so.
+pub(super) async fn of_passed(connection: &Connection, failure: Failure) -> Failure {
+    if failure.code != "INSTANT_PASSED" {
+        return failure;
+    }
+    let mut inspect = connection.inspect();
+    let moment = besides(look_until(None), inspect.moment(MomentRequest { at: None })).await;
+    let ahead_micros = moment.map_or(0, |moment| moment.time_micros.saturating_sub(output::now_micros()));
+    match of_clock_ahead(ahead_micros) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+fn of_clock_ahead(ahead_micros: i64) -> Option<String> {
+    (ahead_micros >= AHEAD_MICROS).then(|| {
+        format!(
+            "the cell's time is {} ahead of this machine's clock: without --at the job is launched for now by the cell's time; `plenum explain INSTANT_PASSED` \
+             tells more",
+            output::span(ahead_micros)
+        )
+    })
 }
 
 /// The failure of a command about a job. Where there is no such job, it says where else to look.
@@ -218,6 +245,14 @@ mod tests {
         assert_eq!(of_older_copy(""), None);
         let told = of_older_copy("the agent of m1 has seen revision 7").unwrap();
         assert!(told.starts_with("warning: ") && told.ends_with("OLD: the agent of m1 has seen revision 7"), "{told}");
+    }
+
+    // In a cell that was a year ahead, as its server's clock had been once, each launch for an instant of now was refused, and nothing said why that one had passed.
+    #[test]
+    fn an_instant_that_passed_by_a_cell_that_is_ahead_is_told_with_how_far_it_is() {
+        assert_eq!([0, -400, 59_000_000].map(of_clock_ahead), [const { None }; 3]);
+        let told = of_clock_ahead(400 * 24 * 3_600_000_000).unwrap();
+        assert!(told.starts_with("the cell's time is 400d0h ahead of this machine's clock: without --at "), "{told}");
     }
 
     fn spec() -> JobSpec {

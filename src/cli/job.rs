@@ -431,7 +431,7 @@ async fn launch(
     let answer = match connection.jobs().launch(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
-            let failure = launch_failure(status, job, instant_micros);
+            let failure = hints::of_passed(&connection, launch_failure(status, job, instant_micros)).await;
             return Err(hints::of_missing(&connection, job, None, failure).await);
         }
     };

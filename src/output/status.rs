@@ -1,13 +1,13 @@
 //! The cell in a few lines.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use plenum_model::{agreeing, counted};
 use plenum_proto::v1::{HeldRoom, OldestHold, Resources, StatusResponse};
 use serde_json::{Value, json};
 
 use super::{
-    ago, bytes, cpu, fields, job_called, json_time, quantity, quantity::whole_seconds, seen::seen_from_micros,
+    ago, bytes, cpu, fields, job_called, json_time, quantity, quantity::whole_seconds, seen::seen_from_micros, span_of,
 };
 
 /// Hexadecimal, as ids of cells are written.
@@ -103,6 +103,25 @@ fn holds_json(held: &HeldRoom) -> Value {
         "count": held.holds,
         "resources": quantity::json_resources(held.resources.as_ref()),
         "oldest": held.oldest.as_ref().map(oldest),
+    })
+}
+
+/// From here on it is told that the cell's time is not that of its server's machine. Less is of no matter to people, and no two clocks are read at once.
+const APART_SECONDS: u64 = 60;
+
+/// How far the cell's time is from the clock of its server's machine, and what follows; nothing where they agree.
+fn clock(status: &StatusResponse) -> Option<String> {
+    let ahead = status.clock_ahead_seconds.filter(|seconds| seconds.unsigned_abs() >= APART_SECONDS)?;
+    let how_far = span_of(Duration::from_secs(ahead.unsigned_abs()));
+    Some(if ahead > 0 {
+        format!(
+            "AHEAD by {how_far} of its server's machine, and never goes back: `--at -1m`, by another clock, is an earlier moment, and a launch by one may come too \
+             late; revisions are sure"
+        )
+    } else {
+        format!(
+            "BEHIND by {how_far} of its server's machine, whose clock was set forward since the start: a restart of the server takes it there"
+        )
     })
 }
 
@@ -207,7 +226,7 @@ fn looking_at(text: &str, revision: u64) -> String {
 
 /// What is told only where there is something of it.
 fn standing_out(status: &StatusResponse) -> Vec<Pair> {
-    let mut pairs = Vec::new();
+    let mut pairs: Vec<Pair> = clock(status).map(|clock| ("clock", clock)).into_iter().collect();
     if !status.paused_schedulers.is_empty() {
         let paused = status.paused_schedulers.join(", ");
         pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
@@ -293,11 +312,12 @@ fn told_json(status: &StatusResponse) -> Value {
         "away_schedulers": status.away_schedulers,
         "silent_schedulers": status.silent_schedulers,
         "holds": status.held.as_ref().map(holds_json),
+        "clock_ahead_seconds": status.clock_ahead_seconds,
     })
 }
 
 /// What only a server that runs knows: of itself, its disk, and who is connected to it.
-const OF_THE_PRESENT: [&str; 17] = [
+const OF_THE_PRESENT: [&str; 18] = [
     "version",
     "core_version",
     "started_at",
@@ -315,6 +335,7 @@ const OF_THE_PRESENT: [&str; 17] = [
     "conflicts",
     "away_schedulers",
     "silent_schedulers",
+    "clock_ahead_seconds",
 ];
 
 /// The same of a cell as it was: the same fields, and `null` what is kept nowhere.
@@ -449,6 +470,29 @@ mod tests {
             let of_then = !OF_THE_PRESENT.contains(&field.as_str());
             assert_eq!(value, if of_then { &now[field] } else { &Value::Null }, "{field}");
         }
+    }
+
+    // A cell that was started once with a clock of next year was a year ahead from then on: launches of now were refused, `--at -1m` was of last year, and
+    // no command said why.
+    #[test]
+    fn a_cell_whose_time_is_not_that_of_its_servers_machine_says_so() {
+        let told = |clock_ahead_seconds| {
+            let status = StatusResponse { clock_ahead_seconds, ..StatusResponse::default() };
+            (status_text(&status), status_json(&status)["clock_ahead_seconds"].clone())
+        };
+        for (seconds, json) in
+            [(None, Value::Null), (Some(0), json!(0)), (Some(59), json!(59)), (Some(-59), json!(-59))]
+        {
+            let (text, told) = told(seconds);
+            assert!(!text.contains("clock") && told == json, "{text} {told}");
+        }
+        let (ahead, json) = told(Some(400 * 86_400 + 7200));
+        assert!(ahead.contains("AHEAD by 400d2h of its server's machine, and never goes back: "), "{ahead}");
+        assert_eq!(json, 34_567_200);
+        let (behind, json) = told(Some(-90));
+        assert!(behind.contains("BEHIND by 90s of its server's machine, "), "{behind}");
+        assert!(behind.contains("a restart of the server"), "{behind}");
+        assert_eq!(json, -90);
     }
 
     // It took changes, and that others had gone on from a newer copy stood in the logs of these alone.

@@ -38,6 +38,10 @@ const HELP: &[(&str, &str)] = &[
     ),
     ("build_info", "1, of the version of the server that answers and of its core"),
     ("older_copy", "1 where somebody has seen more of the cell than is here: what it takes now may be lost"),
+    (
+        "clock_ahead_seconds",
+        "How far the cell's time is ahead of the clock of the server's machine, below 0 behind it: near 0 unless one of both was wrong",
+    ),
     ("connections", "Connections that are open"),
     ("connections_max", "How many there may be: at that, further ones wait to be accepted"),
     ("calls", "Calls that are open, of all connections"),

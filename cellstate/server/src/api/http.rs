@@ -151,11 +151,12 @@ fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
     values.map(|(name, value)| single(name, value))
 }
 
-/// Which server it is, whether it has the newest copy of its cell, and how many connections and calls it has.
+/// Which server it is, whether it has the newest copy of its cell, how far its time is from the machine's clock, and how many connections and calls it has.
 fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     let mut gauges = vec![
         ("build_info", vec![(format!("{{version=\"{}\",core=\"{}\"}}", status.version, status.core_version), 1.0)]),
         single("older_copy", u64::from(!status.older_copy.is_empty())),
+        ("clock_ahead_seconds", vec![(String::new(), signed(status.clock_ahead_seconds.unwrap_or(0)))]),
         single("calls", shared.calls.open() as u64),
         single("shared_calls", shared.calls.shared() as u64),
         single("shared_calls_max", shared.calls.shared_max() as u64),
@@ -205,6 +206,12 @@ pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// The same of what may be below 0.
+fn signed(count: i64) -> f64 {
+    let size = float(count.unsigned_abs());
+    if count < 0 { -size } else { size }
+}
+
 async fn home(State(shared): State<Arc<Shared>>) -> Response {
     let status = match super::inspect::status(&shared).await {
         Ok(status) => status,
@@ -240,5 +247,11 @@ mod tests {
     fn methods_and_pages_are_told_apart() {
         assert!(is_method("/plenum.v1.Cell/Commit") && is_method("/grpc.health.v1.Health/Check"));
         assert!(!is_method("/") && !is_method("/metrics") && !is_method("/readyz"));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_told_with_its_sign() {
+        let told = [86_400, 0, -90].map(signed).map(|seconds| seconds.to_string());
+        assert_eq!(told, ["86400", "0", "-90"]);
     }
 }

@@ -288,6 +288,7 @@ pub(super) async fn status_with<T: Send + 'static>(
         transactions,
         conflicts,
         started_micros: shared.clock.start_micros(),
+        clock_ahead_seconds: Some(shared.clock.ahead_seconds()),
         older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
         ..of_state(&cell, &shared.identity)
     };

@@ -106,6 +106,12 @@ impl Clock {
         self.since_start(Instant::now())
     }
 
+    /// By how many seconds log time is ahead of the system's clock, to the nearest; below 0 it is behind. Both go alike, so that it is near 0 unless one of them was
+    /// wrong: log time never goes back to a system clock that was ahead once, and does not follow one that is set forward before the next start.
+    pub(crate) fn ahead_seconds(&self) -> i64 {
+        self.now().micros.saturating_sub(system_micros()).saturating_add(500_000).div_euclid(1_000_000)
+    }
+
     /// When that log time will be, or when to look again; a past one is now.
     pub(crate) fn instant_of(&self, time: LogTime) -> Instant {
         let now = Instant::now();
@@ -193,6 +199,15 @@ mod tests {
         assert_eq!(apart(now + 26_000 * DAY), Some(Apart::Behind(26_000 * 86_400)));
         assert_eq!(apart(now - 31 * DAY), Some(Apart::Ahead(31 * 86_400)));
         assert_eq!(Apart::of_start(Clock::new(LogTime::default()).now()), None);
+    }
+
+    // A server was started once with a clock that was a year ahead: the warning in the log of its next start was all that told of it.
+    #[test]
+    fn how_far_log_time_is_from_the_systems_clock_is_known_while_the_server_runs() {
+        let hours_from_now = |hours: i64| Clock::starting_at(system_micros() + hours * 3_600_000_000).ahead_seconds();
+        assert_eq!([400 * 24, 1, 0, -1].map(hours_from_now), [34_560_000, 3600, 0, -3600]);
+        assert_eq!(Clock::new(LogTime::default()).ahead_seconds(), 0);
+        assert_eq!(Clock::new(LogTime::from_micros(system_micros() + 86_400_000_000)).ahead_seconds(), 86_400);
     }
 
     #[test]

@@ -141,6 +141,7 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         "plenum_jobs_failing 0",
         "plenum_tasks_unknown 0",
         "plenum_older_copy 0",
+        "plenum_clock_ahead_seconds 0",
     ] {
         shows(&server, line).await;
     }
