@@ -7,7 +7,9 @@ use plenum_proto::v1::{Constraint, HoldView, PartitionView, Quota, QuotaView, Sc
 use serde_json::{Value, json};
 
 use super::{
-    Row, ago, allocation_id, bytes, cpu, job_called, json_time, or_dash, quantity,
+    Row, ago,
+    allocation::port_names,
+    allocation_id, bytes, cpu, device, job_called, json_time, or_dash, quantity,
     quantity::{part, span, whole_seconds},
     seen::seen_from_micros,
 };
@@ -250,7 +252,13 @@ pub(crate) fn held_words(view: &HoldView) -> String {
 
 impl Row for UnknownTaskView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES", "NAMESPACE"], &["AGE"])
+        (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES", "NAMESPACE"], &["PORTS", "DEVICES", "AGE"])
+    }
+
+    /// Others wait for its ports and devices, and no allocation has them.
+    fn promoted(rows: &[Self]) -> usize {
+        let mut tasks = rows.iter().filter_map(|row| row.task.as_ref());
+        if tasks.any(|task| !(task.ports.is_empty() && task.devices.is_empty())) { 2 } else { 0 }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -263,6 +271,8 @@ impl Row for UnknownTaskView {
             fate(self),
             quantity::short_resources(task.resources.as_ref()),
             or_dash(&task.namespace),
+            or_dash(&port_names(&task.ports)),
+            device::names(&task.devices),
             ago(self.since_micros),
         ]
     }
@@ -277,6 +287,8 @@ impl Row for UnknownTaskView {
             "group": task.group,
             "task_index": task.task_index,
             "resources": quantity::json_resources(task.resources.as_ref()),
+            "ports": quantity::json_ports(&task.ports),
+            "devices": task.devices.iter().map(device::to_json).collect::<Vec<_>>(),
             "since": json_time(self.since_micros),
             "until": json_time(self.until_micros),
             "adopted": self.until_micros == 0,
@@ -440,6 +452,30 @@ mod tests {
             [fate(&view(0, false)), fate(&view(1, true)), fate(&view(1, false))],
             ["adopted", "stopping", "stopped in 0s"]
         );
+    }
+
+    // A port and two devices were in use, and no list had anybody who has them: whether the unknown task is in the way nobody could tell.
+    #[test]
+    fn an_unknown_task_shows_its_ports_and_devices() {
+        use plenum_proto::v1::{Device, Port, TaskTraces};
+        let with = |ports: &[Port], devices: &[Device]| {
+            let (ports, devices) = (ports.to_vec(), devices.to_vec());
+            let task = TaskTraces { job: "train".to_owned(), ports, devices, ..TaskTraces::default() };
+            UnknownTaskView { task: Some(task), ..UnknownTaskView::default() }
+        };
+        let port = Port { name: "x".to_owned(), number: 9445 };
+        let gpu = |index| Device { kind: "gpu".to_owned(), index, millis: 1000, model: "t4".to_owned() };
+        let listed = |rows: &[UnknownTaskView]| super::super::listing(super::super::Format::Table, 7, rows, false);
+        let bare = listed(&[with(&[], &[]), UnknownTaskView::default()]);
+        assert!(!bare.contains("PORTS") && !bare.contains("AGE"), "{bare}");
+        let both = with(&[port], &[gpu(0), gpu(1)]);
+        let text = listed(std::slice::from_ref(&both));
+        assert!(text.contains("x=9445") && text.contains("gpu[0], gpu[1]") && !text.contains("AGE"), "{text}");
+        let json = both.to_json();
+        assert_eq!(json["ports"], json!({"x": 9445}));
+        assert_eq!(json["devices"][1], json!({"kind": "gpu", "index": 1, "millis": 1000, "model": "t4"}));
+        let nothing_kept = UnknownTaskView::default().to_json();
+        assert_eq!((&nothing_kept["ports"], &nothing_kept["devices"]), (&json!({}), &json!([])));
     }
 
     // A job that was stopped after a restore had no task left, while six of its processes ran on for a quarter of an hour.
