@@ -6,19 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-
-use crate::{address::url, failure::Failure, job_file::name_fault};
+use crate::{
+    address::url,
+    failure::Failure,
+    job_file::{name_fault, settings},
+};
 
 /// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(crate) struct Preferences {
     /// The cell's address.
-    #[serde(default)]
     pub(crate) addr: Option<String>,
     /// The namespace of jobs and allocations.
-    #[serde(default)]
     pub(crate) namespace: Option<String>,
 }
 
@@ -45,6 +44,19 @@ impl Preferences {
         Self::read_file(&path, wanted)
     }
 
+    /// Reads the text of a file of this name.
+    ///
+    /// # Errors
+    ///
+    /// `CONFIG` for what is no text of settings, whatever is wanted of it.
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Failure> {
+        let read = settings(name, text, |settings| Self {
+            addr: settings.text("addr"),
+            namespace: settings.text("namespace"),
+        });
+        read.map_err(Failure::from)
+    }
+
     fn check(&self) -> Result<(), Failure> {
         if let Some(address) = &self.addr {
             url(address).map_err(|failure| failure.found_in("addr"))?;
@@ -55,13 +67,12 @@ impl Preferences {
     fn read_file(path: &Path, wanted: Wanted) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let read = toml::from_str(&text).map_err(|error| Failure::new("CONFIG", error.to_string()));
-                let read = read.map(|read: Self| Self {
+                let read = Self::parse(&path.display().to_string(), &text)?;
+                let read = Self {
                     addr: read.addr.filter(|_| wanted.addr),
                     namespace: read.namespace.filter(|_| wanted.namespace),
-                });
-                let checked = read.and_then(|read| read.check().map(|()| read));
-                checked.map_err(|failure| failure.found_in_file(path.display()))
+                };
+                read.check().map(|()| read).map_err(|failure| failure.found_in_file(path.display()))
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(error) => Err(Failure::new("CONFIG", format!("cannot read {}: {error}", path.display()))
@@ -122,7 +133,7 @@ mod tests {
             ("addr = \"7601\"", "config.toml: addr: `7601` is no address: it names no port"),
             ("addr = \"\"", "config.toml: addr: `` is no address"),
             ("namespace = \"A\"", "config.toml: the namespace `A`"),
-            ("adr = \"a:1\"", "config.toml: "),
+            ("adr = \"a:1\"", "config.toml:1:1: unknown setting `adr`; did you mean `addr`?"),
         ] {
             std::fs::write(&path, text).unwrap();
             let failure = Preferences::read_file(&path, ALL).unwrap_err();

@@ -86,6 +86,12 @@ mod failure {
         }
     }
 
+    impl From<crate::job_file::JobFileError> for Failure {
+        fn from(error: crate::job_file::JobFileError) -> Self {
+            Self::new(error.code, error.message)
+        }
+    }
+
     impl fmt::Display for Failure {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(&self.message)

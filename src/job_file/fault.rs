@@ -89,7 +89,7 @@ impl From<Fault> for Faults {
     }
 }
 
-/// Why a job file was refused.
+/// Why a job file, or a file of settings, was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JobFileError {
     /// A stable code with a page of its own: that of the first mistake.
@@ -103,6 +103,11 @@ pub(crate) struct JobFileError {
 
 impl JobFileError {
     pub(super) fn new(file: &str, text: &str, faults: Faults) -> Self {
+        Self::told(file, text, faults, "; nothing was submitted")
+    }
+
+    /// The same, where that follows from several mistakes.
+    pub(super) fn told(file: &str, text: &str, faults: Faults, follows: &str) -> Self {
         let code = faults.told.first().map_or("JOB_FILE_VALUE", |first| first.code);
         let in_words = |fault: &Fault| match &fault.at {
             Some(at) => marked(file, text, at, &fault.message),
@@ -119,7 +124,7 @@ impl JobFileError {
         if faults.untold > 0 {
             all.push(format!("{file}: and {} more", faults.untold));
         }
-        let hint = format!("these are {} mistakes; nothing was submitted", faults.told.len() + faults.untold);
+        let hint = format!("these are {} mistakes{follows}", faults.told.len() + faults.untold);
         Self { code, message: all.join("\n"), hint: Some(hint) }
     }
 

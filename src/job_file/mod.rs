@@ -12,6 +12,7 @@ mod job;
 mod json;
 mod nearest;
 mod order;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -20,6 +21,7 @@ mod units;
 pub(crate) use constraint::parse as constraint;
 pub(crate) use fault::JobFileError;
 pub(crate) use nearest::{guess, nearest};
+pub(crate) use settings::{Settings, settings};
 pub(crate) use units::{duration_micros, name_fault, quota_bytes, quota_cpu_millis};
 
 use std::{

@@ -8,34 +8,35 @@ use plenum_proto::{
     bounds::{self, DEVICES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX},
     names,
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
 
-use crate::{address::url, failure::Failure, job_file};
+use crate::{
+    address::url,
+    failure::Failure,
+    job_file::{Settings, settings},
+};
+
+/// What a part reads of a file.
+pub(super) trait Read: Default {
+    /// What is left out is as in the default.
+    fn read(settings: &mut Settings<'_>) -> Self;
+}
 
 /// A server's file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 pub(super) struct ServerFile {
-    #[serde(deserialize_with = "folder")]
     pub(super) dir: Option<PathBuf>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) custom_resources: Vec<String>,
-    #[serde(deserialize_with = "time")]
     pub(super) lease: Option<Duration>,
-    #[serde(deserialize_with = "time")]
     pub(super) session_linger: Option<Duration>,
-    #[serde(deserialize_with = "time")]
     pub(super) retain: Option<Duration>,
     pub(super) retain_bytes: Option<u64>,
     /// After which time tasks that the cell does not know are told to stop.
-    #[serde(deserialize_with = "time")]
     pub(super) unknown_after: Option<Duration>,
     /// After which time finished jobs leave the cell.
-    #[serde(deserialize_with = "time")]
     pub(super) retire_after: Option<Duration>,
     pub(super) finished_jobs: Option<usize>,
     pub(super) checkpoint_bytes: Option<u64>,
-    #[serde(deserialize_with = "time")]
     pub(super) checkpoint_interval: Option<Duration>,
     pub(super) segment_bytes: Option<u64>,
     pub(super) reserve_bytes: Option<u64>,
@@ -47,13 +48,40 @@ pub(super) struct ServerFile {
     pub(super) listing_rows: Option<u32>,
 }
 
+impl Read for ServerFile {
+    fn read(settings: &mut Settings<'_>) -> Self {
+        Self {
+            dir: settings.parsed("dir", folder),
+            listen: settings.parsed("listen", |text| {
+                text.parse().map_err(|_| "expected an address and a port, such as \"127.0.0.1:7070\"".to_owned())
+            }),
+            custom_resources: settings.texts("custom_resources"),
+            lease: settings.time("lease"),
+            session_linger: settings.time("session_linger"),
+            retain: settings.time("retain"),
+            retain_bytes: settings.number("retain_bytes", u64::MAX),
+            unknown_after: settings.time("unknown_after"),
+            retire_after: settings.time("retire_after"),
+            finished_jobs: settings.number("finished_jobs", usize::MAX),
+            checkpoint_bytes: settings.number("checkpoint_bytes", u64::MAX),
+            checkpoint_interval: settings.time("checkpoint_interval"),
+            segment_bytes: settings.number("segment_bytes", u64::MAX),
+            reserve_bytes: settings.number("reserve_bytes", u64::MAX),
+            recent_bytes: settings.number("recent_bytes", usize::MAX),
+            arriving_bytes: settings.number("arriving_bytes", usize::MAX),
+            unread_bytes: settings.number("unread_bytes", usize::MAX),
+            connections: settings.number("connections", usize::MAX),
+            shared_calls: settings.number("shared_calls", usize::MAX),
+            listing_rows: settings.number("listing_rows", u32::MAX),
+        }
+    }
+}
+
 /// An agent's file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 pub(super) struct AgentFile {
     pub(super) addr: Option<String>,
     pub(super) name: Option<String>,
-    #[serde(deserialize_with = "folder")]
     pub(super) dir: Option<PathBuf>,
     pub(super) share: Option<u32>,
     pub(super) memory_aside: Option<u64>,
@@ -70,13 +98,42 @@ pub(super) struct AgentFile {
     pub(super) pids_max: Option<u32>,
 }
 
+impl Read for AgentFile {
+    fn read(settings: &mut Settings<'_>) -> Self {
+        Self {
+            addr: settings.text("addr"),
+            name: settings.text("name"),
+            dir: settings.parsed("dir", folder),
+            share: settings.number("share", u32::MAX),
+            memory_aside: settings.number("memory_aside", u64::MAX),
+            no_isolation: settings.is_true("no_isolation"),
+            stop_tasks_on_exit: settings.is_true("stop_tasks_on_exit"),
+            attributes: settings.named_texts("attributes"),
+            devices: settings.named_tables("devices", "a table, such as { count = 2 }", Devices::read),
+            resources: settings.named_numbers("resources"),
+            log_file_bytes_max: settings.number("log_file_bytes_max", u64::MAX),
+            ended_kept_max: settings.number("ended_kept_max", usize::MAX),
+            ended_bytes_max: settings.number("ended_bytes_max", u64::MAX),
+            pids_max: settings.number("pids_max", u32::MAX),
+        }
+    }
+}
+
 /// Equal devices of a machine.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Devices {
     count: u32,
-    #[serde(default)]
     model: String,
+}
+
+impl Devices {
+    fn read(settings: &mut Settings<'_>) -> Self {
+        let count = settings.number("count", u32::MAX);
+        if count.is_none() {
+            settings.lacks("count");
+        }
+        Self { count: count.unwrap_or(0), model: settings.text("model").unwrap_or_default() }
+    }
 }
 
 /// Devices of one kind that a machine has at most.
@@ -183,34 +240,25 @@ impl AgentFile {
 }
 
 /// Reads a file; the defaults where none is named.
-pub(super) fn read<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, Failure> {
+pub(super) fn read<C: Read>(path: Option<&Path>) -> Result<C, Failure> {
     let Some(path) = path else { return Ok(C::default()) };
     let text =
         fs::read_to_string(path).map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))?;
-    toml::from_str(&text).map_err(|error| Failure::new("CONFIG", format!("{}: {error}", path.display())))
+    parse(&path.display().to_string(), &text)
 }
 
-/// A time with a unit, such as `"15s"`.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = match toml::Value::deserialize(deserializer)? {
-        toml::Value::String(text) => text,
-        other => {
-            let found = other.as_integer().map_or_else(|| other.type_str().to_owned(), |number| number.to_string());
-            let what = format!("expected a time with a unit in quotes, such as \"5s\", found {found}");
-            return Err(D::Error::custom(what));
-        }
-    };
-    let micros = job_file::duration_micros(&text).map_err(D::Error::custom)?;
-    Ok(Some(Duration::from_micros(micros.unsigned_abs())))
+/// Reads the text of a file of this name.
+pub(super) fn parse<C: Read>(name: &str, text: &str) -> Result<C, Failure> {
+    settings(name, text, C::read).map_err(Failure::from)
 }
 
 /// The path of a directory. An empty one would be the working directory, whatever that is where the part is started.
-fn folder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = PathBuf::deserialize(deserializer)?;
-    if path.as_os_str().is_empty() {
-        return Err(D::Error::custom("expected the path of a directory, found an empty one"));
+fn folder(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() {
+        Err("expected the path of a directory, found an empty one".to_owned())
+    } else {
+        Ok(path.into())
     }
-    Ok(Some(path))
 }
 
 #[cfg(test)]
@@ -219,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    fn parse<C: DeserializeOwned + Default>(text: &str) -> Result<C, Failure> {
+    fn parse<C: Read>(text: &str) -> Result<C, Failure> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("part.toml");
         fs::write(&path, text).unwrap();
@@ -347,10 +395,29 @@ mod tests {
     fn a_slip_in_a_configuration_is_an_error_with_its_place() {
         let failure = parse::<ServerFile>("lisen = \"127.0.0.1:7171\"\n").unwrap_err();
         assert_eq!(failure.code, "CONFIG");
-        assert!(failure.message.contains("line 1") && failure.message.contains("lisen"), "{failure}");
+        let told = "part.toml:1:1: unknown setting `lisen`; did you mean `listen`?";
+        assert!(failure.message.contains(told), "{failure}");
         assert!(parse::<ServerFile>("lease = \"15\"\n").unwrap_err().message.contains("with units"));
         let bare = parse::<ServerFile>("lease = 5\n").unwrap_err();
-        assert!(bare.message.contains("such as \"5s\", found 5") && bare.message.contains("line 1"), "{bare}");
+        let told = "part.toml:1:9: `lease` is an integer; expected a time with a unit, such as \"10s\"";
+        assert!(bare.message.contains(told), "{bare}");
         assert_eq!(parse::<AgentFile>("name = 3\n").unwrap_err().code, "CONFIG");
+        let address = parse::<ServerFile>("listen = \"7070\"\n").unwrap_err();
+        assert!(address.message.contains("`listen` is `7070`; expected an address and a port"), "{address}");
+    }
+
+    // A table of devices that was a number was told to be no `struct Devices`.
+    #[test]
+    fn devices_that_are_no_table_are_told_what_one_is() {
+        let told = |text: &str| parse::<AgentFile>(text).unwrap_err().message;
+        let number = told("devices = { gpu = 2 }\n");
+        assert!(number.contains("`devices.gpu` is an integer; expected a table, such as { count = 2 }"), "{number}");
+        let none = told("[devices.gpu]\nmodel = \"a100\"\n");
+        assert!(none.contains("`devices.gpu.count` is missing"), "{none}");
+        let text = told("[devices.gpu]\ncount = \"2\"\n");
+        assert!(
+            text.contains("`devices.gpu.count` is a text; expected an integer") && !text.contains("missing"),
+            "{text}"
+        );
     }
 }

@@ -6,7 +6,7 @@ use plenum_model::{AllocationId, TransactionId};
 use plenum_server::authorise::Principal;
 
 use crate::at::{parse_at, parse_instant};
-use crate::config::{AgentFile, ServerFile};
+use crate::config::{self, AgentFile, ServerFile};
 use crate::job_file::{JobFile, duration_micros, name_fault};
 use crate::preferences::Preferences;
 
@@ -63,13 +63,13 @@ pub(super) fn filter(input: &[u8]) -> bool {
 /// A file may be of a server or of an agent; both are read with the bounds that flags have.
 pub(super) fn configuration(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else { return false };
-    let server = toml::from_str::<ServerFile>(text);
+    let server = config::parse::<ServerFile>("server.toml", text);
     if let Ok(file) = &server {
         let times = [file.lease, file.session_linger, file.retain, file.unknown_after];
         let is_time = |time: &Duration| i64::try_from(time.as_micros()).is_ok();
         assert!(times.iter().flatten().all(is_time), "a time that no clock has: {times:?}");
     }
-    let agent = toml::from_str::<AgentFile>(text);
+    let agent = config::parse::<AgentFile>("agent.toml", text);
     if let Ok(file) = &agent {
         let _ = file.check();
         if let Ok(all) = file.each_device() {
@@ -82,7 +82,7 @@ pub(super) fn configuration(input: &[u8]) -> bool {
 /// What was read and is written again is read as the same.
 pub(super) fn preferences(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else { return false };
-    let read = match toml::from_str::<Preferences>(text) {
+    let read = match Preferences::parse("config.toml", text) {
         Ok(read) => read,
         Err(error) => {
             assert!(!error.to_string().is_empty(), "an error says nothing");
@@ -94,7 +94,7 @@ pub(super) fn preferences(input: &[u8]) -> bool {
         None => String::new(),
     };
     let text = line("addr", &read.addr) + &line("namespace", &read.namespace);
-    let again: Preferences = toml::from_str(&text).expect("it was written from what had been read");
+    let again = Preferences::parse("config.toml", &text).expect("it was written from what had been read");
     assert_eq!((again.addr, again.namespace), (read.addr, read.namespace));
     true
 }
