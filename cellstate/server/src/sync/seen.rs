@@ -7,6 +7,10 @@
 use plenum_model::{CellIdentity, Revision};
 use plenum_proto::v1;
 
+/// What may have happened where more was seen than is here, and what to do: in other languages than the SDK's this is all that a scheduler's log has of it.
+const MAY_BE: &str = "an older copy of the cell's directory may have been started: start the server on the one that went on; or this client is mistaken, as where it \
+                      saw another cell (`plenum explain NO_SUCH_REVISION` tells more)";
+
 /// Why a watcher is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
@@ -14,7 +18,7 @@ pub enum Unknown {
     #[error("another cell is meant")]
     Cell,
     /// It has seen what this one does not have.
-    #[error("{what}: expected at most {newest}, found {found}; it is of another log")]
+    #[error("{what}: expected at most {newest}, found {found}: more of the cell than is here; {MAY_BE}")]
     Future {
         /// What kind of thing it is.
         what: Seen,
@@ -104,6 +108,10 @@ mod tests {
         check(hello, &identity, Revision(41), Revision(50))
     }
 
+    fn too_much(found: &str) -> String {
+        format!("{found}: more of the cell than is here; {MAY_BE}")
+    }
+
     fn seen(cell_id: &[u8], incarnation: u64, revision: u64) -> v1::Hello {
         v1::Hello {
             cell_id: cell_id.to_vec().into(),
@@ -129,10 +137,10 @@ mod tests {
         assert_eq!(judged(&of_term(3, 40)), Ok(()));
         assert_eq!(judged(&of_term(0, 41)), Ok(()), "who does not say of which server it is");
         let told = |hello: &v1::Hello| judged(hello).unwrap_err().to_string();
-        let expected = "seen_revision of an earlier term: expected at most 40, found 41; it is of another log";
+        let expected = too_much("seen_revision of an earlier term: expected at most 40, found 41");
         assert_eq!(told(&of_term(3, 41)), expected);
         assert_eq!(told(&of_term(1, 41)), expected);
-        assert_eq!(told(&of_term(5, 1)), "seen_term: expected at most 4, found 5; it is of another log");
+        assert_eq!(told(&of_term(5, 1)), too_much("seen_term: expected at most 4, found 5"));
         let earlier_life = v1::Hello { seen_term: 9, ..seen(&[7; 16], 2, 5000) };
         assert_eq!(judged(&earlier_life), Ok(()), "a restored cell goes on from the term of its backup");
     }
@@ -159,13 +167,17 @@ mod tests {
         }
     }
 
+    // The stream of a scheduler ended with `it is of another log`, and who read that looked for a mistake in the scheduler: the server had been started on an older copy.
     #[test]
-    fn who_has_seen_the_future_is_told_what_is_expected_and_found() {
+    fn who_has_seen_the_future_is_told_what_is_expected_and_found_and_what_may_have_happened() {
         let told = |hello: &v1::Hello| judged(hello).unwrap_err().to_string();
-        assert_eq!(told(&seen(&[], 3, 51)), "seen_revision: expected at most 50, found 51; it is of another log");
-        assert_eq!(told(&seen(&[], 4, 1)), "seen_incarnation: expected at most 3, found 4; it is of another log");
+        assert_eq!(told(&seen(&[], 3, 51)), too_much("seen_revision: expected at most 50, found 51"));
+        assert_eq!(told(&seen(&[], 4, 1)), too_much("seen_incarnation: expected at most 3, found 4"));
+        for part in ["older copy", "start the server on the one that went on", "another cell"] {
+            assert!(told(&seen(&[], 4, 1)).contains(part), "{part}");
+        }
         let mirror = v1::Hello { incarnation: 3, revision: 60, ..v1::Hello::default() };
-        assert_eq!(told(&mirror), "revision: expected at most 50, found 60; it is of another log");
+        assert_eq!(told(&mirror), too_much("revision: expected at most 50, found 60"));
         assert_eq!(
             judged(&v1::Hello { incarnation: 2, ..mirror }),
             Ok(()),
