@@ -274,10 +274,9 @@ impl<'a> Reasons<'a> {
         let (stay, are) = (agreeing(tasks, "stays", "stay"), agreeing(tasks, "is", "are"));
         let (scheduler, which) = (&job.shape.scheduler, agreeing(tasks, "a machine that is", "machines that are"));
         Some(match note {
-            Some(note) => format!(
-                "{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {} (at revision {})",
-                note.reason, note.revision
-            ),
+            Some(note) => {
+                format!("{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {}", dated(&note))
+            }
             None => format!(
                 "{tasks} {are} on {which} drained; what scheduler {scheduler} does not move is stopped at the deadline"
             ),
@@ -314,7 +313,7 @@ impl<'a> Reasons<'a> {
         let scheduler = &job.shape.scheduler;
         if is_heard {
             return match note {
-                Some(note) => format!("{} (at revision {})", note.reason, note.revision),
+                Some(note) => dated(&note),
                 None => format!(
                     "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused{}",
                     left_to(&self.away_of(shared, job))
@@ -332,8 +331,19 @@ impl<'a> Reasons<'a> {
                 "scheduler {scheduler} is silent: it stands still, or makes one long decision; `plenum scheduler list -o wide` says since when"
             )
         };
-        let said = note.map(|note| format!(" (it said at revision {}: {})", note.revision, note.reason));
+        let said = note.map(|note| match note.revision {
+            0 => format!(" (it said: {})", note.reason),
+            revision => format!(" (it said at revision {revision}: {})", note.reason),
+        });
         why + &said.unwrap_or_default()
+    }
+}
+
+/// A scheduler's word, with the revision on which it was found where the scheduler said that.
+fn dated(note: &Note) -> String {
+    match note.revision {
+        0 => note.reason.clone(),
+        revision => format!("{} (at revision {revision})", note.reason),
     }
 }
 
@@ -372,6 +382,13 @@ fn ask_for_tasks(job: &Job) -> String {
 mod tests {
     use super::*;
     use plenum_model::{Delta, Revision};
+
+    // Revision 0 is the empty cell: a job was told to wait for what its scheduler had never seen there.
+    #[test]
+    fn a_note_of_no_revision_is_told_without_one() {
+        let note = |revision| Note { tasks: 1, reason: "no room".to_owned(), revision, version: 0, staying: false };
+        assert_eq!([7, 0].map(|revision| dated(&note(revision))), ["no room (at revision 7)", "no room"]);
+    }
 
     #[test]
     fn sessions_that_are_away_are_named_where_they_may_be_the_reason() {
