@@ -40,10 +40,16 @@ pub(crate) fn job_state(state: JobState) -> &'static str {
     }
 }
 
+/// The state in the words of the status: what is launched from waits for nothing, and is not over.
+fn state_word(job: &JobView) -> &'static str {
+    let is_recurring = job.shape.as_ref().is_some_and(|shape| shape.kind() == JobKind::Recurring);
+    if is_recurring && job.state() == JobState::JobWaiting { "recurring" } else { job_state(job.state()) }
+}
+
 /// The state, whether tasks fail again and again, as such a job runs between two of its starts, whether all that is left of it waits to be placed again, and how
 /// many tasks are on machines that nobody hears of.
 pub(crate) fn state_words(job: &JobView) -> String {
-    let state = job_state(job.state());
+    let state = state_word(job);
     let mut beside: Vec<String> = Vec::new();
     let is_failing = failing(job) > 0;
     beside.extend(is_failing.then(|| "failing".to_owned()));
@@ -386,6 +392,20 @@ mod tests {
             "programs know five states"
         );
         assert_eq!(object["groups"][1]["unreachable"], 1);
+    }
+
+    // It was `waiting` in the list, with 0 that wait, and `recurring` where the status counts jobs.
+    #[test]
+    fn a_recurring_job_is_told_as_the_status_counts_it() {
+        let job = |kind: JobKind, state: JobState| {
+            let shape = Some(JobShape { kind: kind.into(), ..JobShape::default() });
+            JobView { shape, state: state.into(), ..JobView::default() }
+        };
+        let recurring = job(JobKind::Recurring, JobState::JobWaiting);
+        assert_eq!(recurring.cells()[2], "recurring");
+        assert_eq!(recurring.to_json()["state"], "waiting", "programs know five states");
+        assert_eq!(state_words(&job(JobKind::Recurring, JobState::JobStopped)), "stopped");
+        assert_eq!(state_words(&job(JobKind::ToCompletion, JobState::JobWaiting)), "waiting");
     }
 
     // A gang that had lost its machines, and waited for others, was listed as any other that runs.
