@@ -568,6 +568,14 @@ fn schedulers_to_run_and_what_to_do_with_them_are_not_named_together() {
     stage.run(&["scheduler", "batch", "pause", "batch"]).says(2, &words);
 }
 
+// It ran two sessions that shared the jobs on one thread, without a word.
+#[test]
+fn a_scheduler_is_not_named_twice() {
+    let stage = Stage::new();
+    let words = ["error[USAGE]", "scheduler `batch` is named twice", "start `plenum scheduler batch` once more"];
+    stage.run(&["scheduler", "batch", "service", "batch"]).says(2, &words);
+}
+
 #[test]
 fn a_scheduler_that_nobody_knows_is_told() {
     let stage = Stage::new();

@@ -24,9 +24,20 @@ pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(
         return Err(Failure::new("NO_SUCH_SCHEDULER", what)
             .with_hint("a scheduler of one's own is a program of its own; it needs only the cell's address"));
     }
+    named_once(&options.names)?;
     let address = address::url(&context.address)?;
     trace::begin();
     block_on(all(&address, &options.names))?
+}
+
+/// Two sessions of one name share its jobs: in one process, on one thread, they would only be in each other's way.
+fn named_once(names: &[String]) -> Result<(), Failure> {
+    let twice = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name));
+    match twice {
+        Some((_, name)) => Err(Failure::usage(format!("scheduler `{name}` is named twice; expected each one once"))
+            .with_hint(format!("to have its jobs shared by two, start `plenum scheduler {name}` once more"))),
+        None => Ok(()),
+    }
 }
 
 /// Runs all of them; the first that fails ends the others.
