@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
-    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, StatusRequest,
+    At, GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, StatusRequest,
     TransactionView,
 };
 
@@ -28,8 +28,10 @@ const REFUSALS_SHOWN: usize = 30;
 pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
     match command {
         Txn::List { scheduler, refused, oldest_first, after, before, listing } => {
-            let connection = context.connect_to_read(listing.at).await?;
+            // A slip is told before a missing cell.
             let after = after.unwrap_or_default();
+            before.map_or(Ok(()), |before| check_window(after, before))?;
+            let connection = context.connect_to_read(listing.at).await?;
             let request = ListTransactionsRequest {
                 // Each question has its own: it may be asked again for another moment.
                 list: None,
@@ -65,6 +67,17 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }
     }
+}
+
+/// Refuses what nothing can lie in. Of a revision and a time nobody knows here which one is earlier.
+fn check_window(after: At, before: At) -> Result<(), Failure> {
+    let of_revisions = after.revision > 0 && before.revision > 0 && after.revision.saturating_add(1) >= before.revision;
+    let of_times = after.time_micros > 0 && before.time_micros > 0 && after.time_micros >= before.time_micros;
+    if of_revisions || of_times {
+        return Err(Failure::usage("nothing lies after the moment of --after and before that of --before")
+            .with_hint("--after takes the earlier one of both: for example --after -2m --before -1m"));
+    }
+    Ok(())
 }
 
 /// Where to read of what is not retained; empty where the cell does not say just now whether it was restored.
@@ -246,6 +259,28 @@ mod tests {
         let json = listed(Format::Json, &cut(4711), 0, false).text;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
         assert_eq!((&json["truncated"], &json["resume_revision"]), (&true.into(), &4711.into()));
+    }
+
+    // `--after -1m --before -2m` was an empty list, as if the cell had decided nothing.
+    #[test]
+    fn a_span_in_which_nothing_can_lie_is_refused() {
+        let (revision, time) =
+            (|revision| At { revision, time_micros: 0 }, |time_micros| At { revision: 0, time_micros });
+        for (after, before) in
+            [(revision(7), revision(7)), (revision(6), revision(7)), (time(9), time(9)), (time(9), time(8))]
+        {
+            let failure = check_window(after, before).unwrap_err();
+            assert_eq!((failure.code.as_str(), failure.exit), ("USAGE", crate::failure::EXIT_USAGE));
+        }
+        for (after, before) in [
+            (At::default(), revision(2)),
+            (revision(5), revision(7)),
+            (time(8), time(9)),
+            (time(9), revision(1)),
+            (revision(9), time(1)),
+        ] {
+            assert_eq!(check_window(after, before), Ok(()), "{after:?} {before:?}");
+        }
     }
 
     #[test]
