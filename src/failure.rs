@@ -74,7 +74,7 @@ impl Failure {
             io::ErrorKind::PermissionDenied => "NOT_PERMITTED",
             _ => "IO",
         };
-        Self::new(code, format!("{doing}: {error}"))
+        Self::new(code, format!("{doing}: {error}")).with_hint(format!("`plenum explain {code}` tells more"))
     }
 
     /// No server at an address.
@@ -221,6 +221,17 @@ mod tests {
         assert_eq!((failure.code.as_str(), failure.exit), ("CONFIG", EXIT_FAILED));
         assert_eq!(failure.message, "config.toml: `x` is no address");
         assert_eq!(Failure::new("UNIMPLEMENTED", "no TLS").found_in_file("config.toml").code, "UNIMPLEMENTED");
+    }
+
+    // `plenum backup --out /proc` ended with the system's words alone.
+    #[test]
+    fn what_the_system_refused_has_a_page_as_all_else() {
+        use io::ErrorKind::{AddrInUse, NotFound, PermissionDenied, StorageFull};
+        for kind in [NotFound, PermissionDenied, StorageFull, AddrInUse] {
+            let failure = Failure::io("cannot read x", &io::Error::from(kind));
+            assert!(crate::cli::has_page(&failure.code), "{}", failure.code);
+            assert_eq!(failure.hint, Some(format!("`plenum explain {}` tells more", failure.code)));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `plenum agent` and its shims.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
 use plenum_agent::{AgentError, Options};
 
@@ -84,13 +84,15 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::Renamed { .. } => "MACHINE_RENAMED",
+        // What the system answers is of other kinds.
+        AgentError::Machine(source) if source.kind() == io::ErrorKind::InvalidInput => "CONFIG",
         AgentError::Directory { .. }
         | AgentError::Damaged { .. }
         | AgentError::Machine(_)
         | AgentError::Recover(_)
         | AgentError::Start(_) => "IO",
     };
-    Failure::new(code, causes(error))
+    Failure::new(code, causes(error)).with_hint(format!("`plenum explain {code}` tells more"))
 }
 
 #[cfg(test)]
@@ -113,6 +115,20 @@ mod tests {
         assert_eq!(server_of(&context(Some(ADDRESS_DEFAULT)), in_file()), ADDRESS_DEFAULT);
         assert_eq!(server_of(&context(None), in_file()), "http://127.0.0.1:1");
         assert_eq!(server_of(&context(None), None), ADDRESS_DEFAULT);
+    }
+
+    // A `memory_aside` above all memory was told as if the operating system had refused it, and without a page.
+    #[test]
+    fn a_setting_that_this_machine_cannot_have_is_told_as_one() {
+        let aside = "memory_aside is 9; expected less than the 8 bytes of memory that it has";
+        let setting = failure(&AgentError::Machine(io::Error::new(io::ErrorKind::InvalidInput, aside)));
+        assert_eq!((setting.code.as_str(), setting.message), ("CONFIG", format!("this machine: {aside}")));
+        assert_eq!(setting.hint.as_deref(), Some("`plenum explain CONFIG` tells more"));
+        let kernel = failure(&AgentError::Machine(io::Error::from(io::ErrorKind::NotFound)));
+        assert_eq!((kernel.code.as_str(), kernel.hint.as_deref()), ("IO", Some("`plenum explain IO` tells more")));
+        for code in ["CONFIG", "IO", "DIRECTORY_LOCKED", "MACHINE_RENAMED"] {
+            assert!(cli::has_page(code), "{code}");
+        }
     }
 
     #[test]
