@@ -1,6 +1,7 @@
-//! Whoever does what a message says gets on: entries, fields and quantities are called what they are, and where they belong is told.
+//! Whoever does what a message or the page says gets on: entries, fields and quantities are called what they are, and where they belong is told.
 
 use super::{GROUP, HEAD, JobFile, check, check_group, check_resources, read};
+use crate::job_file::{group, job};
 
 /// What is told of a file that is refused: each mistake's first line, and its hint where it is the only one.
 fn told(text: &str) -> (Vec<String>, Option<String>) {
@@ -145,4 +146,19 @@ fn where_a_table_is_expected_one_is_shown() {
         "JOB_FILE_VALUE",
         &["expected a table, such as { policy = \"fifo\" }"],
     );
+}
+
+// It had tasks after a group that was not there, and a limit that its `same_machine` refused: who pasted it had to find out which lines go together.
+#[test]
+fn the_file_on_the_page_of_job_files_can_be_submitted_and_has_every_field_that_can_be_set() {
+    let page = include_str!("../../../docs/job-files.md");
+    let file = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(read(file).spec.shape.unwrap().groups.len(), 2);
+    let names: Vec<&str> = file.lines().filter_map(|line| line.trim_start_matches("# ").split(" = ").next()).collect();
+    // Groups and options are tables of their own, and there is one driver.
+    let unset = ["group", "options", "driver", "image"];
+    let unset = |name: &&&str| unset.contains(*name) || job::UNBUILT.contains(*name) || group::UNBUILT.contains(*name);
+    for name in job::KNOWN.iter().chain(group::KNOWN).filter(|name| !unset(name)) {
+        assert!(names.contains(name), "{name}");
+    }
 }
