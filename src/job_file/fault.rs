@@ -78,6 +78,11 @@ impl Faults {
         read.map_err(|fault| self.add(fault)).ok()
     }
 
+    /// In the order of the file from now on.
+    pub(super) fn sort_by_place(&mut self) {
+        self.told.sort_by_key(|fault| fault.at.as_ref().map_or(0, |at| at.start));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.told.is_empty()
     }

@@ -38,7 +38,11 @@ pub(crate) fn settings<T>(
     let read = tree.and_then(|tree| Settings::table(&tree, "", &mut faults, read));
     match read {
         Some(value) if faults.is_empty() => Ok(value),
-        _ => Err(JobFileError { code: CODE, ..JobFileError::told(name, text, faults, "") }),
+        _ => {
+            // What nobody asked for is known last.
+            faults.sort_by_place();
+            Err(JobFileError { code: CODE, ..JobFileError::told(name, text, faults, "") })
+        }
     }
 }
 
@@ -239,7 +243,11 @@ mod tests {
         let one = told("leese = \"15s\"\n", read);
         assert!(one.message.starts_with("part.toml:1:1: unknown setting `leese`; did you mean `lease`?\n"), "{one}");
         assert_eq!(one.hint.as_deref(), Some("known here: lease, quiet"));
-        let several = told("lease = 5\nquiet = 1\nother = 2\n", read);
+        let several = told("other = 2\nlease = 5\nquiet = 1\n", read);
+        assert!(
+            several.message.starts_with("part.toml:1:1: unknown setting `other`"),
+            "in the order of the file: {several}"
+        );
         for part in [
             "`lease` is an integer; expected a time with a unit",
             "`quiet` is an integer; expected true or false",
