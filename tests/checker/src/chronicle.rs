@@ -190,9 +190,7 @@ impl Chronicle {
     /// What was free on a machine at a revision; nothing before it came.
     #[must_use]
     pub fn free_at(&self, machine: u32, revision: u64) -> Amounts {
-        let history = self.free.get(&machine).map(Vec::as_slice).unwrap_or_default();
-        let after = history.partition_point(|(at, _)| *at <= revision);
-        after.checked_sub(1).map(|at| history[at].1).unwrap_or_default()
+        self.free.get(&machine).and_then(|history| last(history, revision)).copied().unwrap_or_default()
     }
 
     /// Whether anybody held room of a machine at any revision of these, both included.
@@ -210,39 +208,31 @@ impl Chronicle {
     /// Whether a machine's row, or tasks on it that nobody knows, changed after one revision and before another.
     #[must_use]
     pub fn has_changed(&self, slot: u32, after: u64, before: u64) -> bool {
-        self.machine_changes.get(&slot).is_some_and(|changes| changes.range(after + 1..before).next().is_some())
+        let between = after + 1..before.max(after + 1);
+        self.machine_changes.get(&slot).is_some_and(|changes| changes.range(between).next().is_some())
     }
 
     /// The row of the machine in a slot at a revision.
     #[must_use]
     pub fn machine_at(&self, slot: u32, revision: u64) -> Option<&v1::MachineChange> {
-        let history = self.machines.get(&slot)?;
-        let after = history.partition_point(|(at, _)| *at <= revision);
-        history[after.checked_sub(1)?].1.as_ref()
+        last(self.machines.get(&slot)?, revision)?.as_ref()
     }
 
     /// What a job declared at a revision.
     #[must_use]
     pub fn shape_at(&self, job: u64, revision: u64) -> Option<&v1::JobShape> {
-        let history = self.shapes.get(&job)?;
-        let after = history.partition_point(|(at, _)| *at <= revision);
-        Some(&history[after.checked_sub(1)?].1)
+        last(self.shapes.get(&job)?, revision)
     }
 
     /// The version of a job at a revision, if it was there.
     #[must_use]
     pub fn version_at(&self, job: u64, revision: u64) -> Option<u32> {
-        let history = self.versions.get(&job)?;
-        let after = history.partition_point(|(at, _)| *at <= revision);
-        history[after.checked_sub(1)?].1
+        *last(self.versions.get(&job)?, revision)?
     }
 
     /// The partitions at a revision.
     pub fn partitions_at(&self, revision: u64) -> impl Iterator<Item = &v1::PartitionChange> {
-        self.partitions.values().filter_map(move |history| {
-            let after = history.partition_point(|(at, _)| *at <= revision);
-            history[after.checked_sub(1)?].1.as_ref()
-        })
+        self.partitions.values().filter_map(move |history| last(history, revision)?.as_ref())
     }
 
     /// What a job's group declared at a revision.
@@ -250,6 +240,12 @@ impl Chronicle {
     pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
         self.shape_at(job, revision)?.groups.get(group as usize)
     }
+}
+
+/// What was noted last, up to a revision.
+fn last<T>(history: &[(u64, T)], revision: u64) -> Option<&T> {
+    let after = history.partition_point(|(at, _)| *at <= revision);
+    Some(&history[after.checked_sub(1)?].1)
 }
 
 /// Whether something was so of a machine at any revision of these, both included.

@@ -4,7 +4,7 @@
 
 use plenum_proto::v1;
 
-use crate::picture::{Allocation, Group, NUMBERS_REMEMBERED, Picture, Session, Task, id_of, is_live, slot_of};
+use crate::picture::{Allocation, Group, LIVE, NUMBERS_REMEMBERED, Picture, Session, Task, id_of, is_live, slot_of};
 
 /// A delta that does not fit the picture before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,6 @@ pub struct Fault {
 type Folded = Result<(), String>;
 
 const WAITING: u32 = 0;
-const LIVE: u32 = 1;
 const BLOCKED: u32 = 5;
 /// Where the attempts of a task stay.
 const ATTEMPTS_MAX: u32 = 65_535;

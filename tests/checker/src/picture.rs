@@ -165,6 +165,17 @@ pub fn is_live(state: v1::AllocationState) -> bool {
     matches!(state, State::Granted | State::Starting | State::Running) || is_leaving(state)
 }
 
+/// A task of this state is live.
+pub(crate) const LIVE: u32 = 1;
+/// And one of this state has succeeded.
+pub(crate) const DONE: u32 = 2;
+
+/// Whether a job in that state is over.
+pub(crate) fn is_over(state: v1::JobState) -> bool {
+    use v1::JobState as State;
+    matches!(state, State::JobComplete | State::JobFailed | State::JobStopped)
+}
+
 /// Whether an allocation in that state is on its way out.
 #[must_use]
 pub fn is_leaving(state: v1::AllocationState) -> bool {

@@ -4,12 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_proto::v1::{self, JobState, MachineState, job_change::Change};
+use plenum_proto::v1::{self, MachineState, job_change::Change};
 
 use crate::amounts::Amounts;
-use crate::picture::{Group, Picture, slot_of};
-
-const DONE: u32 = 2;
+use crate::picture::{DONE, Group, Picture, is_over, slot_of};
 
 /// Words of events by which a machine only gives something back.
 const GIVES_BACK: &str = "unknown task ended";
@@ -118,7 +116,7 @@ impl Words {
         for change in &delta.jobs {
             match &change.change {
                 Some(Change::Put(put)) => note(put.id, "submitted"),
-                Some(Change::State(change)) if is_final(change.state()) => note(change.id, "over"),
+                Some(Change::State(change)) if is_over(change.state()) => note(change.id, "over"),
                 Some(Change::Removed(job)) => note(*job, "retired"),
                 Some(Change::Home(home)) => note(home.id, "home"),
                 Some(Change::Group(change)) => {
@@ -187,10 +185,6 @@ fn words_of_row(before: Option<&v1::MachineChange>, row: &v1::MachineChange) -> 
 fn occupies(traces: &v1::TaskTraces) -> bool {
     let room = Amounts::of_optional(traces.resources.as_ref());
     room != Amounts::default() || !traces.devices.is_empty() || !traces.ports.is_empty()
-}
-
-fn is_final(state: JobState) -> bool {
-    matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped)
 }
 
 fn is_done(picture: &Picture, group: &Group) -> bool {

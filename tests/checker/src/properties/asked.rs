@@ -137,8 +137,7 @@ fn had_all(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, 
     if !of_room_alone || group.per_machine > 0 || shape.same_machine || why_it_takes_none(machine).is_some() {
         return false;
     }
-    let changes = chronicle.machine_changes.get(&slot);
-    let changed = changes.is_some_and(|changes| changes.range(base + 1..at).next().is_some());
+    let changed = chronicle.has_changed(slot, base, at);
     let suits = group.constraints.iter().all(|constraint| holds(constraint, &machine.attributes));
     let need = Amounts::of_optional(group.resources.as_ref());
     let has_room = need.fits_in(&chronicle.free_at(slot, at)) && !chronicle.was_held(slot, base, at);

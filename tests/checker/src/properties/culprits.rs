@@ -333,9 +333,7 @@ impl Judge<'_> {
         let claims = asked.placements.iter().flat_map(|placement| &placement.machines);
         let alone = claims.filter(|&&machine| machine == slot).count() == 1;
         let plain = asked.stops.is_empty() && !asked.placements.iter().any(shifts);
-        let changes = chronicle.machine_changes.get(&slot).into_iter().flatten();
-        let mut changes = changes.filter(|&&revision| base < revision && revision < at);
-        let certain = port > 0 && changes.next().is_none() && !chronicle.was_strange(slot, base, at - 1);
+        let certain = port > 0 && !chronicle.has_changed(slot, base, at) && !chronicle.was_strange(slot, base, at - 1);
         if !(alone && plain && certain) {
             return None;
         }

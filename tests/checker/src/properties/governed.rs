@@ -7,7 +7,7 @@ use plenum_proto::v1;
 use super::rules;
 use crate::amounts::Amounts;
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::{Picture, slot_of};
+use crate::picture::{Picture, is_over, slot_of};
 use crate::room;
 use crate::violation::Violation;
 
@@ -134,11 +134,8 @@ impl Holds {
 
 /// A job that is over with this change, or retired.
 fn ended_job(change: &v1::JobChange) -> Option<u64> {
-    use v1::JobState::{JobComplete, JobFailed, JobStopped};
     match change.change.as_ref()? {
-        v1::job_change::Change::State(change) => {
-            matches!(change.state(), JobComplete | JobFailed | JobStopped).then_some(change.id)
-        }
+        v1::job_change::Change::State(change) => is_over(change.state()).then_some(change.id),
         v1::job_change::Change::Removed(job) => Some(*job),
         _ => None,
     }

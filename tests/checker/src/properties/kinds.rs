@@ -249,10 +249,7 @@ impl<'a> Claim<'a, '_> {
         let chronicle = self.kinds.chronicle;
         let mates: Vec<&Facts> = self.mates_at(self.at - 1).collect();
         let mut machines = mates.iter().map(|facts| facts.granted.machine).chain([self.refusal.machine]);
-        let changed = |slot: u32| {
-            let changes = chronicle.machine_changes.get(&slot);
-            changes.is_some_and(|changes| changes.range(self.base + 1..self.at).next().is_some())
-        };
+        let changed = |slot: u32| chronicle.has_changed(slot, self.base, self.at);
         let old = !mates.is_empty() && mates.iter().all(|facts| facts.granted.created <= self.base);
         let same = old && !machines.any(changed);
         same.then(|| format!("all {} of its group were where they are at its base {}", mates.len(), self.base))
@@ -284,9 +281,8 @@ impl<'a> Claim<'a, '_> {
     /// What its group declares of the kind that was short, and the machine at the base, where nothing else could have been in its way.
     fn devices_at_base(&self) -> Option<(Vec<&'a v1::Device>, &'a v1::MachineChange)> {
         let (slot, chronicle, kind) = (self.refusal.machine, self.kinds.chronicle, &self.refusal.device);
-        let changes = chronicle.machine_changes.get(&slot).into_iter().flatten();
-        let mut changes = changes.filter(|&&revision| self.base < revision && revision < self.at);
-        let is_same = changes.next().is_none() && !chronicle.was_strange(slot, self.base, self.at - 1);
+        let is_same =
+            !chronicle.has_changed(slot, self.base, self.at) && !chronicle.was_strange(slot, self.base, self.at - 1);
         let group = self.group().filter(|_| is_same && self.is_alone())?;
         let declared: Vec<&v1::Device> = group.devices.iter().filter(|device| device.kind == *kind).collect();
         Some((declared, self.machine_at(self.base)?))

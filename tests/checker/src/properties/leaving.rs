@@ -6,7 +6,7 @@ use plenum_proto::v1;
 
 use super::Decided;
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::{Allocation, Picture};
+use crate::picture::{Allocation, Picture, is_over};
 use crate::violation::Violation;
 
 /// What the cell says of an allocation that somebody stopped by its id.
@@ -85,13 +85,12 @@ impl Visitor for Leaving {
 
 impl Leaving {
     fn is_to_stop(&self, picture: &Picture, delta: &v1::Delta, found: &Allocation) -> bool {
-        use v1::JobState::{JobComplete, JobFailed, JobStopped};
         let is_named = match self.named.get(&delta.revision) {
             Some(named) => named.stops.contains(&found.id) && is_own(picture, named.session, found),
             None => is_of_a_transaction(delta) || is_by_its_id(delta, found),
         };
         let job = picture.jobs.get(&found.job);
-        let is_over = job.is_none_or(|job| matches!(job.state(), JobComplete | JobFailed | JobStopped));
+        let is_over = job.is_none_or(|job| is_over(job.state()));
         let is_no_more = picture.groups.get(&found.group_row).is_none_or(|group| found.task >= group.count);
         let machine = picture.machines.get(&found.machine);
         let draining = machine.filter(|machine| machine.state() == v1::MachineState::Draining);

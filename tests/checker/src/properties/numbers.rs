@@ -7,11 +7,8 @@ use plenum_proto::v1;
 use super::{Decided, Evidence, HISTORY, Listed};
 use crate::calls::{Asked, Call, Reply};
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::Picture;
+use crate::picture::{DONE, LIVE, Picture};
 use crate::violation::Violation;
-
-/// A task of these states counts for its group's minimum: it is live, or done.
-const THERE: [u32; 2] = [1, 2];
 
 /// `min` and `atomic` hold: of each placement either nothing was granted at that revision or at least its minimum; where one missed
 /// it and the transaction is atomic, nothing at all happened; and a refused transaction has no effect but its record.
@@ -90,7 +87,7 @@ impl Visitor for There {
         for &(job, group) in self.wanted.get(&delta.revision).into_iter().flatten() {
             let Some(row) = picture.jobs.get(&job).map(|put| put.group_base + group) else { continue };
             let count = picture.groups.get(&row).map_or(0, |group| group.count);
-            let there = (0..count).filter(|&task| THERE.contains(&picture.task(row, task).state)).count();
+            let there = (0..count).filter(|&task| matches!(picture.task(row, task).state, LIVE | DONE)).count();
             self.found.insert((delta.revision, job, group), (count, there));
         }
     }

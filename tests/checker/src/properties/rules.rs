@@ -7,10 +7,9 @@ use plenum_proto::v1;
 
 use crate::amounts::{Amounts, DIMENSIONS, NAMES};
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::{Allocation, Picture};
+use crate::picture::{Allocation, DONE, Picture, is_over};
 use crate::violation::Violation;
 
-const DONE: u32 = 2;
 /// Epochs that an incarnation of a cell gives, as a power of two: those of the one before are below.
 const EPOCH_BITS: u32 = 26;
 
@@ -69,7 +68,7 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if allocation.job_version != job.version {
         return Some(format!("its job is at version {}", job.version));
     }
-    if matches!(job.state(), v1::JobState::JobComplete | v1::JobState::JobFailed | v1::JobState::JobStopped) {
+    if is_over(job.state()) {
         return Some("its job is over".into());
     }
     if shape.kind() == v1::JobKind::Recurring {
