@@ -3,6 +3,7 @@
 mod answers;
 mod bands;
 mod mates;
+mod rests;
 mod urgent;
 
 use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota, Resources, SessionId};

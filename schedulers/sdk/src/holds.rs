@@ -6,6 +6,7 @@
 mod aim;
 mod contenders;
 mod held;
+mod rests;
 mod urgent;
 mod wish;
 
@@ -19,6 +20,7 @@ use crate::queue::Turn;
 use crate::settings::Holding;
 use aim::{Rooms, fits};
 use held::{Aimed, Asked, Held};
+use rests::Newcomers;
 use urgent::Evictable;
 
 pub(crate) use contenders::{Contenders, Strangers};
@@ -27,6 +29,10 @@ pub(crate) use wish::Wish;
 /// So many jobs of each kind are looked at, at least: the first of the queue that do not rest. More than may hold room at once, as one that finds nothing to hold keeps
 /// none of those behind it from that.
 const CANDIDATES_MIN: usize = 16;
+
+/// So often it is looked at whether gangs that rest could start by now: a walk over all allocations, and one over all machines for each of so many of them.
+const REST_LOOK_MICROS: i64 = 10_000_000;
+const REST_LOOKS_MAX: usize = 16;
 
 /// How a job comes to be held room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +75,8 @@ pub(crate) struct Holds {
     number: u64,
     /// When it may be looked again at what evictions could free, for all jobs together.
     victims_due_micros: i64,
+    /// When it is looked again at who rests.
+    rests_due_micros: i64,
 }
 
 impl Holds {
@@ -127,10 +135,12 @@ impl Holds {
         self.forget_all_but(sight, &turns.keys().map(|turn| turn.job).collect());
         self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
         let victims = Evictable::of(sight, self.victims_due_micros);
+        let since = self.jobs.values().filter_map(Held::since).min();
+        let newcomers = Newcomers::since(sight.cell, since.unwrap_or_else(|| sight.cell.revision()));
         // Who comes first in the queue asks, and only once it has got something the last one gives back what it holds: the cell may refuse the first one for ever,
         // as where its quota is too small.
         let (mut holders, mut taken) = (0, 0);
-        let (mut wishes, mut wake): (Vec<(u64, Wish)>, Option<i64>) = (Vec::new(), None);
+        let (mut wishes, mut wake) = (Vec::<(u64, Wish)>::new(), self.end_rests(sight, &newcomers));
         let mut promised = Cow::Borrowed(sight.in_flight.promised());
         for (turn, why) in turns {
             let Some(job) = sight.cell.job(turn.job) else { continue };
@@ -139,7 +149,7 @@ impl Holds {
             let is_holder = sight.cell.hold(job.id).is_some();
             let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
             let rested_until = held.rests_until_micros;
-            let wish = held.look((sight, &victims), &rooms, job, (why, has_place));
+            let wish = held.look((sight, &victims, &newcomers), &rooms, job, (why, has_place));
             // Who rests from now on makes place for others of the queue.
             let makes_place = (held.rests_until_micros > rested_until).then_some(sight.now_micros);
             wake = wake.into_iter().chain(makes_place).min();
@@ -162,6 +172,25 @@ impl Holds {
         }
         let again = victims.are_put_off().then_some(self.victims_due_micros);
         (wishes, wake.into_iter().chain(again).min())
+    }
+
+    /// Ends rests whose reason is gone; of very many, those who waited longest for such a look come first. Gives when to look again, which is at once for who rests no more.
+    fn end_rests(&mut self, sight: &Sight<'_>, newcomers: &Newcomers<'_>) -> Option<i64> {
+        let looked = |held: &Held| held.rest_looked_micros(sight.now_micros);
+        let resting = self.jobs.iter_mut().filter_map(|(job, held)| Some((looked(held)?, *job, held)));
+        let mut resting: Vec<(i64, JobId, &mut Held)> = resting.collect();
+        if sight.now_micros < self.rests_due_micros {
+            return (!resting.is_empty()).then_some(self.rests_due_micros);
+        }
+        resting.sort_unstable_by_key(|(looked_micros, job, _)| (*looked_micros, *job));
+        let mut next = None;
+        for (_, job, held) in resting.into_iter().take(REST_LOOKS_MAX) {
+            let ends = sight.cell.job(job).is_some_and(|job| held.ends_rest((sight, newcomers), job));
+            self.rests_due_micros = sight.now_micros.saturating_add(REST_LOOK_MICROS);
+            let due_micros = if ends { sight.now_micros } else { self.rests_due_micros };
+            next = next.into_iter().chain([due_micros]).min();
+        }
+        next
     }
 
     /// What is remembered of jobs that are not looked at now goes, unless it rests, or has an answer to come: it would begin anew otherwise.

@@ -7,6 +7,7 @@ use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskSt
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
+use super::rests::Newcomers;
 use super::urgent::{Evictable, beside_victims, displacing};
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
@@ -67,6 +68,21 @@ struct Kept {
     /// On how many machines it was at most, and how much on each.
     worth: (u64, Resources),
     grew_micros: i64,
+    /// What the mirror showed then.
+    grew: Revision,
+}
+
+/// Why nothing is held for a gang for a while.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// A hold for this brought nothing.
+    need: Need,
+    /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else.
+    since: Option<Revision>,
+    /// That is heeded from now on.
+    ends_from_micros: i64,
+    /// When it was last found out whether that is gone.
+    looked_micros: i64,
 }
 
 /// What is remembered of a job.
@@ -83,8 +99,12 @@ pub(super) struct Held {
     pub(super) refused: u32,
     /// Nothing is asked for it before.
     pub(super) rests_until_micros: i64,
+    /// Why, where that is a hold that brought nothing to a gang.
+    rest: Option<Rest>,
     /// Holds that brought nothing, in a row.
     given_up: u32,
+    /// The last one was taken as a rest had ended early.
+    ended_early: bool,
     /// Looks in a row that found no room for it even if all machines were empty.
     fits_nowhere: u32,
 }
@@ -116,7 +136,7 @@ impl Held {
     /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate. `has_place`: it is one of the first few that may.
     pub(super) fn look(
         &mut self,
-        (sight, victims): (&Sight<'_>, &Evictable<'_>),
+        (sight, victims, newcomers): (&Sight<'_>, &Evictable<'_>, &Newcomers<'_>),
         rooms: &Rooms<'_>,
         job: &Arc<Job>,
         (why, has_place): (Option<Why>, bool),
@@ -126,11 +146,13 @@ impl Held {
         if self.asked.is_some() || sight.now_micros < self.rests_until_micros {
             return None;
         }
+        self.rest = None;
         // A grant ends the hold; and what is promised to the job itself would seem to be lost to it.
         if job.group_positions().any(|group| sight.in_flight.machines_of(job.id, group).next().is_some()) {
             return None;
         }
-        if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || self.gives_up(sight)) {
+        let gives_up = |held: &mut Self| held.gives_up(sight, newcomers, rooms, job);
+        if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || gives_up(self)) {
             return Some(given_back(job.id));
         }
         if sight.is_paused || !has_place {
@@ -158,7 +180,8 @@ impl Held {
         let worth = (machines, hold.resources);
         let halfway_micros = hold.deadline.micros.saturating_sub(sight.log_time.micros).max(0) / 2;
         let renew = sight.log_time.plus_micros(halfway_micros);
-        let new = Kept { deadline: hold.deadline, renew, worth, grew_micros: sight.now_micros };
+        let new =
+            Kept { deadline: hold.deadline, renew, worth, grew_micros: sight.now_micros, grew: sight.cell.revision() };
         let kept = self.kept.get_or_insert(new);
         if kept.deadline != hold.deadline {
             (kept.deadline, kept.renew) = (new.deadline, new.renew);
@@ -166,16 +189,24 @@ impl Held {
         // Machines that it lost to an earlier one and gets back are no growth: two that take turns would never end.
         let is_more = machines > kept.worth.0 || !hold.resources.fits_in(&kept.worth.1);
         if is_more {
-            (kept.worth, kept.grew_micros) = (worth, sight.now_micros);
+            (kept.worth, kept.grew_micros, kept.grew) = (worth, new.grew_micros, new.grew);
         }
     }
 
     /// Whether a hold has brought nothing for so long that others have the room for a while, longer with each time: two that can't start would else keep it idle in
     /// turns. Its job may ask again then.
-    fn gives_up(&mut self, sight: &Sight<'_>) -> bool {
+    fn gives_up(&mut self, sight: &Sight<'_>, newcomers: &Newcomers<'_>, rooms: &Rooms<'_>, job: &Job) -> bool {
         let is_over = self.patience_ends_micros(sight.holding).is_some_and(|ends| ends <= sight.now_micros);
         if is_over {
             let rest_micros = sight.holding.patience_micros.saturating_mul(1 << self.given_up);
+            // Of tasks that run for longer than a hold is kept some end all the time: each would be a reason to try again.
+            let wait_micros = if std::mem::take(&mut self.ended_early) { rest_micros / 2 } else { 0 };
+            let (looked_micros, ends_from_micros) = (sight.now_micros, sight.now_micros.saturating_add(wait_micros));
+            let gang = self.kept.zip(self.aimed.as_ref()).filter(|(_, aimed)| aimed.need.is_gang);
+            self.rest = gang.map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
+                let was_blocked = !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
+                Rest { need: *need, since: was_blocked.then_some(grew), ends_from_micros, looked_micros }
+            });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
             self.aimed = None;
@@ -186,14 +217,47 @@ impl Held {
 
     /// The job is another one than before: neither what was found out about it nor its rest says anything of it.
     pub(super) fn begin_anew(&mut self) {
-        (self.given_up, self.fits_nowhere, self.refused) = (0, 0, 0);
+        (self.given_up, self.fits_nowhere, self.refused, self.ended_early) = (0, 0, 0, false);
         self.rests_until_micros = i64::MIN;
-        self.aimed = None;
+        (self.aimed, self.rest) = (None, None);
+    }
+
+    /// When it was last looked at whether it could start by now; `None` of who does not rest after a hold that brought nothing to a gang.
+    pub(super) fn rest_looked_micros(&self, now_micros: i64) -> Option<i64> {
+        self.rest
+            .filter(|_| now_micros < self.rests_until_micros && self.asked.is_none())
+            .map(|rest| rest.looked_micros)
+    }
+
+    /// Since when its hold has not grown, or had not when it was given back.
+    pub(super) fn since(&self) -> Option<Revision> {
+        self.kept.map(|kept| kept.grew).into_iter().chain(self.rest.and_then(|rest| rest.since)).min()
+    }
+
+    /// Ends the rest, if its reason is gone: what waits of the job is something else, or what was in the way of all that it takes is there no more.
+    pub(super) fn ends_rest(&mut self, (sight, newcomers): (&Sight<'_>, &Newcomers<'_>), job: &Arc<Job>) -> bool {
+        let Some((rest, need)) = self.rest.as_mut().zip(need_of(sight, job, 0)) else { return false };
+        rest.looked_micros = sight.now_micros;
+        if need != rest.need {
+            self.begin_anew();
+            return true;
+        }
+        let rooms = Rooms { cell: sight.cell, job: job.id, promised: sight.in_flight.promised() };
+        let has_room = |aim: &Aim, since| newcomers.leave_room(&rooms, aim, (job.shape.priority / 10, since));
+        let since = rest.since.filter(|_| rest.ends_from_micros <= sight.now_micros);
+        let may_start = since.is_some_and(|since| {
+            Aim::of(sight.cell, job, need.group, (need.count, true)).is_some_and(|aim| has_room(&aim, since))
+        });
+        if may_start {
+            // The next one is as long as if this one had not: it may be that it can't start after all.
+            (self.rests_until_micros, self.rest, self.ended_early) = (i64::MIN, None, true);
+        }
+        may_start
     }
 
     /// Something of the job was granted.
     pub(super) fn granted(&mut self) {
-        self.given_up = 0;
+        (self.given_up, self.ended_early) = (0, false);
         // What its tasks leave of its limits is another thing now.
         self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }

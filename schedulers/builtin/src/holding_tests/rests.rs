@@ -1,0 +1,113 @@
+//! Stories of gangs for which a hold brought nothing, and of when room is held for them again.
+
+use plenum_model::Command;
+
+use super::*;
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Four machines of one core, of which two run something for ever; a gang of three held the others for five minutes, and a stream of small tasks has them now.
+fn rests_behind_a_stream() -> (Stage, [JobId; 3]) {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3", "m4"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let long = stage.submit(&JobBuilder::new("long", "batch").group("main", 2, 1000).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3));
+    stage.advance(4 * MINUTE_MICROS);
+    assert_eq!(held(&stage, gang).len(), 2);
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 4000, 600));
+    stage.advance(2 * MINUTE_MICROS);
+    assert_eq!((held(&stage, gang).len(), stage.placed(stream).len()), (0, 2), "it rests");
+    (stage, [long, gang, stream])
+}
+
+/// What it lacked had come free, and others had that, and all else that came free, for the minutes that were left of its rest.
+#[test]
+fn a_rest_ends_when_what_was_in_the_way_has_ended() {
+    let (mut stage, [long, gang, stream]) = rests_behind_a_stream();
+    stage.finish(long, true);
+    stage.ask("owner", Command::StopJob { job: long, version: None });
+    let rounds = rounds_until_placed(&mut stage, stream, gang, 300);
+    assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}");
+}
+
+#[test]
+fn a_rest_ends_when_the_cell_has_become_large_enough() {
+    let (mut stage, [_, gang, stream]) = rests_behind_a_stream();
+    stage.machine("m5", 1000, &[]);
+    let rounds = rounds_until_placed(&mut stage, stream, gang, 300);
+    assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}");
+}
+
+#[test]
+fn a_gang_that_was_scaled_rests_no_more() {
+    let (mut stage, [_, gang, stream]) = rests_behind_a_stream();
+    stage.ask("owner", Command::ScaleJob { job: gang, version: None, group: 0, count: 2 });
+    let rounds = rounds_until_placed(&mut stage, stream, gang, 300);
+    assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}");
+}
+
+/// Small tasks that end, and another gang that gives its hold back, leave it as far from a start as it was.
+#[test]
+fn a_rest_goes_on_while_what_is_in_the_way_is_there() {
+    let (mut stage, [_, gang, stream]) = rests_behind_a_stream();
+    let other = JobBuilder::new("other", "batch").group("main", 3, 1000).min(3);
+    let other = stage.submit(&other);
+    let mut turns = Vec::new();
+    for _ in 0..2 * 60 * 10 {
+        ends_one(&mut stage, stream);
+        let holders = [gang, other].map(|job| !held(&stage, job).is_empty());
+        if turns.last() != Some(&holders) {
+            turns.push(holders);
+        }
+    }
+    assert_eq!(turns, [[false, false], [false, true]], "in its two minutes");
+    stage.advance(10 * MINUTE_MICROS);
+    assert_eq!(held(&stage, gang).len(), 0, "another one, twice as long");
+}
+
+/// Its last machine is never free at once, as small tasks share that in pieces: it would hold the others for ever if that were a reason to try again.
+#[test]
+fn a_rest_goes_on_where_a_hold_was_whole_but_for_what_comes_and_goes() {
+    let mut stage = Stage::new();
+    for (name, kind) in [("m1", "a"), ("m2", "a"), ("m3", "b")] {
+        stage.machine(name, 1000, &[("kind", kind)]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 9000, 250).on("kind", "b"));
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3));
+    let mut rounds_held = 0;
+    for _ in 0..9 * 60 {
+        ends_one(&mut stage, stream);
+        stage.advance(1_000_000 - ROUND_MICROS);
+        rounds_held += usize::from(!held(&stage, gang).is_empty());
+    }
+    assert!((290..=310).contains(&rounds_held), "of {} seconds {rounds_held}", 9 * 60);
+}
+
+/// Of the tasks in its way that are older than its hold the last ones end a minute after that was given back, and others are there by then: it held the rest for five minutes of six.
+#[test]
+fn a_rest_that_ended_early_in_vain_is_followed_by_one_of_a_fair_length() {
+    let mut stage = Stage::new();
+    for (name, kind) in [("m1", "a"), ("m2", "a"), ("m3", "b")] {
+        stage.machine(name, 1000, &[("kind", kind)]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 9000, 250).on("kind", "b"));
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3));
+    let mut held_of = |rounds: u32| {
+        let is_held = |_: &u32| {
+            ends_one(&mut stage, stream);
+            stage.advance(90_000_000 - ROUND_MICROS);
+            !held(&stage, gang).is_empty()
+        };
+        (0..rounds).filter(is_held).count()
+    };
+    let (first, then) = (held_of(20), held_of(60));
+    assert!(first <= 13 && then <= 20, "of 30 minutes {first} rounds, of the 90 after that {then}");
+}
