@@ -265,10 +265,16 @@ impl Holds {
         asked.map(forget).collect()
     }
 
-    /// What a job that holds room waits with, for people: empty of all others.
+    /// What a job that holds room, or did so in vain, waits with, for people: empty of all others.
     pub(crate) fn words(&self, cell: &Cell, job: JobId) -> String {
-        let Some(hold) = cell.hold(job) else { return String::new() };
         let Some(held) = self.jobs.get(&job) else { return String::new() };
+        let Some(hold) = cell.hold(job) else {
+            // A rest that is over may not have been looked at since.
+            let until = held.rest_until().filter(|until| *until > cell.time());
+            return until.map_or_else(String::new, |until| {
+                format!("after a hold that brought nothing the next one is asked for by {until}; ")
+            });
+        };
         let Some(Aimed { aim, .. }) = &held.aimed else { return String::new() };
         if fits(&aim.each, &hold.resources) == 0 {
             return "holds a part of a machine; ".to_owned();

@@ -1,6 +1,6 @@
 //! Stories of gangs for which a hold brought nothing, and of when room is held for them again.
 
-use plenum_model::Command;
+use plenum_model::{Command, LogTime};
 
 use super::*;
 
@@ -40,6 +40,29 @@ fn a_rest_ends_when_the_cell_has_become_large_enough() {
     stage.machine("m5", 1000, &[]);
     let rounds = rounds_until_placed(&mut stage, stream, gang, 300);
     assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}");
+}
+
+/// Nothing told why a gang had nothing of what came free, nor when it would ask for that again.
+#[test]
+fn people_are_told_until_when_a_gang_rests() {
+    let (mut stage, [_, gang, stream]) = rests_behind_a_stream();
+    let told = stage.passed_over(gang, 0).to_owned();
+    let until = told.strip_prefix("after a hold that brought nothing the next one is asked for by ");
+    let until = until.and_then(|rest| rest.split_once("; ")).map(|(until, _)| until.to_owned());
+    let until = until.unwrap_or_else(|| panic!("{told}"));
+    (0..20).for_each(|_| ends_one(&mut stage, stream));
+    assert!(stage.passed_over(gang, 0).contains(&until), "{}", stage.passed_over(gang, 0));
+    let (mut seconds, limit) = (0, 10 * 60);
+    while held(&stage, gang).is_empty() && seconds < limit {
+        ends_one(&mut stage, stream);
+        stage.advance(1_000_000 - ROUND_MICROS);
+        seconds += 1;
+    }
+    let now = stage.cell().time().micros;
+    let around = [now - 1_000_000, now].map(|micros| LogTime::from_micros(micros).whole_second().to_string());
+    assert!(around.contains(&until), "{until} was told, and it is {around:?}");
+    stage.advance(1_000_000);
+    assert!(!stage.passed_over(gang, 0).contains("brought nothing"), "{}", stage.passed_over(gang, 0));
 }
 
 #[test]

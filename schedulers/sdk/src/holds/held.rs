@@ -72,12 +72,14 @@ struct Kept {
     grew: Revision,
 }
 
-/// Why nothing is held for a gang for a while.
+/// Why nothing is held for a job for a while.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
+    /// Its end by log time, a whole second, for people.
+    until: LogTime,
     /// A hold for this brought nothing.
     need: Need,
-    /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else.
+    /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else; or it is no gang.
     since: Option<Revision>,
     /// That is heeded from now on.
     ends_from_micros: i64,
@@ -99,7 +101,7 @@ pub(super) struct Held {
     pub(super) refused: u32,
     /// Nothing is asked for it before.
     pub(super) rests_until_micros: i64,
-    /// Why, where that is a hold that brought nothing to a gang.
+    /// Why, where that is a hold that brought nothing.
     rest: Option<Rest>,
     /// Holds that brought nothing, in a row.
     given_up: u32,
@@ -202,10 +204,11 @@ impl Held {
             // Of tasks that run for longer than a hold is kept some end all the time: each would be a reason to try again.
             let wait_micros = if std::mem::take(&mut self.ended_early) { rest_micros / 2 } else { 0 };
             let (looked_micros, ends_from_micros) = (sight.now_micros, sight.now_micros.saturating_add(wait_micros));
-            let gang = self.kept.zip(self.aimed.as_ref()).filter(|(_, aimed)| aimed.need.is_gang);
-            self.rest = gang.map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
-                let was_blocked = !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
-                Rest { need: *need, since: was_blocked.then_some(grew), ends_from_micros, looked_micros }
+            let until = sight.log_time.plus_micros(rest_micros).whole_second();
+            self.rest = self.kept.zip(self.aimed.as_ref()).map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
+                let is_blocked = || !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
+                let since = (need.is_gang && is_blocked()).then_some(grew);
+                Rest { until, need: *need, since, ends_from_micros, looked_micros }
             });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
@@ -222,11 +225,15 @@ impl Held {
         (self.aimed, self.rest) = (None, None);
     }
 
-    /// When it was last looked at whether it could start by now; `None` of who does not rest after a hold that brought nothing to a gang.
+    /// When it was last looked at whether it could start by now; `None` of all but gangs that rest after a hold that brought nothing.
     pub(super) fn rest_looked_micros(&self, now_micros: i64) -> Option<i64> {
-        self.rest
-            .filter(|_| now_micros < self.rests_until_micros && self.asked.is_none())
-            .map(|rest| rest.looked_micros)
+        let rests = now_micros < self.rests_until_micros && self.asked.is_none();
+        self.rest.filter(|rest| rests && rest.need.is_gang).map(|rest| rest.looked_micros)
+    }
+
+    /// Until when it rests after a hold that brought nothing, for people.
+    pub(super) fn rest_until(&self) -> Option<LogTime> {
+        self.rest.map(|rest| rest.until)
     }
 
     /// Since when its hold has not grown, or had not when it was given back.
