@@ -19,8 +19,8 @@ use crate::in_flight::InFlight;
 use crate::queue::Turn;
 use crate::settings::Holding;
 use aim::{Rooms, fits};
-use held::{Aimed, Asked, Held};
-use rests::Newcomers;
+use held::{Aimed, Asked, Held, Scene};
+use rests::{Newcomers, Pause};
 use urgent::Evictable;
 
 pub(crate) use contenders::{Contenders, Strangers};
@@ -77,6 +77,8 @@ pub(crate) struct Holds {
     victims_due_micros: i64,
     /// When it is looked again at who rests.
     rests_due_micros: i64,
+    /// After holds that brought nothing: a few, as each takes the place of a holder for as long as it was kept.
+    pauses: Vec<Pause>,
 }
 
 impl Holds {
@@ -135,7 +137,8 @@ impl Holds {
         self.forget_all_but(sight, &turns.keys().map(|turn| turn.job).collect());
         self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
         let victims = Evictable::of(sight, self.victims_due_micros);
-        let since = self.jobs.values().filter_map(Held::since).min();
+        self.pauses.retain(|pause| pause.until_micros > sight.now_micros);
+        let since = self.jobs.values().filter_map(Held::since).chain(self.pauses.iter().map(|pause| pause.since)).min();
         let newcomers = Newcomers::since(sight.cell, since.unwrap_or_else(|| sight.cell.revision()));
         // Who comes first in the queue asks, and only once it has got something the last one gives back what it holds: the cell may refuse the first one for ever,
         // as where its quota is too small.
@@ -149,9 +152,15 @@ impl Holds {
             let is_holder = sight.cell.hold(job.id).is_some();
             let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
             let rested_until = held.rests_until_micros;
-            let wish = held.look((sight, &victims, &newcomers), &rooms, job, (why, has_place));
+            let wish = held.look(
+                Scene { sight, victims: &victims, newcomers: &newcomers, pauses: &self.pauses },
+                &rooms,
+                job,
+                (why, has_place),
+            );
             // Who rests from now on makes place for others of the queue.
             let makes_place = (held.rests_until_micros > rested_until).then_some(sight.now_micros);
+            self.pauses.extend(makes_place.and_then(|_| held.pause(sight, job)));
             wake = wake.into_iter().chain(makes_place).min();
             wake = wake.into_iter().chain(held.next_micros(sight)).min();
             holders += usize::from(is_holder);

@@ -73,7 +73,7 @@ pub struct Holding {
     /// For how long it asks at a time, at least 1; once half of that is over it asks again. After a scheduler that was killed nobody has the room for as long.
     pub within_micros: i64,
     /// What has not grown for so long, at least 1, is given back, and not asked for again before as much time has passed, and twice as much with each time in a row, up to
-    /// eight times: what the gang lacks is taken by what runs long, or is nothing that can be held.
+    /// eight times: what the gang lacks is taken by what runs long, or is nothing that can be held. Other gangs which lack that, too, begin no hold for as long on its machines.
     pub patience_micros: i64,
 }
 

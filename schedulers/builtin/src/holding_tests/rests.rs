@@ -73,23 +73,19 @@ fn a_gang_that_was_scaled_rests_no_more() {
     assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}");
 }
 
-/// Small tasks that end, and another gang that gives its hold back, leave it as far from a start as it was.
+/// Small tasks that end leave it as far from a start as it was, and another gang of its size, too.
 #[test]
 fn a_rest_goes_on_while_what_is_in_the_way_is_there() {
-    let (mut stage, [_, gang, stream]) = rests_behind_a_stream();
-    let other = JobBuilder::new("other", "batch").group("main", 3, 1000).min(3);
-    let other = stage.submit(&other);
-    let mut turns = Vec::new();
-    for _ in 0..2 * 60 * 10 {
+    let (mut stage, [_, large, stream]) = rests_behind_a_stream();
+    let other = stage.submit(&gang("other", "batch", 3));
+    let is_held = |_: &usize| {
         ends_one(&mut stage, stream);
-        let holders = [gang, other].map(|job| !held(&stage, job).is_empty());
-        if turns.last() != Some(&holders) {
-            turns.push(holders);
-        }
-    }
-    assert_eq!(turns, [[false, false], [false, true]], "in its two minutes");
+        [large, other].iter().any(|job| !held(&stage, *job).is_empty())
+    };
+    assert_eq!((0..2 * 60 * 10).filter(is_held).count(), 0, "in two minutes");
+    assert!(stage.passed_over(other, 0).contains("brought nothing"), "{}", stage.passed_over(other, 0));
     stage.advance(10 * MINUTE_MICROS);
-    assert_eq!(held(&stage, gang).len(), 0, "another one, twice as long");
+    assert_eq!(held(&stage, large).len(), 0, "its next rest is twice as long");
 }
 
 /// Its last machine is never free at once, as small tasks share that in pieces: it would hold the others for ever if that were a reason to try again.
@@ -133,4 +129,44 @@ fn a_rest_that_ended_early_in_vain_is_followed_by_one_of_a_fair_length() {
     };
     let (first, then) = (held_of(20), held_of(60));
     assert!(first <= 13 && then <= 20, "of 30 minutes {first} rounds, of the 90 after that {then}");
+}
+
+/// Seconds of so many minutes in which one of these holds room, behind a stream of which a task ends each second.
+fn seconds_held(stage: &mut Stage, stream: JobId, gangs: &[JobId], minutes: usize) -> usize {
+    let is_held = |_| {
+        ends_one(stage, stream);
+        stage.advance(1_000_000 - ROUND_MICROS);
+        usize::from(gangs.iter().any(|gang| !held(stage, *gang).is_empty()))
+    };
+    (0..60 * minutes).map(is_held).sum()
+}
+
+/// Each held most of the cell while the others rested: two of them for all of the first twenty minutes, and more of them for longer.
+#[test]
+fn gangs_that_can_not_start_hold_no_more_than_half_of_the_time() {
+    for number in [2, 4] {
+        let mut stage = Stage::new();
+        for name in ["m1", "m2", "m3", "m4"] {
+            stage.machine(name, 1000, &[]);
+        }
+        stage.seat_with(Batch::default(), settings(Some(SOON)));
+        stage.submit(&JobBuilder::new("long", "batch").group("main", 2, 1000).forever());
+        stage.settle();
+        let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 9000, 600));
+        stage.settle();
+        let gangs: Vec<JobId> =
+            (0..number).map(|number| stage.submit(&gang(&format!("gang-{number}"), "batch", 3))).collect();
+        let held = [(); 3].map(|()| seconds_held(&mut stage, stream, &gangs, 20));
+        assert!(held.iter().all(|seconds| *seconds <= 11 * 60), "of {number} in 20 minutes each {held:?}");
+    }
+}
+
+/// One that needs no more than what comes and goes is not among those who wait.
+#[test]
+fn a_gang_that_can_start_need_not_wait_after_a_hold_of_another_one_that_brought_nothing() {
+    let (mut stage, [_, large, stream]) = rests_behind_a_stream();
+    let small = stage.submit(&gang("small", "batch", 2));
+    let rounds = rounds_until_placed(&mut stage, stream, small, 300);
+    assert!(rounds.is_some_and(|rounds| rounds <= 20), "{rounds:?}");
+    assert!(held(&stage, large).is_empty());
 }

@@ -7,7 +7,7 @@ use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskSt
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
-use super::rests::Newcomers;
+use super::rests::{Newcomers, Pause};
 use super::urgent::{Evictable, beside_victims, displacing};
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
@@ -87,6 +87,15 @@ struct Rest {
     looked_micros: i64,
 }
 
+/// What all jobs are looked at by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) sight: &'a Sight<'a>,
+    pub(super) victims: &'a Evictable<'a>,
+    pub(super) newcomers: &'a Newcomers<'a>,
+    pub(super) pauses: &'a [Pause],
+}
+
 /// What is remembered of a job.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
@@ -107,6 +116,8 @@ pub(super) struct Held {
     given_up: u32,
     /// The last one was taken as a rest had ended early.
     ended_early: bool,
+    /// Pauses since then or before do not keep it back.
+    let_in: Revision,
     /// Looks in a row that found no room for it even if all machines were empty.
     fits_nowhere: u32,
 }
@@ -138,11 +149,12 @@ impl Held {
     /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate. `has_place`: it is one of the first few that may.
     pub(super) fn look(
         &mut self,
-        (sight, victims, newcomers): (&Sight<'_>, &Evictable<'_>, &Newcomers<'_>),
+        scene: Scene<'_>,
         rooms: &Rooms<'_>,
         job: &Arc<Job>,
         (why, has_place): (Option<Why>, bool),
     ) -> Option<Wish> {
+        let sight = scene.sight;
         let hold = sight.cell.hold(job.id);
         self.keep(sight, hold);
         if self.asked.is_some() || sight.now_micros < self.rests_until_micros {
@@ -153,7 +165,7 @@ impl Held {
         if job.group_positions().any(|group| sight.in_flight.machines_of(job.id, group).next().is_some()) {
             return None;
         }
-        let gives_up = |held: &mut Self| held.gives_up(sight, newcomers, rooms, job);
+        let gives_up = |held: &mut Self| held.gives_up(scene, rooms, job);
         if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || gives_up(self)) {
             return Some(given_back(job.id));
         }
@@ -162,11 +174,11 @@ impl Held {
         }
         let need = need_of(sight, job, self.refused);
         let more = match (hold, need) {
-            (Some(_), Some(need)) if need.is_gang => self.more((sight, victims), rooms, job, (need, Why::Starves)),
+            (Some(_), Some(need)) if need.is_gang => self.more(scene, rooms, job, (need, Why::Starves)),
             // A candidate of the pass before may have started since: what it waits with is no gang any more.
             (None, Some(need)) => why
                 .filter(|why| need.is_gang || *why == Why::Urgent)
-                .and_then(|why| self.more((sight, victims), rooms, job, (need, why))),
+                .and_then(|why| self.more(scene, rooms, job, (need, why))),
             _ => None,
         };
         more.or_else(|| self.renewal(sight, rooms, hold?))
@@ -197,7 +209,8 @@ impl Held {
 
     /// Whether a hold has brought nothing for so long that others have the room for a while, longer with each time: two that can't start would else keep it idle in
     /// turns. Its job may ask again then.
-    fn gives_up(&mut self, sight: &Sight<'_>, newcomers: &Newcomers<'_>, rooms: &Rooms<'_>, job: &Job) -> bool {
+    fn gives_up(&mut self, scene: Scene<'_>, rooms: &Rooms<'_>, job: &Job) -> bool {
+        let Scene { sight, newcomers, .. } = scene;
         let is_over = self.patience_ends_micros(sight.holding).is_some_and(|ends| ends <= sight.now_micros);
         if is_over {
             let rest_micros = sight.holding.patience_micros.saturating_mul(1 << self.given_up);
@@ -221,7 +234,7 @@ impl Held {
     /// The job is another one than before: neither what was found out about it nor its rest says anything of it.
     pub(super) fn begin_anew(&mut self) {
         (self.given_up, self.fits_nowhere, self.refused, self.ended_early) = (0, 0, 0, false);
-        self.rests_until_micros = i64::MIN;
+        (self.rests_until_micros, self.let_in) = (i64::MIN, Revision::default());
         (self.aimed, self.rest) = (None, None);
     }
 
@@ -295,13 +308,8 @@ impl Held {
     }
 
     /// A larger hold than there is, if the room for one is there.
-    fn more(
-        &mut self,
-        (sight, victims): (&Sight<'_>, &Evictable<'_>),
-        rooms: &Rooms<'_>,
-        job: &Arc<Job>,
-        (need, why): (Need, Why),
-    ) -> Option<Wish> {
+    fn more(&mut self, scene: Scene<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
+        let Scene { sight, victims, .. } = scene;
         let hold = sight.cell.hold(job.id);
         let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
         let unseen = std::mem::take(&mut self.unseen);
@@ -326,11 +334,16 @@ impl Held {
         let before = std::mem::take(&mut self.left);
         let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
         let beside = || beside_victims((rooms, victims), aim, band, need);
+        let mut pause = None;
         let wish = match why {
             Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(beside),
             Why::Starves => {
-                let larger = larger(&mut search, aim, hold, &slots);
                 let is_whole = |wish: &Wish| wish.machines.len() >= aim.machines && wish.resources == aim.each;
+                let larger = larger(&mut search, aim, hold, &slots).filter(|wish| {
+                    let may_wait = hold.is_none() && !is_whole(wish);
+                    pause = if may_wait { self.pause_of(scene, rooms, (aim, band)) } else { None };
+                    pause.is_none()
+                });
                 // All at once, by evictions beside what lower bands hold, comes before a part. Who holds some goes on with that: the two would take turns.
                 if hold.is_some() || larger.as_ref().is_some_and(is_whole) || !victims.are_evicted_beside(rooms, aim) {
                     larger
@@ -340,7 +353,36 @@ impl Held {
             }
         };
         (self.unseen, self.left) = search.end();
+        match pause.filter(|_| wish.is_none() && !victims.are_put_off()) {
+            Some(pause) => self.waits_out(pause, sight, need),
+            None if wish.is_some() => {
+                self.let_in = scene.pauses.iter().map(|pause| pause.since).max().unwrap_or_default()
+            }
+            None => {}
+        }
         wish
+    }
+
+    /// Which pause keeps it from a hold.
+    fn pause_of<'a>(&self, scene: Scene<'a>, rooms: &Rooms<'_>, (aim, band): (&Aim, u8)) -> Option<&'a Pause> {
+        let mut newer = scene.pauses.iter().filter(|pause| pause.since > self.let_in);
+        newer.find(|pause| pause.keeps_back(scene.newcomers, rooms, aim, band))
+    }
+
+    /// Rests until a pause is over, or what was in the way of the other gang is gone.
+    fn waits_out(&mut self, pause: &Pause, sight: &Sight<'_>, need: Need) {
+        let until = sight.log_time.plus_micros(pause.until_micros.saturating_sub(sight.now_micros)).whole_second();
+        let (since, now_micros) = (Some(pause.since), sight.now_micros);
+        self.rest = Some(Rest { until, need, since, ends_from_micros: now_micros, looked_micros: now_micros });
+        self.rests_until_micros = pause.until_micros;
+    }
+
+    /// The pause after its hold, where that is given back as something was in its way: as long as that was kept without growing.
+    pub(super) fn pause(&self, sight: &Sight<'_>, job: &Job) -> Option<Pause> {
+        let hold = sight.cell.hold(job.id)?;
+        let since = self.rest?.since?;
+        let until_micros = sight.now_micros.saturating_add(sight.holding.patience_micros);
+        Some(Pause { until_micros, band: job.shape.priority / 10, since, machines: hold.machines.clone() })
     }
 
     /// The same hold for longer, once half of its time is over: on those of its machines that still take claims and have the room.

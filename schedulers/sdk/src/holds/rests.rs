@@ -1,4 +1,4 @@
-//! Whether a gang that rests could be held all that it takes by now.
+//! Whether a gang could be held all that it takes, for all that was in the way of a hold which brought nothing: its own, or that of another one.
 
 use std::cell::OnceCell;
 
@@ -54,5 +54,26 @@ impl<'a> Newcomers<'a> {
             there.push(Newcomer { created, band, resources: self.cell.resources_of(allocation.row) });
         }
         found
+    }
+}
+
+/// For a while after a hold that brought nothing, so that the room is not held by turns for those who can't start: who comes no further beside what was in its way begins
+/// no hold on its machines.
+#[derive(Debug)]
+pub(super) struct Pause {
+    pub(super) until_micros: i64,
+    /// Higher ones need not wait.
+    pub(super) band: u8,
+    /// What was granted by then was in the way.
+    pub(super) since: Revision,
+    pub(super) machines: Vec<u32>,
+}
+
+impl Pause {
+    /// Whether a gang of this band has to wait, if it has no hold.
+    pub(super) fn keeps_back(&self, newcomers: &Newcomers<'_>, rooms: &Rooms<'_>, aim: &Aim, band: u8) -> bool {
+        self.band >= band
+            && self.machines.iter().any(|slot| aim.suits(rooms.cell, *slot))
+            && !newcomers.leave_room(rooms, aim, (band, self.since))
     }
 }
