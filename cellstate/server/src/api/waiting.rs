@@ -230,12 +230,19 @@ impl<'a> Reasons<'a> {
         } else {
             String::new()
         };
+        // What lists the use of quotas counts that, too.
+        let mut own = Sum::default();
+        self.cell.hold(job.id).into_iter().for_each(|hold| own.add(&hold.resources, hold.machines.len()));
+        let own = match own.total().get(resource) {
+            0 => String::new(),
+            own => format!(" beside {} that it holds itself", resource.lack(own)),
+        };
         let (used, limit) = (resource.lack(used), resource.lack(limit.unwrap_or_default()));
         let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
         let beyond = quota.shortage(&Resources::default(), &wanted);
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
         Some(format!(
-            "the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used{by_whom}"
+            "the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used{own}{by_whom}"
         ))
     }
 
