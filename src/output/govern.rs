@@ -219,7 +219,7 @@ impl Row for HoldView {
             or_dash(&self.scheduler),
             self.priority.to_string(),
             quantity::short_resources(self.resources.as_ref()),
-            span(self.deadline_micros.saturating_sub(seen_from_micros())),
+            time_left(self.deadline_micros, span).unwrap_or_else(|| OVERDUE.to_owned()),
             or_dash(&self.machines.join(",")),
             self.namespace.clone(),
             format!("revision {}", self.first_wait_revision),
@@ -246,8 +246,18 @@ impl Row for HoldView {
 
 /// What a hold takes of each of its machines, for whom, and for how long at most.
 pub(crate) fn held_words(view: &HoldView) -> String {
-    let left = whole_seconds(view.deadline_micros.saturating_sub(seen_from_micros()));
-    format!("{} for {}, ends in {left}", quantity::short_resources(view.resources.as_ref()), view.name())
+    let left = time_left(view.deadline_micros, whole_seconds);
+    let left = left.map_or_else(|| OVERDUE.to_owned(), |left| format!("ends in {left}"));
+    format!("{} for {}, {left}", quantity::short_resources(view.resources.as_ref()), view.name())
+}
+
+/// Of a hold whose deadline is past, and that is there still: the server was down then, and has decided nothing since.
+const OVERDUE: &str = "overdue";
+
+/// How long it is to a moment; `None` of one that is past.
+fn time_left(micros: i64, words: impl Fn(i64) -> String) -> Option<String> {
+    let left = micros.saturating_sub(seen_from_micros());
+    (left > 0).then(|| words(left))
 }
 
 impl Row for UnknownTaskView {
@@ -369,6 +379,18 @@ mod tests {
         assert_eq!(titles(&[quota(&[]), quota(&[-1, 7])], Table), ["NAMESPACE", "CPU", "MEMORY", "DISK", "OTHERS"]);
         assert_eq!(titles(&[quota(&[]), quota(&[-1])], Table), ["NAMESPACE", "CPU", "MEMORY", "DISK"]);
         assert_eq!(titles(&[quota(&[])], Wide).len(), 5);
+    }
+
+    // It was said to end in 0us, for as long as the server had nothing to decide.
+    #[test]
+    fn a_hold_whose_deadline_is_past_is_overdue() {
+        let in_minutes = |minutes: i64| {
+            let deadline_micros = seen_from_micros() + minutes * 60_000_000 + 500_000;
+            let view = HoldView { job: "gang".into(), deadline_micros, ..HoldView::default() };
+            (view.cells()[4].clone(), held_words(&view).rsplit_once(", ").map(|(_, left)| left.to_owned()))
+        };
+        assert_eq!(in_minutes(1), ("60s".into(), Some("ends in 60s".into())));
+        assert_eq!(in_minutes(-1), ("overdue".into(), Some("overdue".into())));
     }
 
     #[test]
