@@ -160,13 +160,10 @@ pub struct Unplaced {
 }
 
 impl Unplaced {
-    /// Machines that have room, and on which limits of the group, devices or ports stand in the way.
+    /// Machines that have room, and on which limits of the group stand in the way: what they say is about this group alone.
     #[must_use]
-    pub fn special(&self) -> u32 {
-        let is_device = |(missing, _): &(&Missing, &Lack)| matches!(missing, Missing::Device { .. });
-        let lacking = self.lacks.iter().filter(is_device).map(|(_, lack)| lack.machines);
-        let limits = self.per_machine.values().chain(self.spread.values()).chain(self.without.values());
-        limits.chain(self.ports.values()).copied().chain(lacking).sum()
+    pub fn limited(&self) -> u32 {
+        self.per_machine.values().chain(self.spread.values()).chain(self.without.values()).sum()
     }
 
     fn count(&mut self, obstacle: Obstacle) {

@@ -272,7 +272,7 @@ fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
         10 => gpu(250, 500),
         _ => gpu(2000, 4000),
     });
-    assert_eq!((why.fitting, why.special(), why.machines), (1, 11, 12));
+    assert_eq!((why.fitting, why.limited(), why.machines), (1, 3, 12));
     let told = why.to_string();
     assert_eq!(
         told,

@@ -430,7 +430,7 @@ impl Placer {
         let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, request));
         // How a group's tasks are spread is its own affair, and so is what it lacks beside what its job holds; all else stands in the way of whoever needs
         // the same.
-        let is_limited = GroupCounts::are_needed_by(shape) && why.as_ref().is_none_or(|why| why.special() > 0);
+        let is_limited = GroupCounts::are_needed_by(shape) && why.as_ref().is_none_or(|why| why.limited() > 0);
         let mut hopeless = why.map(|why| Hopeless::of(&why));
         if let Some(hopeless) = hopeless.as_mut().filter(|_| first.least > 1) {
             hopeless.at_most = at_most_when_empty(view.cell(), &requirement(first, request), shape);

@@ -357,6 +357,10 @@ fn equal_jobs_that_wait_for_devices_or_ports_cost_one_look_at_the_machines() {
     let limited = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").group("main", 1, 90_000);
     let (_, judged) = counted(50, (0..40).map(|number| limited(number).per_machine(1)));
     assert!(judged <= 50, "{judged} looks at 50 machines for 40 jobs with a limit that wait for room");
+
+    let apart = (0..40).map(|number| gpu_job(&format!("apart{number}"), 1).per_machine(1));
+    let (_, judged) = counted(50, full().chain(apart));
+    assert!(judged <= 5 * 50, "{judged} looks at 50 machines for 40 jobs with a limit that wait for a GPU");
 }
 
 /// Each task asked all machines again that were full already: their square.
