@@ -203,7 +203,11 @@ impl GpuMachines {
         let known = u32::try_from(self.rows.len()).expect("slots have 32 bits");
         let rows = cell.machine_rows().len();
         match changed {
-            None => (0..rows).for_each(|slot| self.read(cell, slot, kind)),
+            None => {
+                (0..rows).for_each(|slot| self.read(cell, slot, kind));
+                // Of a cell that had more. They stay as rows that take nothing: what was counted of each goes on.
+                (rows..known).for_each(|slot| self.set(slot, GpuMachine::default()));
+            }
             Some(changed) => {
                 let fresh = known..rows;
                 fresh

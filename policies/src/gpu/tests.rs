@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::target::Target;
 use super::*;
+use crate::twin::{cell_of, plain};
 
 fn task(cpu_millis: u32, devices: u8, millis: u16) -> GpuTask {
     GpuTask { cpu_millis, memory_mib: 1024, devices, millis, models: ModelSet::ANY }
@@ -77,6 +78,16 @@ fn published_scores_by_hand() {
     assert_eq!(cost(&GpuPacking, &free, &task(4000, 0, 0)), 0.0);
     // Six of eight count as in use on a machine of two; nobody is there.
     assert_eq!(cost(&GpuClustering, &free, &asked), -(18.0 + 25.0));
+}
+
+/// Rows behind those of the other cell stayed open, and tasks were placed on slots that were not there.
+#[test]
+fn nothing_is_placed_on_rows_of_a_larger_cell_that_was_followed_before() {
+    let mut machines = GpuMachines::default();
+    machines.follow(&cell_of(&[plain(4000, 64), plain(4000, 64), plain(4000, 64)]), None, "gpu");
+    machines.follow(&cell_of(&[plain(4000, 64)]), None, "gpu");
+    let open: Vec<bool> = machines.rows().iter().map(|row| row.open).collect();
+    assert_eq!(open, [true, false, false]);
 }
 
 #[test]
