@@ -42,7 +42,7 @@ pub struct Settings {
     /// How far costs may be apart while they still count as equal, in the scoring's own unit; 0: only equal costs are. Costs are rounded down to a
     /// multiple of it.
     pub nearness: f32,
-    /// Looks at so many machines only, drawn from those that fit, and takes the best of these: the power of few choices (Mitzenmacher, 2001). `None` looks
+    /// Looks at so many machines only, drawn from those that fit, and takes the best of these: the power of few choices (Mitzenmacher, 2001). Never more draws than there are machines. `None` looks
     /// at all of them, which is the default because it takes microseconds.
     pub sample: Option<u32>,
     /// Which machines come first, whatever they cost and however much they are wished for. Samples and

@@ -115,9 +115,10 @@ pub(super) fn choose_from_samples<S: Scoring + ?Sized>(
 ) {
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
     let mut draws = Draws::of(&judge.request.settings);
-    let mut pool = Pool::new(judge.columns.rows());
+    let rows = judge.columns.rows();
+    let (mut pool, most) = (Pool::new(rows), most.clamp(1, rows.max(1)));
     while chosen.len() < count as usize {
-        let sample = (0..most.max(1)).map_while(|_| pool.draw(judge, &placed, &mut draws));
+        let sample = (0..most).map_while(|_| pool.draw(judge, &placed, &mut draws));
         let places = sample.filter_map(|slot| judge.place(slot, placed.get(&slot).copied().unwrap_or(0)));
         let best = places.reduce(|best, place| if place.is_before(&best) { place } else { best });
         let Some(Place { tie, .. }) = best else { return };

@@ -167,6 +167,15 @@ fn random_and_samples_draw_anew_for_each_decision_of_one_seed() {
     assert_eq!(tied(1), tied(2), "the order of equals is a scheduler's own, and stays");
 }
 
+/// As many draws were made as it said, for each task: four billion.
+#[test]
+fn a_sample_has_no_more_draws_than_there_are_machines() {
+    let columns = followed(&cell_of(&[plain(4000, 64), plain(2000, 64)]), &BTreeMap::new());
+    let resources = Resources::new(1000, MIB);
+    let settings = Settings { sample: Some(u32::MAX), ..Settings::default() };
+    assert_eq!(choose(&columns, &Request::new(&resources, settings), Policy::BestFit, 6).len(), 6);
+}
+
 /// A scoring of somebody's own, with a column of its own: how warm each machine is.
 struct Coolest<'a> {
     celsius: &'a [f32],
