@@ -154,6 +154,7 @@ impl TestCell {
 
     /// Adds a machine whose tasks end after `task_time`, with success unless [`TestCell::exits_with`] says otherwise. A task whose command has the word
     /// `infinity` never ends by itself, as those of `JobBuilder::forever`; what kind of job it is of is not asked.
+    /// Whenever its agent registers anew, as after a restart of the server, what runs there begins anew, with all of `task_time`. Tasks of real machines go on.
     pub async fn machine(&mut self, name: &str, cpu_millis: i64, task_time: Duration) {
         self.machine_with(name, cpu_millis, task_time, &[], 0).await;
     }

@@ -119,7 +119,7 @@ impl JobBuilder {
         self
     }
 
-    /// The job runs for ever, and so do its tasks.
+    /// The job runs for ever, and so do the tasks of its groups so far, which are tried again however often they fail: a `retry` comes after it.
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.draft.shape.kind = v1::JobKind::Forever.into();
@@ -143,7 +143,7 @@ impl JobBuilder {
         self
     }
 
-    /// Its tasks are tried again however often they fail, after a second.
+    /// The tasks of its groups so far are tried again however often they fail, after a second.
     #[must_use]
     pub fn forgiving(mut self) -> Self {
         for group in &mut self.draft.groups {
