@@ -96,6 +96,9 @@ pub struct Settings {
     /// Whether anything goes into the history. Without, the past can't be read, no checkpoint is written, and the log keeps everything:
     /// to measure what the history costs, and for nothing else.
     pub history: bool,
+    /// Without a history: whether the log lets go of what is durable, as it does of what a history has. No start finds the cell again then: to measure
+    /// what the history costs a log that uses its segments again, and for nothing else.
+    pub forgets_log: bool,
     /// A checkpoint is written after so many bytes of log …
     pub checkpoint_bytes: u64,
     /// … or after so long, if anything changed.
@@ -235,6 +238,7 @@ impl Default for Settings {
             snapshot_age: Duration::from_millis(5),
             log_bytes_max: 1 << 30,
             history: true,
+            forgets_log: false,
             checkpoint_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(60),
             segment_bytes: 16 << 20,

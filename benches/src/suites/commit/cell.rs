@@ -45,7 +45,7 @@ pub(crate) struct Serving {
     /// Write a checkpoint only after so many bytes of log
     #[arg(long, value_name = "BYTES")]
     checkpoint_bytes: Option<u64>,
-    /// Keep no history
+    /// Keep no history, and nothing of the log either: the cell can't be started again
     #[arg(long)]
     no_history: bool,
     /// Give memory back soon after the work has ended
@@ -64,7 +64,8 @@ impl Serving {
         Self { checkpoint_bytes: Some(bytes), ..Self::usual() }
     }
 
-    /// Without a history: nothing goes into it, and there is no checkpoint.
+    /// Without a history: nothing goes into it, and there is no checkpoint. Segments of the log are used again, as with one, so that no start finds the
+    /// cell again.
     pub(crate) const fn without_history() -> Self {
         Self { no_history: true, ..Self::usual() }
     }
@@ -93,6 +94,7 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     let runtime = plenum_server::event_loop()?;
     let mut options = ServerOptions::new(dir);
     options.settings.history = serving.has_history();
+    options.settings.forgets_log = !serving.has_history();
     options.settings.lease = LEASE;
     if serving.rest_soon {
         options.settings.rest = REST;

@@ -145,10 +145,25 @@ struct Round {
     closing: bool,
 }
 
+/// Lets go of a log that no history is made of, as it grows, until the server ends.
+fn forget(shared: &Shared) {
+    while !shared.feed.is_closing() && !shared.has_failed() {
+        shared.keeper.release(shared.keeper.tail().revision);
+        if let Err(error) = shared.keeper.tidy() {
+            let error = &error.source as &dyn std::error::Error;
+            tracing::warn!(error, "segments of the log could not be given back");
+        }
+        std::thread::sleep(RETIRING_PAUSE);
+    }
+}
+
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
     if !shared.settings.history {
         shared.feed.end();
+        if shared.settings.forgets_log {
+            forget(shared);
+        }
         return;
     }
     step_back();
