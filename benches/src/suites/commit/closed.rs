@@ -7,11 +7,11 @@ use anyhow::ensure;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::ground::{Ground, Over, Running, Size};
+use super::ground::{Ground, Over, ROOM, Running, Size};
 use super::load::{Counters, Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::server_counts::Counts;
-use crate::figure::{Better, Case, Figure, Parameters, by_name};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
@@ -184,6 +184,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
     if refused_percent > REFUSED_PERCENT_USUAL {
         say(&told());
     }
+    let lost = number(all.refused.saturating_sub(all.no_race));
     let parameters = [
         ("cores_of_clients", cores(client - cpu_before[0])),
         ("cores_of_server", cores(served - cpu_before[1])),
@@ -194,6 +195,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),
         ("refused_without_a_race", json!(all.no_race)),
+        ("lost_a_race_percent", json!(in_hundredths(lost * 100.0 / number(all.granted + all.refused)))),
         ("stopped", json!(all.stopped)),
         ("reports_of_agents", json!(ground.agents().reports() - reports)),
         ("leaving_allocations_at_most", json!(leaving)),
@@ -209,13 +211,14 @@ pub(crate) fn parameters(ground: &Ground, times: Times, file_system: &str) -> Pa
     let all = [
         ("machines", json!(machines)),
         ("live_allocations", json!(live)),
+        ("used_percent", json!(100 / ROOM)),
         ("segments_used_again", json!(ground.segments_used_again)),
         ("file_system", json!(file_system)),
         ("seconds_per_sample", json!(times.window.as_secs_f64())),
         (
             "claim",
             json!(
-                "one grant, one stop of an older allocation picked at random, and its receipt by a report; of a hundred five lose a race and do not count"
+                "one grant, one stop of an older allocation picked at random, and its receipt by a report; those that lose a race (lost_a_race_percent: five, where a rival runs) do not count"
             ),
         ),
         (

@@ -23,7 +23,7 @@ const JOB_TASKS: u32 = 1000;
 /// … and how many more it has: tasks of transactions under way are neither live nor waiting.
 pub(crate) const SPARE_TASKS: u32 = 200;
 /// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
-const ROOM: u32 = 5;
+pub(crate) const ROOM: u32 = 5;
 /// Between two looks at whether the agents have reported everything.
 const LOOK: Duration = Duration::from_millis(10);
 /// How the cell is filled.

@@ -95,11 +95,14 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run, kept:
     Ok(())
 }
 
-/// Of what is due, refused claims are answered too.
 fn keeps_up(seen: &Seen, rate: u32) -> bool {
-    let answered: u64 = seen.windows.iter().map(|window| window.counted.answered * u64::from(CLAIMS)).sum();
-    let seconds: f64 = seen.windows.iter().map(|window| window.seconds).sum();
-    number(answered) / seconds >= KEEPS_UP * f64::from(rate)
+    let answered = seen.windows.iter().map(|window| window.counted.answered).sum();
+    keeps(answered, seen.windows.iter().map(|window| window.seconds).sum(), rate)
+}
+
+/// Whether so many answered transactions are as many claims as are due in that time. Refused ones are answered, too.
+pub(super) fn keeps(answered: u64, seconds: f64, rate: u32) -> bool {
+    number(answered * u64::from(CLAIMS)) / seconds >= KEEPS_UP * f64::from(rate)
 }
 
 fn tails(case: &Case<'_>, seen: &Seen) -> anyhow::Result<Vec<Figure>> {

@@ -135,7 +135,7 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
 }
 
 async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result<Rows> {
-    let watchers = Watchers::start(ground, MIRRORS).await?;
+    let mut watchers = Watchers::start(ground, MIRRORS).await?;
     let (running, pacer) = open_loop::begin(ground, rate).await?;
     ground.wait(&running, times.warm_up).await?;
     let others = others(ground)?;
@@ -165,11 +165,12 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     say(TIMED_CASE);
     let mut alone = MachineTimes::new(&place.scratch, super::SYNC_BYTES)?;
     alone.look(super::SYNCS)?;
-    let watchers = Watchers::start(ground, TIMED).await?;
+    let mut watchers = Watchers::start(ground, TIMED).await?;
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
     watchers.take_ages()?;
     let others = others(ground)?;
+    let (counted, began) = (running.load.counters(), Instant::now());
     let mut ages = Vec::new();
     for _ in 0..times.windows {
         ground.wait(&running, times.window).await?;
@@ -178,11 +179,19 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         ensure!(!of_window.is_empty(), "no delta came within {:?}", times.window);
         ages.push(of_window);
     }
+    let counted = running.load.counters().since(counted);
+    let seconds = began.elapsed().as_secs_f64();
     let cores_of_others = others.cores()?;
     drop(pacer);
     ground.end(running).await?;
     let newest = status(ground.address()).await?.revision;
-    if !is_whole(watchers.finish(newest).await?) {
+    let resyncs = watchers.finish(newest).await?;
+    // What nobody was told of when the last window ended came after it.
+    if let Some(last) = ages.last_mut() {
+        last.add(watchers.take_ages()?)?;
+    }
+    let keeps = open_loop::keeps(counted.answered, seconds, TIMED_RATE);
+    if !is_told(resyncs, keeps) {
         return Ok(Vec::new());
     }
     alone.look(super::SYNCS)?;
@@ -192,6 +201,8 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         ("mirrors", json!(TIMED)),
         ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
+        ("granted", json!(counted.granted)),
+        ("refused", json!(counted.refused)),
         (
             "staleness",
             json!(
@@ -202,6 +213,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     parameters.extend(by_name(more));
     let case = Case { suite: super::NAME, case: TIMED_CASE, parameters };
     let mut figures = of_ages(&case, &ages)?;
+    figures.push(rate::figure(&case, "claims_per_second", &[Counted { count: counted.granted, seconds }])?);
     figures.extend(alone.figures(&case)?);
     Ok(figures)
 }
@@ -225,24 +237,39 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
     let hello = resume(ground.address()).await?;
     let mut silent = Vec::new();
     for _ in 0..STALLED {
-        silent.push(client(connect(ground.address()).await?).watch(hello.clone()).await?);
+        silent.push(client(connect(ground.address()).await?).watch(hello.clone()).await?.into_inner());
     }
     ground.wait(&running, times.warm_up).await?;
     let others = others(ground)?;
+    let (counted, began) = (running.load.counters(), Instant::now());
     let mut bytes = Vec::new();
     for _ in 0..times.windows {
         bytes.push((memory(ground, times.window).await? - before) / f64::from(STALLED));
         ground.check(&running)?;
     }
+    let counted = running.load.counters().since(counted);
+    let keeps = open_loop::keeps(counted.answered, began.elapsed().as_secs_f64(), TIMED_RATE);
     let cores_of_others = others.cores()?;
+    let mut lost = 0;
+    for stream in &mut silent {
+        lost += u32::from(!matches!(stream.message().await, Ok(Some(_))));
+    }
     drop(silent);
     drop(pacer);
     ground.end(running).await?;
+    if lost > 0 || !keeps {
+        // One that the server let go of costs it nothing.
+        let why = if lost > 0 { format!("{lost} of them lost their streams") } else { LOAD_IS_LATE.to_owned() };
+        say(&format!("{STALLED_CASE}: memory will be missing: {why}"));
+        return Ok(None);
+    }
     let mut parameters = closed::parameters(ground, times, &place.file_system);
     let more = [
         ("stalled", json!(STALLED)),
         ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
+        ("granted", json!(counted.granted)),
+        ("refused", json!(counted.refused)),
         ("memory", json!("proportional set size of the server with them less that before they came, for each of them")),
     ];
     parameters.extend(by_name(more));
@@ -354,23 +381,27 @@ impl Watchers {
     }
 
     /// Lets all of them come to this revision, and ends them. Gives how often one fell behind and began anew.
-    async fn finish(self, newest: u64) -> anyhow::Result<u64> {
+    async fn finish(&mut self, newest: u64) -> anyhow::Result<u64> {
         self.told.newest.store(newest, Ordering::Release);
         self.told.finishing.store(true, Ordering::Release);
-        for task in self.tasks {
+        for task in std::mem::take(&mut self.tasks) {
             task.await.context("a watcher")??;
         }
         Ok(self.told.resyncs.load(Ordering::Relaxed))
     }
 }
 
-/// Whether all of them have seen everything. Who begins anew has not: how old his picture was meanwhile nobody can tell, and what the others
-/// tell is no figure.
-fn is_whole(resyncs: u64) -> bool {
+const LOAD_IS_LATE: &str = "the load did not keep its rate";
+
+/// Whether all of them have seen everything, of a load that kept its rate. Who begins anew has not: how old his picture was meanwhile nobody can tell, and
+/// what the others tell is no figure.
+fn is_told(resyncs: u64, keeps: bool) -> bool {
     if resyncs > 0 {
         say(&format!("{TIMED_CASE}: staleness will be missing: {resyncs} times a watcher fell behind and began anew"));
+    } else if !keeps {
+        say(&format!("{TIMED_CASE}: staleness will be missing: {LOAD_IS_LATE}"));
     }
-    resyncs == 0
+    resyncs == 0 && keeps
 }
 
 struct Watcher {

@@ -110,9 +110,10 @@ fn pictures_that_were_old_in_one_window_are_in_the_tails_of_all() {
 #[test]
 fn a_picture_that_began_anew_is_no_figure() {
     let watchers = watchers(1);
-    assert!(is_whole(watchers.resyncs()));
+    assert!(is_told(watchers.resyncs(), true));
+    assert!(!is_told(watchers.resyncs(), false), "of a load that came late it is another figure");
     watchers.told.resyncs.fetch_add(1, Ordering::Relaxed);
-    assert!(!is_whole(watchers.resyncs()));
+    assert!(!is_told(watchers.resyncs(), true));
     assert!(watchers.check().is_ok(), "with a rate that is too high it is what is looked for");
 }
 
