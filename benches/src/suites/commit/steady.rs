@@ -24,8 +24,10 @@ const FIRST: u64 = 1;
 /// Loads a cell until segments of its log are used again; no longer than [`PATIENCE`], and not after a Ctrl-C. Whether they are stands beside the figures.
 pub(super) async fn reach(ground: &mut Ground) -> anyhow::Result<()> {
     let (began, log) = (Instant::now(), ground.log());
-    let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
     let mut oldest = oldest_segment(&log)?;
+    let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
+    // Filling it may have been enough; whoever ends a load ends what has begun.
+    ground.wait(&running, LOOK).await?;
     while goes_on(oldest, began.elapsed(), interrupt::asked()) {
         ground.wait(&running, LOOK).await?;
         oldest = oldest_segment(&log)?;
