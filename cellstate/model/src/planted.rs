@@ -205,11 +205,13 @@ pub enum Bug {
     LosesTooSoon,
     /// All machines are given up that are due, however many within a minute.
     GivesUpTooMany,
+    /// Of all versions of a job but the first, a task of which only one may run waits for ever for the one before, which has ended.
+    KeepsSuccessorsWaiting,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 97] = [
+    pub const ALL: [Self; 98] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -307,6 +309,7 @@ impl Bug {
         Self::DrainsTooSoon,
         Self::LosesTooSoon,
         Self::GivesUpTooMany,
+        Self::KeepsSuccessorsWaiting,
     ];
 }
 

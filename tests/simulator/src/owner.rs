@@ -403,6 +403,7 @@ impl Owner {
                     || job.shape.kind == JobKind::Recurring
             })
             && cell.jobs().filter(|job| job.shape.parent.is_some()).all(|job| job.state.is_final())
+            && runs::are_over(cell)
     }
 
     /// Stops everything that is left.

@@ -414,10 +414,11 @@ impl Cell {
         if !group.single_instance {
             return;
         }
-        let place = group.task_base + task;
+        let (place, job_slot) = (group.task_base + task, group.job_slot);
         let blocked =
             task < group.count && self.task_states.get(place).is_some_and(|&state| state == TaskState::Blocked);
-        if blocked {
+        let is_later = || self.job_in(job_slot).is_some_and(|job| job.version > 1);
+        if blocked && !(planted::is(Bug::KeepsSuccessorsWaiting) && is_later()) {
             let group = self.groups.get_mut(group_row);
             group.tasks[TaskState::Blocked as usize] -= 1;
             group.tasks[TaskState::Waiting as usize] += 1;

@@ -1,7 +1,7 @@
 //! Jobs that are run again and again, by several who each take themselves for the only one to do so: one looks and decides, and what comes of that may be
 //! asked for when another has decided meanwhile. So each says which version of the job was looked at.
 
-use plenum_model::Command;
+use plenum_model::{Cell, Command};
 use plenum_proto::{jobs, v1};
 use plenum_testkit::JobBuilder;
 
@@ -33,6 +33,11 @@ pub(super) fn draw(seed: u64, mix: &Mix) -> Option<Random> {
 /// Whether a job is one of them: all of its tasks come to an end by themselves.
 pub(super) fn has(name: &str) -> bool {
     RUNS.iter().any(|(run, _)| *run == name)
+}
+
+/// Whether all of them are over: they fit wherever nobody keeps room from them, their tasks come to an end, and failures are forgiven.
+pub(super) fn are_over(cell: &Cell) -> bool {
+    RUNS.iter().all(|(name, _)| cell.job_named(NAMESPACES[0], name).is_none_or(|job| job.state.is_final()))
 }
 
 /// Few small tasks, each with a single instance, some of which run for long. One submission is not like another.

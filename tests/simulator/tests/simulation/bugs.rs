@@ -224,4 +224,6 @@ found! {
     a_task_that_is_lost_too_soon_is_found: LosesTooSoon by "invariant_whoever_leaves_has_a_reason";
     a_cell_that_gives_up_all_its_machines_is_found:
         GivesUpTooMany by "invariant_whoever_leaves_has_a_reason";
+    a_task_that_waits_for_who_has_ended_is_found:
+        KeepsSuccessorsWaiting by "invariant_everything_that_fits_runs_once_faults_stop";
 }
