@@ -104,6 +104,9 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
         }
         if let Decision::Outcome(outcome) = decision {
             give_other_reasons(outcome);
+            if planted::is(Bug::HidesVictims) {
+                outcome.evicted.clear();
+            }
         }
         if planted::is(Bug::CallsPartsRefused)
             && let Decision::Outcome(outcome) = decision

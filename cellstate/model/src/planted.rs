@@ -207,11 +207,13 @@ pub enum Bug {
     GivesUpTooMany,
     /// Of all versions of a job but the first, a task of which only one may run waits for ever for the one before, which has ended.
     KeepsSuccessorsWaiting,
+    /// A transaction does not tell whom it evicted.
+    HidesVictims,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 98] = [
+    pub const ALL: [Self; 99] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -310,6 +312,7 @@ impl Bug {
         Self::LosesTooSoon,
         Self::GivesUpTooMany,
         Self::KeepsSuccessorsWaiting,
+        Self::HidesVictims,
     ];
 }
 

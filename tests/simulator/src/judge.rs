@@ -13,6 +13,7 @@ mod reasons;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -87,6 +88,7 @@ impl Judge {
         {
             rules::check(step)?;
             asked::guards_hold(step, txn, outcome)?;
+            told::invariant_an_outcome_tells_what_was_done(step, txn, outcome)?;
             for grants in &step.delta.grants {
                 for claim in 0..grants.slots.len() {
                     invariant_every_grant_was_valid_at_its_revision(step, grants, claim)?;

@@ -16,7 +16,7 @@ pub(super) fn check(step: &Step<'_>) -> Checked {
 }
 
 /// Who is evicted with a step. Of one that leaves already, only its restarts are told.
-fn evicted<'a>(step: &Step<'a>) -> impl Iterator<Item = AllocationRef<'a>> {
+pub(super) fn evicted<'a>(step: &Step<'a>) -> impl Iterator<Item = AllocationRef<'a>> {
     let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
     let before = step.before;
     let victims = evicted.filter_map(|change| before.allocation_in(change.slot));

@@ -13,6 +13,8 @@ use plenum_model::{
 use super::{Judge, Step, culprits, reasons, rules};
 use crate::books::Checked;
 
+mod told;
+
 const NOW: LogTime = LogTime::from_micros(1);
 
 /// A core with a machine and a job of one task, the first of each.

@@ -226,4 +226,5 @@ found! {
         GivesUpTooMany by "invariant_whoever_leaves_has_a_reason";
     a_task_that_waits_for_who_has_ended_is_found:
         KeepsSuccessorsWaiting by "invariant_everything_that_fits_runs_once_faults_stop";
+    a_victim_that_is_not_told_is_found: HidesVictims by "invariant_an_outcome_tells_what_was_done";
 }
