@@ -19,7 +19,7 @@ pub(super) fn check(step: &Step<'_>) -> Checked {
 }
 
 /// What is left on a machine for a job: neither taken, nor held for others of whom `counts` says that they count. Below zero, too.
-fn left(cell: &Cell, machine: u32, counts: impl Fn(JobId) -> bool, resource: Resource) -> i128 {
+pub(super) fn left(cell: &Cell, machine: u32, counts: impl Fn(JobId) -> bool, resource: Resource) -> i128 {
     let capacity = cell.machine_in(machine).map_or(0, |row| i128::from(row.capacity.get(resource)));
     let amount = |amount: &Resources| i128::from(amount.get(resource));
     let here = cell.allocations().filter(|found| found.row.machine == machine);

@@ -1,14 +1,16 @@
-//! Refusals that nobody came between: that what is said to refuse a claim is there, judged from the cell before and from the answer alone.
+//! Refusals of any kind: that what is said to refuse a claim is there, judged from the cell before and from the answer alone.
 
 use plenum_model::{
-    Cell, JobId, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Resource, Transaction, TransactionId,
+    Cell, JobId, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Resource, TaskState, Transaction,
+    TransactionId,
 };
 
-use super::{Step, asked};
+use super::{Step, asked, governing, why_it_takes_none};
 use crate::books::{Checked, hold};
 
 /// A refusal by a quota needs one that is too small by no less than it says; by a permission, a partition that keeps its scheduler from that machine, or
-/// a victim there and no right to evict; by a guard, one that fails; and as a mate, a placement that missed its minimum.
+/// a victim there and no right to evict; by a guard, one that fails; and as a mate, a placement that missed its minimum. Whoever came between, room is
+/// lacking now, by no less than it says; the machine is not there, or takes no claims; the task has an allocation; or a constraint fails.
 pub(super) fn invariant_what_refuses_a_claim_is_there(
     step: &Step<'_>,
     txn: &Transaction,
@@ -31,6 +33,19 @@ pub(super) fn invariant_what_refuses_a_claim_is_there(
         RefusalReason::MinimumMissed => {
             let own = refusal.claim.is_some_and(|(number, _)| may_miss(cell, txn, outcome, number));
             own || (txn.atomic && (0..).zip(&txn.placements).any(|(number, _)| may_miss(cell, txn, outcome, number)))
+        }
+        RefusalReason::NoRoom => is_lacking(cell, txn, outcome, refusal),
+        RefusalReason::NoSuchMachine => cell.machine_in(refusal.machine).is_none(),
+        RefusalReason::MachineNotReady => why_it_takes_none(cell, refusal.machine).is_some(),
+        RefusalReason::TaskTaken => {
+            let row = cell.job(refusal.job).and_then(|job| cell.group(job, refusal.group));
+            let state = row.and_then(|row| cell.task_state(row, refusal.task));
+            !is_claimed_once(txn, refusal) || state == Some(TaskState::Live)
+        }
+        RefusalReason::Constraint => {
+            let group = cell.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+            let both = group.zip(cell.machine_in(refusal.machine));
+            both.is_some_and(|(group, machine)| group.constraints.iter().any(|one| !one.holds(&machine.attributes)))
         }
         _ => true,
     };
@@ -80,6 +95,33 @@ fn is_spent(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal
         .sum();
     let own = placement_of(txn, refusal).map_or(0, |placement| need(cell, placement, resource));
     own > 0 && short_by > 0 && live + held + granted + u128::from(own) >= u128::from(limit) + u128::from(short_by)
+}
+
+/// Whether a machine lacks as much as is said, by all that is there. What the transaction takes over, or ends of holds, makes that less; what it was
+/// granted there before, or may have been, makes it more, also where that was undone later.
+fn is_lacking(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal) -> bool {
+    let (Some((resource, short_by)), Some(claim)) = (refusal.short, refusal.claim) else { return false };
+    let own = placement_of(txn, refusal).map_or(0, |placement| need(cell, placement, resource));
+    let earlier: i128 = (0..)
+        .zip(&txn.placements)
+        .take_while(|(number, _)| *number <= claim.0)
+        .map(|(number, placement)| {
+            let has_spare = placement.alternates.contains(&refusal.machine);
+            let claims =
+                (0..).zip(&placement.machines).filter(|(_, machine)| has_spare || **machine == refusal.machine);
+            let before = claims.map(|(position, _)| (number, position)).filter(|other| *other < claim);
+            let granted = before.filter(|other| was_granted(outcome, *other));
+            granted.map(|_| i128::from(need(cell, placement, resource))).sum::<i128>()
+        })
+        .sum();
+    let left = governing::left(cell, refusal.machine, |holder| holder != refusal.job, resource) - earlier;
+    own > 0 && short_by > 0 && left + i128::from(short_by) <= i128::from(own)
+}
+
+/// Whether no other claim is for the same task: an earlier one may have got it.
+fn is_claimed_once(txn: &Transaction, refusal: &Refusal) -> bool {
+    let of_group = txn.placements.iter().filter(|one| (one.job, one.group) == (refusal.job, refusal.group));
+    of_group.flat_map(|one| &one.tasks).filter(|task| **task == refusal.task).count() == 1
 }
 
 /// Whether a claim was granted, at least until its placement was undone.

@@ -1,0 +1,88 @@
+//! Refusals for what does not stand in the way.
+
+use plenum_model::{Constraint, Operator};
+
+use super::*;
+
+/// Whether a refusal of the first claim is believed, of a transaction with these tasks on the stage's machine.
+fn is_believed(stage: &Stage, tasks: &[u32], refusal: &Refusal) -> bool {
+    let cell = stage.core.cell();
+    let machines = vec![refusal.machine; tasks.len()];
+    let placement =
+        Placement { job: stage.job, job_version: 1, machines, tasks: tasks.to_vec(), ..Placement::default() };
+    let txn = Transaction { base: cell.revision(), placements: vec![placement], ..Transaction::default() };
+    let outcome = Outcome { refusals: vec![refusal.clone()], ..super::refused(&txn, cell) };
+    let check = |step: &Step<'_>| reasons::invariant_what_refuses_a_claim_is_there(step, &txn, &outcome, refusal);
+    stage.judged(cell, cell, &next(cell), check).is_ok()
+}
+
+// That culprits had taken some of it since the base was enough: whether anything was lacking by then nobody asked.
+#[test]
+fn room_that_is_blamed_though_it_is_there_or_for_too_much_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let no_room = |stage: &Stage, resource: Resource, short_by: u64| Refusal {
+        short: Some((resource, short_by)),
+        ..conflict(stage, RefusalReason::NoRoom, &[])
+    };
+    let cpu = Resource::CpuMillis;
+    assert!(!is_believed(&stage, &[0], &no_room(&stage, cpu, 1)), "all of it is free");
+    let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
+    let shape = Arc::new(JobShape { name: "other".into(), ..shape });
+    let other =
+        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
+    let hold = |stage: &mut Stage, millis: u64| {
+        let (resources, deadline) = (Resources::new(millis, 1), LogTime::from_micros(60_000_000));
+        let (job, machines) = (JobId::from_bits(other).expect("an id"), vec![stage.machine.slot]);
+        stage.ask(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline });
+    };
+    hold(&mut stage, 8000);
+    // Each task needs one.
+    assert!(is_believed(&stage, &[0], &no_room(&stage, cpu, 1)));
+    assert!(!is_believed(&stage, &[0], &no_room(&stage, cpu, 2)), "it is short by one");
+    assert!(!is_believed(&stage, &[0], &no_room(&stage, cpu, 0)), "it is short of nothing");
+    assert!(!is_believed(&stage, &[0], &no_room(&stage, Resource::DiskBytes, 1)), "it needs none of that");
+    hold(&mut stage, 7999);
+    let second = |short_by| Refusal { claim: Some((0, 1)), task: 1, ..no_room(&stage, cpu, short_by) };
+    assert!(!is_believed(&stage, &[0, 1], &no_room(&stage, cpu, 1)), "there is room for the first");
+    assert!(is_believed(&stage, &[0, 1], &second(1)), "the first has taken that");
+    assert!(!is_believed(&stage, &[0, 1], &second(2)));
+}
+
+// Only what came between was looked for.
+#[test]
+fn what_is_blamed_though_it_is_over_is_found() {
+    let values = vec!["r9".into()];
+    let constraint = Constraint { attribute: "rack".into(), operator: Operator::NotEqual, values };
+    let mut stage = Stage::new(GroupShape { constraints: vec![constraint], ..GroupShape::default() });
+    let refused = |stage: &Stage, reason| conflict(stage, reason, &[]);
+    let nowhere =
+        |stage: &Stage| Refusal { machine: stage.machine.slot + 1, ..refused(stage, RefusalReason::NoSuchMachine) };
+    assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::Constraint)), "it has no rack");
+    let seen = stage.core.cell().revision();
+    let rack = [("rack".into(), "r8".into())].into();
+    stage.ask(Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(8000, 1 << 30),
+        attributes: Arc::new(rack),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+        seen,
+    });
+    for reason in [
+        RefusalReason::NoSuchMachine,
+        RefusalReason::MachineNotReady,
+        RefusalReason::TaskTaken,
+        RefusalReason::Constraint,
+    ] {
+        assert!(!is_believed(&stage, &[0], &refused(&stage, reason)), "{reason:?}");
+    }
+    assert!(is_believed(&stage, &[0], &nowhere(&stage)));
+    let twice = Refusal { claim: Some((0, 1)), ..refused(&stage, RefusalReason::TaskTaken) };
+    assert!(is_believed(&stage, &[0, 0], &twice), "the first may have got it");
+    stage.place();
+    assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::TaskTaken)));
+    let machine = stage.machine;
+    stage.ask(Command::CordonMachine { machine, cordoned: true });
+    assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::MachineNotReady)));
+}
