@@ -369,7 +369,9 @@ impl Core {
             return Ok(Verdict::Answer(accepted(id.to_bits(), 0)));
         }
         let mut delta = self.draft(now);
-        delta.moves.push(stop_move(&self.cell, id.slot, "stopped by a request"));
+        if !planted::is(Bug::LetsRunOn) {
+            delta.moves.push(stop_move(&self.cell, id.slot, "stopped by a request"));
+        }
         Ok(Verdict::Change(accepted(id.to_bits(), 0), delta))
     }
 }

@@ -209,11 +209,15 @@ pub enum Bug {
     KeepsSuccessorsWaiting,
     /// A transaction does not tell whom it evicted.
     HidesVictims,
+    /// An allocation that somebody stops is said to stop, and goes on.
+    LetsRunOn,
+    /// A scheduler is said to have other rights, and has those that it had.
+    ForgetsRights,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 99] = [
+    pub const ALL: [Self; 101] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -313,6 +317,8 @@ impl Bug {
         Self::GivesUpTooMany,
         Self::KeepsSuccessorsWaiting,
         Self::HidesVictims,
+        Self::LetsRunOn,
+        Self::ForgetsRights,
     ];
 }
 

@@ -3,6 +3,7 @@
 //! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
 //! purpose.
 
+pub(crate) mod accepted;
 mod asked;
 mod culprits;
 mod governing;
@@ -112,6 +113,9 @@ impl Judge {
                     )?;
                 }
             }
+        }
+        if let Some(Decision::Accepted { .. }) = step.decision() {
+            accepted::invariant_what_is_accepted_is_done(step.before, &step.request.command, step.after)?;
         }
         governing::check(step)?;
         self.leaving.invariant_whoever_leaves_has_a_reason(step)?;

@@ -25,6 +25,7 @@ use prost::Message as _;
 use crate::books::{Checked, Violation};
 use crate::checkpoint::{Backup, Checkpoint};
 use crate::faults::Fault;
+use crate::judge::accepted::invariant_what_is_accepted_is_done;
 use crate::world::{ConnectionId, Event, World};
 use calls::Told;
 use renewals::Renewals;
@@ -81,6 +82,7 @@ enum Ticket {
     },
     Ask {
         connection: ConnectionId,
+        command: Box<Command>,
     },
     /// A scheduler that holds room.
     Hold {
@@ -328,6 +330,12 @@ impl Server {
             self.committed(connection, number, at, decision);
             return Ok(());
         }
+        if let (Ticket::Ask { command, .. }, Answer::Unchanged(Decision::Accepted { .. })) = (&ticket, &answer)
+            && world.books.cell().revision() == at
+        {
+            // What changed is judged with its step.
+            invariant_what_is_accepted_is_done(world.books.cell(), command, world.books.cell())?;
+        }
         let (at, decision) = match answer {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
             Answer::Repeated(first) => {
@@ -351,7 +359,7 @@ impl Server {
             Ticket::Expiry { connection } => self.register_again(world, connection, at),
             Ticket::Reports { told } => self.reported(world, told, at, &decision),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
-            Ticket::Ask { connection } => self.answered(world, connection, &decision),
+            Ticket::Ask { connection, .. } => self.answered(world, connection, &decision),
             Ticket::Hold { connection } => Self::hold_answered(world, connection, at, &decision),
         }
         Ok(())

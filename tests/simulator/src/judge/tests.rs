@@ -13,6 +13,7 @@ use plenum_model::{
 use super::{Judge, Step, culprits, reasons, rules};
 use crate::books::Checked;
 
+mod accepted;
 mod refused;
 mod told;
 

@@ -43,8 +43,9 @@ impl Server {
             Message::Follow(request) => self.begin_following(world, id, &request),
             Message::Report(request) => self.report(world, id, request),
             Message::Ask(command) => {
-                let request = Request { principal: "owner".into(), namespace: "default".into(), command: *command };
-                self.ask(Some(Ticket::Ask { connection: id }), Asked::new(request));
+                let asked = (*command).clone();
+                let request = Request { principal: "owner".into(), namespace: "default".into(), command: asked };
+                self.ask(Some(Ticket::Ask { connection: id, command }), Asked::new(request));
                 self.turn(world)
             }
             Message::TakeHold(request) => self.take_hold(world, id, request),
