@@ -54,7 +54,12 @@ impl Core {
             return Err(Rejection::new(RejectionCode::JobChanged, message));
         }
         let (answer, mut delta) = self.put_job(&shape, &body, job.body_digest, now)?;
-        delta.jobs.push(JobChange::Launched { id: parent, instant_micros });
+        if planted::is(Bug::LaunchesNobody) {
+            delta.jobs.clear();
+        }
+        if !planted::is(Bug::ForgetsLaunches) {
+            delta.jobs.push(JobChange::Launched { id: parent, instant_micros });
+        }
         Ok(Verdict::Change(answer, delta))
     }
 

@@ -213,11 +213,15 @@ pub enum Bug {
     LetsRunOn,
     /// A scheduler is said to have other rights, and has those that it had.
     ForgetsRights,
+    /// An instant counts as launched, and no job comes of it.
+    LaunchesNobody,
+    /// A job is launched, and its instant may be launched again.
+    ForgetsLaunches,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 101] = [
+    pub const ALL: [Self; 103] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -319,6 +323,8 @@ impl Bug {
         Self::HidesVictims,
         Self::LetsRunOn,
         Self::ForgetsRights,
+        Self::LaunchesNobody,
+        Self::ForgetsLaunches,
     ];
 }
 

@@ -118,18 +118,26 @@ fn invariant_holds_are_for_what_waits(step: &Step<'_>, taker: JobId) -> Checked 
     })
 }
 
-/// The instants of a recurring job rise.
+/// The instants of a recurring job rise; one job comes of each, and none that was launched for nothing.
 fn invariant_each_instant_is_launched_once_and_in_order(step: &Step<'_>) -> Checked {
+    let name = "invariant_each_instant_is_launched_once_and_in_order";
+    let mut children = Vec::new();
     for change in &step.delta.jobs {
         let JobChange::Launched { id, instant_micros } = change else { continue };
         let last = step.before.job(*id).and_then(|job| job.last_instant_micros);
-        hold(
-            last.is_none_or(|last| *instant_micros > last),
-            "invariant_each_instant_is_launched_once_and_in_order",
-            || format!("revision {}: {id} is launched for {instant_micros} µs after {last:?}", step.delta.revision),
-        )?;
+        hold(last.is_none_or(|last| *instant_micros > last), name, || {
+            format!("revision {}: {id} is launched for {instant_micros} µs after {last:?}", step.delta.revision)
+        })?;
+        children.push((Some(*id), *instant_micros));
     }
-    Ok(())
+    let come = step.delta.jobs.iter().filter_map(|change| match change {
+        JobChange::Put { job, .. } => Some((job.shape.parent, job.shape.instant_micros)),
+        _ => None,
+    });
+    let come: Vec<_> = come.filter(|(parent, _)| parent.is_some()).collect();
+    hold(come == children, name, || {
+        format!("revision {}: launched were {children:?}, and what came was {come:?}", step.delta.revision)
+    })
 }
 
 /// Sessions know of decisions that are not there any more: a cell that was restored has none.

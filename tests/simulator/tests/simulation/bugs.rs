@@ -229,4 +229,8 @@ found! {
     a_victim_that_is_not_told_is_found: HidesVictims by "invariant_an_outcome_tells_what_was_done";
     an_allocation_that_goes_on_when_it_is_stopped_is_found: LetsRunOn by "invariant_what_is_accepted_is_done";
     a_right_that_is_said_to_be_as_wanted_and_is_not_is_found: ForgetsRights by "invariant_what_is_accepted_is_done";
+    an_instant_of_which_no_job_comes_is_found:
+        LaunchesNobody by "invariant_each_instant_is_launched_once_and_in_order";
+    a_job_that_comes_without_its_launch_is_found:
+        ForgetsLaunches by "invariant_each_instant_is_launched_once_and_in_order";
 }
