@@ -253,7 +253,10 @@ pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     let Some(job) = base.job(asked.job) else { return Ok(()) };
     let Some(shape) = job.shape.groups.get(usize::from(asked.group)) else { return Ok(()) };
     let fitted = match refusal.reason {
-        RefusalReason::NoRoom => Some(base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none()),
+        // Of another version it may be another need.
+        RefusalReason::NoRoom if job.version == asked.job_version => {
+            Some(base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none())
+        }
         RefusalReason::DeviceTaken if job.version == asked.job_version => {
             same_machine(base, now, refusal).map(|machine| had_devices(base, machine, shape))
         }

@@ -86,3 +86,21 @@ fn what_is_blamed_though_it_is_over_is_found() {
     stage.ask(Command::CordonMachine { machine, cordoned: true });
     assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::MachineNotReady)));
 }
+
+// What a later version of a job needs was held against what an earlier one had needed.
+#[test]
+fn room_at_the_base_says_nothing_of_another_version() {
+    let stage = Stage::new(GroupShape::default());
+    let (cell, job) = (stage.core.cell(), stage.job);
+    let short = Some((Resource::CpuMillis, 1));
+    let plain = conflict(&stage, RefusalReason::NoRoom, &[]);
+    let misfit = Refusal { kind: RefusalKind::Misfit, short, ..plain };
+    let judged = |job_version: u32| {
+        let (machines, tasks) = (vec![stage.machine.slot], vec![0]);
+        let placements = vec![Placement { job, job_version, machines, tasks, ..Placement::default() }];
+        let txn = Transaction { base: cell.revision(), placements, ..Transaction::default() };
+        culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(cell, cell, &txn, &misfit)
+    };
+    assert!(judged(1).is_err(), "it fitted");
+    assert_eq!(judged(2), Ok(()));
+}
