@@ -1,8 +1,8 @@
 //! Whether refusals say what happened: who took what was short, how much of it, and whether it was there at the base.
 
 use plenum_model::{
-    AllocationId, Cell, Culprit, DYNAMIC_PORTS, Device, GroupShape, Machine, Outcome, Placement, Refusal, RefusalKind,
-    RefusalReason, Transaction, choose_devices, device_rooms,
+    AllocationId, AllocationRef, Cell, ConflictCheck, Culprit, DYNAMIC_PORTS, Device, GroupShape, Machine, Outcome,
+    Placement, Refusal, RefusalKind, RefusalReason, Transaction, choose_devices, device_rooms,
 };
 
 use super::{Granted, Judge, Step};
@@ -86,12 +86,25 @@ impl Judge {
         let Some(granted) = self.granted.get(&id) else { return false };
         let there = granted.machine == refusal.machine && step.before.allocation(id).is_some();
         let took = !of_what_is_taken || (there && took(granted, txn, refusal, culprit.amount));
-        let took = took && (refusal.reason != RefusalReason::TaskTaken || is_of_task(step, refusal, id));
+        let took = took
+            && match refusal.reason {
+                RefusalReason::TaskTaken => is_of_task(step, refusal, id),
+                RefusalReason::MachineChanged => {
+                    let by_others = granted.transaction.session != txn.id.session;
+                    by_others && granted.machine == refusal.machine && txn.check == ConflictCheck::Sequence
+                }
+                RefusalReason::PerMachineLimit => granted.machine == refusal.machine,
+                RefusalReason::SpreadLimit => {
+                    let of = |found: AllocationRef<'_>| (found.row.job(), found.row.group);
+                    step.before.allocation(id).map(of) == Some((refusal.job, refusal.group))
+                }
+                _ => true,
+            };
         granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && took
     }
 
-    /// Whether an event took so much of a device, that port, or room that is still held or occupied; an unknown task, if one that is there has it.
-    /// How much of its devices a machine lost is not told: as much as is short. Nor how much room.
+    /// Whether an event took so much of a device, that port, or room that is still held or occupied, or that the machine lost; an unknown task, if one
+    /// that is there has it. How much of its devices a machine lost is not told: as much as is short.
     fn event_took(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let slot = refusal.machine;
         let here = self.happened.was_to_machine(culprit, slot);
@@ -109,8 +122,14 @@ impl Judge {
                 let mut ports = unknown().flat_map(|traces| &traces.ports);
                 by_unknown && culprit.amount == 1 && ports.any(|port| is_meant(refusal, port.number))
             }
-            RefusalReason::NoRoom if &*culprit.event == "successor ended" => self.lacks_again(step, refusal, culprit),
-            RefusalReason::NoRoom => is_still_taken(step, refusal, culprit),
+            RefusalReason::NoRoom => match &*culprit.event {
+                "successor ended" => self.lacks_again(step, refusal, culprit),
+                word @ ("hold" | "unknown task") => here && is_still_taken(step, refusal, word),
+                _ => refusal.short.is_some_and(|(resource, _)| {
+                    let shrank = self.happened.shrank(culprit.revision, slot, resource);
+                    (1..=shrank).contains(&culprit.amount)
+                }),
+            },
             _ => true,
         }
     }
@@ -125,21 +144,19 @@ impl Judge {
     }
 }
 
-/// Whether somebody else holds so much of what is short, or tasks that the cell does not know have it: what is over is in nobody's way.
-fn is_still_taken(step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
+/// Whether others hold, or tasks that the cell does not know have, as much of what is short as all that is listed of the kind together: several may
+/// have come, each of which is named with what is left of it, and what is over is in nobody's way.
+fn is_still_taken(step: &Step<'_>, refusal: &Refusal, word: &str) -> bool {
     let (Some((resource, _)), slot) = (refusal.short, refusal.machine) else { return false };
-    match &*culprit.event {
-        "hold" => {
-            let holders = step.before.held_by(slot).iter().filter(|holder| **holder != refusal.job);
-            let mut holds = holders.filter_map(|&holder| step.before.hold(holder));
-            holds.any(|hold| hold.resources.get(resource) >= culprit.amount)
-        }
-        "unknown task" => {
-            let unknown = step.before.unknown_on(slot).map(|(_, task)| task.traces.resources.get(resource));
-            unknown.sum::<u64>() >= culprit.amount
-        }
-        _ => true,
-    }
+    let listed = refusal.culprits.iter().filter(|one| one.allocation.is_none() && &*one.event == word);
+    let listed: u64 = listed.map(|one| one.amount).sum();
+    let there: u64 = if word == "hold" {
+        let holders = step.before.held_by(slot).iter().filter(|holder| **holder != refusal.job);
+        holders.filter_map(|&holder| step.before.hold(holder)).map(|hold| hold.resources.get(resource)).sum()
+    } else {
+        step.before.unknown_on(slot).map(|(_, task)| task.traces.resources.get(resource)).sum()
+    };
+    there >= listed
 }
 
 /// What is short was there and is taken, by somebody and so much: of other reasons only the last command is known.

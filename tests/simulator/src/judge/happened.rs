@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, Hold, JobChange, JobId,
-    Machine, MachineId, MachineState, NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction,
-    TransactionId,
+    Machine, MachineId, MachineState, NotWanted, Refusal, RefusalReason, Resource, Resources, Revision, TaskState,
+    Transaction, TransactionId,
 };
 
 use super::Step;
@@ -35,6 +35,8 @@ struct What {
     occupied: BTreeSet<(u32, Option<Arc<str>>)>,
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
+    /// What machines have less than before, by slot.
+    shrank: BTreeMap<u32, Resources>,
     /// Allocations that ended and had still to take over from somebody.
     successors: Vec<AllocationId>,
     /// Machines that were removed, and jobs that were retired.
@@ -120,6 +122,12 @@ impl Happened {
         self.steps.get(&at).map(|what| what.successors.as_slice()).unwrap_or_default()
     }
 
+    /// How much less of a resource a machine had after that revision than before.
+    pub(super) fn shrank(&self, at: Revision, slot: u32, resource: Resource) -> u64 {
+        let less = self.steps.get(&at).and_then(|what| what.shrank.get(&slot));
+        less.map_or(0, |less| less.get(resource))
+    }
+
     /// Whether a machine had less of some device after that revision than before.
     pub(super) fn took_devices_off(&self, at: Revision, slot: u32) -> bool {
         self.steps.get(&at).is_some_and(|what| what.lose_devices.contains(&slot))
@@ -139,6 +147,9 @@ impl What {
             what.machines.extend(words(before, machine).map(|word| (slot, word)));
             if before.is_some_and(|before| before.devices.iter().any(|device| !has(machine, device))) {
                 what.lose_devices.insert(slot);
+            }
+            if let Some(before) = before {
+                what.shrank.insert(slot, before.capacity.without(&machine.capacity));
             }
             what.removed.extend((machine.state == MachineState::Gone).then_some(machine.id));
             if let Some(before) = before {

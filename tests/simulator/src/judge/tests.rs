@@ -14,6 +14,7 @@ use super::{Judge, Step, culprits, reasons, rules};
 use crate::books::Checked;
 
 mod accepted;
+mod blamed;
 mod refused;
 mod told;
 
