@@ -236,7 +236,8 @@ impl<'a> HandOff<'a> {
             if lacking.is_nothing() {
                 break;
             }
-            let part = source.room().without(&source.taken.amount).at_most(&lacking);
+            let has = source.room().without(&source.taken.amount);
+            let part = if planted::is(Bug::TakesAllOver) { has } else { has.at_most(&lacking) };
             source.taken.amount = source.taken.amount.with(&part);
             lacking = lacking.without(&part);
         }
@@ -303,7 +304,8 @@ impl<'a> HandOff<'a> {
 
     /// What was taken over, with the slots of those that must be evicted for it.
     pub(crate) fn conclude(self) -> (Vec<TakeOver>, Vec<u32>) {
-        let used: Vec<_> = self.sources.into_iter().filter(|source| !is_nothing(&source.taken)).collect();
+        let is_used = |source: &Source<'_>| !is_nothing(&source.taken) || planted::is(Bug::EvictsForNothing);
+        let used: Vec<_> = self.sources.into_iter().filter(is_used).collect();
         let victims = used.iter().filter(|source| source.is_victim).map(|source| source.slot).collect();
         (used.into_iter().map(|source| source.taken).collect(), victims)
     }

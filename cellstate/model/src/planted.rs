@@ -217,11 +217,15 @@ pub enum Bug {
     LaunchesNobody,
     /// A job is launched, and its instant may be launched again.
     ForgetsLaunches,
+    /// All victims that a claim names go, also those of whom it needs nothing.
+    EvictsForNothing,
+    /// A claim takes over all the room of those who leave, and not only what is lacking.
+    TakesAllOver,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 103] = [
+    pub const ALL: [Self; 105] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -325,6 +329,8 @@ impl Bug {
         Self::ForgetsRights,
         Self::LaunchesNobody,
         Self::ForgetsLaunches,
+        Self::EvictsForNothing,
+        Self::TakesAllOver,
     ];
 }
 

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Device, Grants, Hold, Resource, Resources};
+use plenum_model::{
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Device, Grants, Hold, JobId, RefusalKind,
+    Resource, Resources, TakeOver,
+};
 
-use super::Step;
+use super::{Step, governing};
 use crate::books::{Checked, hold};
 
 /// All of a step's grants together.
 pub(super) fn check(step: &Step<'_>) -> Checked {
     invariant_only_lower_bands_are_evicted(step)?;
     invariant_only_who_may_evicts(step)?;
+    invariant_nobody_goes_for_nothing(step)?;
     invariant_room_is_handed_over_once(step.after)?;
     invariant_no_device_or_port_is_given_twice(step)
 }
@@ -50,6 +54,51 @@ fn invariant_only_who_may_evicts(step: &Step<'_>) -> Checked {
         hold(may, "invariant_only_who_may_evicts", || {
             format!("revision {}: {} is evicted by nobody who may", step.delta.revision, victim.id)
         })?;
+    }
+    Ok(())
+}
+
+/// Whoever is evicted gives something, and of room no more is taken over than the machine lacks. The latter is looked at where the transaction does
+/// nothing else there: nor frees what the job of another placement holds, which ends when that is granted anything.
+fn invariant_nobody_goes_for_nothing(step: &Step<'_>) -> Checked {
+    let (name, revision) = ("invariant_nobody_goes_for_nothing", step.delta.revision);
+    let entries = || step.delta.grants.iter().flat_map(|grants| &grants.extras).flat_map(|extra| &extra.takes_over);
+    for victim in evicted(step) {
+        let gives = |entry: &TakeOver| {
+            let nothing = entry.amount.is_nothing() && entry.devices.is_empty() && entry.ports.is_empty();
+            entry.victim == victim.id && !nothing
+        };
+        hold(entries().any(gives), name, || {
+            format!("revision {revision}: {} is evicted, and gives nothing", victim.id)
+        })?;
+    }
+    let (Command::Commit(txn, _), Some(Decision::Outcome(outcome))) = (&step.request.command, step.decision()) else {
+        return Ok(());
+    };
+    // What was undone took something first.
+    if outcome.refusals.iter().any(|refusal| refusal.kind == RefusalKind::Mate) {
+        return Ok(());
+    }
+    for (grants, extra) in step.delta.grants.iter().flat_map(|all| all.extras.iter().map(move |extra| (all, extra))) {
+        let machine = grants.machines[extra.claim as usize];
+        let granted = step.delta.grants.iter().flat_map(|all| &all.machines).filter(|other| **other == machine);
+        let is_freed = |holder: &JobId| *holder != grants.job && txn.placements.iter().any(|one| one.job == *holder);
+        if granted.count() > 1 || step.before.held_by(machine).iter().any(is_freed) {
+            continue;
+        }
+        let need = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
+        for resource in Resource::ALL {
+            let taken: i128 = extra.takes_over.iter().map(|entry| i128::from(entry.amount.get(resource))).sum();
+            if taken == 0 {
+                continue;
+            }
+            let left = governing::left(step.before, machine, |other| other != grants.job, resource);
+            hold(taken <= i128::from(need.get(resource)) - left, name, || {
+                format!(
+                    "revision {revision}: {taken} of {resource:?} is taken over on {machine}, where {left} was left"
+                )
+            })?;
+        }
     }
     Ok(())
 }

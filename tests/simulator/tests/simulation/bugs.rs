@@ -233,4 +233,6 @@ found! {
         LaunchesNobody by "invariant_each_instant_is_launched_once_and_in_order";
     a_job_that_comes_without_its_launch_is_found:
         ForgetsLaunches by "invariant_each_instant_is_launched_once_and_in_order";
+    a_victim_of_whom_nothing_is_needed_is_found: EvictsForNothing by "invariant_nobody_goes_for_nothing";
+    room_that_is_taken_over_and_not_needed_is_found: TakesAllOver by "invariant_nobody_goes_for_nothing";
 }
