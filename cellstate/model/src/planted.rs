@@ -221,11 +221,13 @@ pub enum Bug {
     EvictsForNothing,
     /// A claim takes over all the room of those who leave, and not only what is lacking.
     TakesAllOver,
+    /// What a watcher missed is asked for again and again, though it was handed over.
+    AsksForEver,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 105] = [
+    pub const ALL: [Self; 106] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -331,6 +333,7 @@ impl Bug {
         Self::ForgetsLaunches,
         Self::EvictsForNothing,
         Self::TakesAllOver,
+        Self::AsksForEver,
     ];
 }
 

@@ -18,6 +18,10 @@ use crate::world::{ConnectionId, Event, Message, Side, World};
 /// Messages between a stream and its connection.
 const MESSAGES_MAX: usize = 4;
 
+/// Steps of a stream before it waits, at most: of few that it takes nothing is sent. One that goes in circles would be stuck within one event, and
+/// its seed would never be told.
+const STEPS_MAX: u32 = 10_000;
+
 const UNAVAILABLE: i32 = 14;
 const NOT_FOUND: i32 = 5;
 const INVALID_ARGUMENT: i32 = 3;
@@ -181,7 +185,13 @@ impl Server {
 
     /// Sends what there is to send on a stream, as far as its connection takes it.
     pub(crate) fn pump(&mut self, world: &mut World, id: ConnectionId) -> Checked {
-        while world.in_flight(id) < MESSAGES_MAX {
+        for step in 0.. {
+            if world.in_flight(id) >= MESSAGES_MAX {
+                break;
+            }
+            hold(step < STEPS_MAX, "invariant_everything_that_fits_runs_once_faults_stop", || {
+                format!("a stream asks for ever, at {}", self.mirror.cell().revision())
+            })?;
             let Some(watching) = self.watching.get_mut(&id) else { return Ok(()) };
             drop(watching.sync.take_read(false));
             match watching.sync.poll(world.now(), &self.recent) {

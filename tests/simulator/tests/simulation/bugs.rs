@@ -235,4 +235,5 @@ found! {
         ForgetsLaunches by "invariant_each_instant_is_launched_once_and_in_order";
     a_victim_of_whom_nothing_is_needed_is_found: EvictsForNothing by "invariant_nobody_goes_for_nothing";
     room_that_is_taken_over_and_not_needed_is_found: TakesAllOver by "invariant_nobody_goes_for_nothing";
+    a_stream_that_asks_for_ever_is_found: AsksForEver by "invariant_everything_that_fits_runs_once_faults_stop";
 }
