@@ -82,6 +82,11 @@ impl Race {
         self.wanted.store(wanted, Ordering::Release);
     }
 
+    /// Whether some of the claims are to lose.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
     /// Where claims lose now.
     pub(crate) fn turn(&self) -> Option<Turn> {
         let state = self.state.load(Ordering::Acquire);
@@ -165,7 +170,7 @@ impl Racer {
         let mut second = false;
         while !self.stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            if self.race.wanted.load(Ordering::Acquire) {
+            if self.race.is_wanted() {
                 self.turn(second).await?;
                 second = !second;
             } else {
