@@ -1,5 +1,7 @@
 //! Watchers of the cell beside a load: how many rows they are told of, how old their pictures are, and what those cost who do not read.
 
+mod silent;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,8 @@ use tonic::transport::Channel;
 
 use super::cell::{client, connect, status};
 use super::closed::{self, Times};
-use super::ground::Ground;
+use super::ground::{Ground, Running};
+use super::load::Counters;
 use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
 use crate::figure::{Better, Case, Figure, by_name, number};
@@ -40,6 +43,7 @@ const TELLS_MORE: f64 = 1.1;
 const TIMED: u32 = 50;
 const TIMED_RATE: u32 = 100_000;
 const TIMED_CASE: &str = "mirrors=50 rate=100000";
+const STALENESS: &str = "staleness_seconds_p99";
 /// Who does not read.
 const STALLED: u32 = 256;
 const STALLED_CASE: &str = "stalled=256";
@@ -170,7 +174,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     ground.wait(&running, times.warm_up).await?;
     watchers.take_ages()?;
     let others = others(ground)?;
-    let (counted, began) = (running.load.counters(), Instant::now());
+    let (before, began) = (running.load.counters(), Instant::now());
     let mut ages = Vec::new();
     for _ in 0..times.windows {
         ground.wait(&running, times.window).await?;
@@ -179,19 +183,13 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         ensure!(!of_window.is_empty(), "no delta came within {:?}", times.window);
         ages.push(of_window);
     }
-    let counted = running.load.counters().since(counted);
-    let seconds = began.elapsed().as_secs_f64();
+    let had = Had::since(&running, before, began);
     let cores_of_others = others.cores()?;
     drop(pacer);
     ground.end(running).await?;
     let newest = status(ground.address()).await?.revision;
-    let resyncs = watchers.finish(newest).await?;
-    // What nobody was told of when the last window ended came after it.
-    if let Some(last) = ages.last_mut() {
-        last.add(watchers.take_ages()?)?;
-    }
-    let keeps = open_loop::keeps(counted.answered, seconds, TIMED_RATE);
-    if !is_told(resyncs, keeps) {
+    let resyncs = watchers.finish_timed(newest, &mut ages).await?;
+    if !is_told(resyncs, &had) {
         return Ok(Vec::new());
     }
     alone.look(super::SYNCS)?;
@@ -201,8 +199,6 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         ("mirrors", json!(TIMED)),
         ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
-        ("granted", json!(counted.granted)),
-        ("refused", json!(counted.refused)),
         (
             "staleness",
             json!(
@@ -211,9 +207,10 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         ),
     ];
     parameters.extend(by_name(more));
+    parameters.extend(closed::of_claims(had.counted));
     let case = Case { suite: super::NAME, case: TIMED_CASE, parameters };
     let mut figures = of_ages(&case, &ages)?;
-    figures.push(rate::figure(&case, "claims_per_second", &[Counted { count: counted.granted, seconds }])?);
+    figures.push(rate::figure(&case, "claims_per_second", &[had.claims()])?);
     figures.extend(alone.figures(&case)?);
     Ok(figures)
 }
@@ -223,7 +220,7 @@ fn of_ages(case: &Case<'_>, ages: &[Histogram<u64>]) -> anyhow::Result<Vec<Figur
     let medians = ages.iter().map(|ages| latency::seconds(ages, 0.5)).collect();
     Ok(vec![
         case.figure("staleness_seconds_p50", "s", Better::Lower, medians)?,
-        latency::tail(case, "staleness_seconds_p99", 0.99, ages.iter())?,
+        latency::tail(case, STALENESS, 0.99, ages.iter())?,
         latency::tail(case, "staleness_seconds_max", 1.0, ages.iter())?,
     ])
 }
@@ -247,19 +244,16 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
         bytes.push((memory(ground, times.window).await? - before) / f64::from(STALLED));
         ground.check(&running)?;
     }
-    let counted = running.load.counters().since(counted);
-    let keeps = open_loop::keeps(counted.answered, began.elapsed().as_secs_f64(), TIMED_RATE);
+    let had = Had::since(&running, counted, began);
     let cores_of_others = others.cores()?;
-    let mut lost = 0;
-    for stream in &mut silent {
-        lost += u32::from(!matches!(stream.message().await, Ok(Some(_))));
-    }
+    let newest = status(ground.address()).await?.revision;
+    let lost = silent::first_lost(&mut silent, newest, silent::PATIENCE).await;
     drop(silent);
     drop(pacer);
     ground.end(running).await?;
-    if lost > 0 || !keeps {
-        // One that the server let go of costs it nothing.
-        let why = if lost > 0 { format!("{lost} of them lost their streams") } else { LOAD_IS_LATE.to_owned() };
+    // One that the server let go of costs it nothing.
+    let lost = lost.map(|why| format!("one of them lost its stream: {why}"));
+    if let Some(why) = lost.or_else(|| had.another_load()) {
         say(&format!("{STALLED_CASE}: memory will be missing: {why}"));
         return Ok(None);
     }
@@ -268,13 +262,38 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
         ("stalled", json!(STALLED)),
         ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
-        ("granted", json!(counted.granted)),
-        ("refused", json!(counted.refused)),
         ("memory", json!("proportional set size of the server with them less that before they came, for each of them")),
     ];
     parameters.extend(by_name(more));
+    parameters.extend(closed::of_claims(had.counted));
     let case = Case { suite: super::NAME, case: STALLED_CASE, parameters };
     Ok(case.figure("stalled_watcher_bytes", "B", Better::Lower, bytes)?.if_told())
+}
+
+/// What the load beside watchers had, in all windows together.
+struct Had {
+    counted: Counters,
+    seconds: f64,
+}
+
+impl Had {
+    fn since(running: &Running, before: Counters, began: Instant) -> Self {
+        Self { counted: running.load.counters().since(before), seconds: began.elapsed().as_secs_f64() }
+    }
+
+    /// Claims that were granted.
+    fn claims(&self) -> Counted {
+        Counted { count: self.counted.granted, seconds: self.seconds }
+    }
+
+    /// Why that is not the load of which the case has its name, where it is not. Refused claims make no rows that anybody would be told of.
+    fn another_load(&self) -> Option<String> {
+        if !open_loop::keeps(self.counted.answered, self.seconds, TIMED_RATE) {
+            return Some("the load did not keep its rate".to_owned());
+        }
+        let refused = || format!("{} of 100 claims were refused", closed::refused_percent(self.counted));
+        closed::refuses_too_many(self.counted).then(refused)
+    }
 }
 
 /// How busy others keep the machine from now on.
@@ -389,19 +408,37 @@ impl Watchers {
         }
         Ok(self.told.resyncs.load(Ordering::Relaxed))
     }
+
+    /// The same. What nobody was told of when the last window ended came after it, and counts in it: a publisher that stalls for all of them just then
+    /// would be seen in no window.
+    async fn finish_timed(&mut self, newest: u64, ages: &mut [Histogram<u64>]) -> anyhow::Result<u64> {
+        let resyncs = self.finish(newest).await?;
+        if let Some(last) = ages.last_mut() {
+            last.add(self.take_ages()?)?;
+        }
+        Ok(resyncs)
+    }
 }
 
-const LOAD_IS_LATE: &str = "the load did not keep its rate";
-
-/// Whether all of them have seen everything, of a load that kept its rate. Who begins anew has not: how old his picture was meanwhile nobody can tell, and
+/// Whether all of them have seen everything, of the load that the case says. Who begins anew has not: how old his picture was meanwhile nobody can tell, and
 /// what the others tell is no figure.
-fn is_told(resyncs: u64, keeps: bool) -> bool {
-    if resyncs > 0 {
-        say(&format!("{TIMED_CASE}: staleness will be missing: {resyncs} times a watcher fell behind and began anew"));
-    } else if !keeps {
-        say(&format!("{TIMED_CASE}: staleness will be missing: {LOAD_IS_LATE}"));
+fn is_told(resyncs: u64, had: &Had) -> bool {
+    let why_not = why_not(resyncs, had);
+    if let Some(why_not) = &why_not {
+        say(why_not);
     }
-    resyncs == 0 && keeps
+    why_not.is_none()
+}
+
+/// The words for that. A load that was another one is excused in the gate, which knows the words by their beginning; a watcher that fell behind beside
+/// the right load is not.
+fn why_not(resyncs: u64, had: &Had) -> Option<String> {
+    let behind = || {
+        let why = format!("{resyncs} times a watcher fell behind and began anew");
+        format!("{TIMED_CASE}: staleness will be missing: {why}")
+    };
+    let another = had.another_load().map(|why| format!("{STALENESS} will be missing: {why}"));
+    another.or_else(|| (resyncs > 0).then(behind))
 }
 
 struct Watcher {

@@ -107,14 +107,47 @@ fn pictures_that_were_old_in_one_window_are_in_the_tails_of_all() {
     assert!(figures[1].value > 0.9 && figures[2].value > 0.9, "{figures:?}");
 }
 
+/// A publisher that stalled for all watchers from before the end of the last window until after it: in that window nobody knew of what was decided
+/// meanwhile, and the ages were left unread when the load was over.
+#[tokio::test]
+async fn what_nobody_was_told_of_when_the_last_window_ended_is_in_it() {
+    let mut watchers = watchers(2);
+    let mut ages = [latency::histogram(), watchers.take_ages().unwrap()];
+    for watcher in [0, 1] {
+        tell(&watchers, watcher, message(1..=40, 2));
+    }
+    assert_eq!(watchers.finish_timed(40, &mut ages).await.unwrap(), 0);
+    assert_eq!(ages.each_ref().map(Histogram::len), [0, 80]);
+    assert!(latency::seconds(&ages[1], 0.0) > 1.9);
+}
+
 #[test]
 fn a_picture_that_began_anew_is_no_figure() {
-    let watchers = watchers(1);
-    assert!(is_told(watchers.resyncs(), true));
-    assert!(!is_told(watchers.resyncs(), false), "of a load that came late it is another figure");
+    let (watchers, had) = (watchers(1), had(1000, 5));
+    assert!(is_told(watchers.resyncs(), &had));
     watchers.told.resyncs.fetch_add(1, Ordering::Relaxed);
-    assert!(!is_told(watchers.resyncs(), true));
+    assert!(!is_told(watchers.resyncs(), &had));
     assert!(watchers.check().is_ok(), "with a rate that is too high it is what is looked for");
+}
+
+/// In a second of a load that had so many transactions answered, and so many of a hundred of their claims refused.
+fn had(answered: u64, refused_percent: u64) -> Had {
+    let (granted, refused) = (answered * (100 - refused_percent), answered * refused_percent);
+    Had { counted: Counters { granted, refused, answered, ..Counters::default() }, seconds: 1.0 }
+}
+
+#[test]
+fn a_load_that_came_late_or_was_refused_is_not_the_one_of_the_case() {
+    // Fifty watchers decode in the threads that the load is sent from. Of a load with a third of its rate, and of one whose claims found no room,
+    // pictures were young, under the name of the whole rate.
+    assert!(had(1000, 5).another_load().is_none() && had(985, 25).another_load().is_none());
+    assert!(had(300, 5).another_load().unwrap().contains("rate"));
+    assert_eq!(had(1000, 40).another_load().unwrap(), "40 of 100 claims were refused");
+    assert!(!is_told(0, &had(300, 5)) && !is_told(0, &had(1000, 40)));
+    // The gate looks for the beginning. On a machine that is too busy for the load watchers fall behind, too.
+    let late = Some("staleness_seconds_p99 will be missing: the load did not keep its rate".to_owned());
+    assert_eq!((why_not(0, &had(300, 5)), why_not(2, &had(300, 5))), (late.clone(), late));
+    assert!(why_not(2, &had(1000, 5)).unwrap().starts_with(TIMED_CASE));
 }
 
 #[test]
