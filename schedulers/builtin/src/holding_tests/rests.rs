@@ -88,9 +88,8 @@ fn a_rest_goes_on_while_what_is_in_the_way_is_there() {
     assert_eq!(held(&stage, large).len(), 0, "its next rest is twice as long");
 }
 
-/// Its last machine is never free at once, as small tasks share that in pieces: it would hold the others for ever if that were a reason to try again.
-#[test]
-fn a_rest_goes_on_where_a_hold_was_whole_but_for_what_comes_and_goes() {
+/// A gang of three, two of whose machines are free, and the last one is shared in pieces by a stream of small tasks.
+fn lacks_a_machine_in_pieces() -> (Stage, JobId, JobId) {
     let mut stage = Stage::new();
     for (name, kind) in [("m1", "a"), ("m2", "a"), ("m3", "b")] {
         stage.machine(name, 1000, &[("kind", kind)]);
@@ -99,6 +98,13 @@ fn a_rest_goes_on_where_a_hold_was_whole_but_for_what_comes_and_goes() {
     let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 9000, 250).on("kind", "b"));
     stage.settle();
     let gang = stage.submit(&gang("gang", "batch", 3));
+    (stage, gang, stream)
+}
+
+/// Its last machine is never free at once, as small tasks share that in pieces: it would hold the others for ever if that were a reason to try again.
+#[test]
+fn a_rest_goes_on_where_a_hold_was_whole_but_for_what_comes_and_goes() {
+    let (mut stage, gang, stream) = lacks_a_machine_in_pieces();
     let mut rounds_held = 0;
     for _ in 0..9 * 60 {
         ends_one(&mut stage, stream);
@@ -111,14 +117,7 @@ fn a_rest_goes_on_where_a_hold_was_whole_but_for_what_comes_and_goes() {
 /// Of the tasks in its way that are older than its hold the last ones end a minute after that was given back, and others are there by then: it held the rest for five minutes of six.
 #[test]
 fn a_rest_that_ended_early_in_vain_is_followed_by_one_of_a_fair_length() {
-    let mut stage = Stage::new();
-    for (name, kind) in [("m1", "a"), ("m2", "a"), ("m3", "b")] {
-        stage.machine(name, 1000, &[("kind", kind)]);
-    }
-    stage.seat_with(Batch::default(), settings(Some(SOON)));
-    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 9000, 250).on("kind", "b"));
-    stage.settle();
-    let gang = stage.submit(&gang("gang", "batch", 3));
+    let (mut stage, gang, stream) = lacks_a_machine_in_pieces();
     let mut held_of = |rounds: u32| {
         let is_held = |_: &u32| {
             ends_one(&mut stage, stream);
