@@ -59,6 +59,15 @@ fn is_found_from(first: u64, bug: Bug, wanted: impl Fn(&Violation) -> bool) {
     panic!("{bug:?} was not found; but {:?}", others.first());
 }
 
+/// What is found in what a core with this bug tells, or with none.
+fn found_in(bug: Option<Bug>, scene: impl FnOnce() -> Evidence) -> Vec<Violation> {
+    let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+    planted::plant(bug);
+    let evidence = scene();
+    planted::plant(None);
+    check(&evidence).violations
+}
+
 #[test]
 fn granting_without_room_is_found_as_overcommit() {
     is_found(Bug::GrantsWithoutRoom, |found| matches!(found, Violation::Overcommitted { .. }));
@@ -255,15 +264,8 @@ fn room_that_is_handed_over_twice_is_found() {
 
 #[test]
 fn room_that_is_handed_over_by_who_waits_for_it_is_found() {
-    let found = |bug: Option<Bug>| {
-        let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
-        planted::plant(bug);
-        let evidence = handed_on();
-        planted::plant(None);
-        check(&evidence).violations
-    };
-    assert_eq!(found(None), []);
-    let violations = found(Some(Bug::HandsOverWhatIsAwaited));
+    assert_eq!(found_in(None, handed_on), []);
+    let violations = found_in(Some(Bug::HandsOverWhatIsAwaited), handed_on);
     assert!(matches!(violations[..], [Violation::TakenOverTooMuch { .. }, ..]), "{violations:?}");
 }
 
@@ -296,15 +298,8 @@ fn handed_on() -> Evidence {
 
 #[test]
 fn a_job_that_is_torn_apart_is_found() {
-    let found = |bug: Option<Bug>| {
-        let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
-        planted::plant(bug);
-        let evidence = lost_in_part();
-        planted::plant(None);
-        check(&evidence).violations
-    };
-    assert_eq!(found(None), []);
-    let violations = found(Some(Bug::TearsApart));
+    assert_eq!(found_in(None, lost_in_part), []);
+    let violations = found_in(Some(Bug::TearsApart), lost_in_part);
     let apart = |what: &str| what.contains("share one machine");
     let is_it = |one: &Violation| matches!(one, Violation::RuleBroken { what, .. } if apart(what));
     assert!(violations.iter().any(is_it), "{violations:?}");
@@ -528,13 +523,7 @@ fn tasks_that_leave_without_a_reason_are_found() {
         }),
     ];
     for (bug, deed) in deeds {
-        let found = |bug: Option<Bug>| {
-            let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
-            planted::plant(bug);
-            let evidence = running(deed);
-            planted::plant(None);
-            check(&evidence).violations
-        };
+        let found = |bug: Option<Bug>| found_in(bug, || running(deed));
         assert_eq!(found(None), [], "without {bug:?}");
         let violations = found(Some(bug));
         let leaves = |one: &Violation| matches!(one, Violation::LeavesWithoutReason { .. });
