@@ -164,12 +164,12 @@ impl History {
     /// Records the cell as it is at `revision`: images of all pages that changed since the last checkpoint (of all
     /// pages, at the first, and where [`History::wants_all_pages`] says so), in any order, and how many pages each table has. Waits until the checkpoint is durable.
     ///
-    /// It may be ahead of the batches: then it serves recovery at once, and readers when they have come. A history without
+    /// Batches may be taken while `pages` gives its pages, as by who gives them. It may be ahead of the batches: then it serves recovery at once, and readers when they have come. A history without
     /// any batch continues from its first checkpoint that is whole, and wants names then: see [`History::settle_names`].
     ///
     /// # Errors
     ///
-    /// [`WriteError::Behind`] of an old revision, [`WriteError::PageMissing`] if a page that
+    /// [`WriteError::Behind`] of a revision older than the last checkpoint's, also where that came meanwhile, [`WriteError::PageMissing`] if a page that
     /// the last checkpoint hadn't is not among `pages`, [`WriteError::Malformed`], [`WriteError::Store`]. The
     /// checkpoint before then stays the newest.
     pub fn checkpoint(
@@ -193,17 +193,19 @@ impl History {
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
     ) -> Result<CheckpointInfo, WriteError> {
-        let mut writer = self.writer();
         self.check_checkpoint(revision, live)?;
         let mut missing = new_pages(before.as_ref(), live);
         let fresh = ImageSet { began: revision, ..ImageSet::default() };
         let mut set = before.map_or(fresh, |before| before.set);
         // Until there is a record of them.
-        writer.sound_set = None;
-        let (images, image_bytes) = self.write_images(&mut writer, (set.began, revision), live, pages, &mut missing)?;
+        self.writer().sound_set = None;
+        let (images, image_bytes) = self.write_images((set.began, revision), live, pages, &mut missing)?;
         if let Some((table, page)) = missing.pop_first() {
             return Err(WriteError::PageMissing { revision, table, page });
         }
+        let mut writer = self.writer();
+        // Another one may have been recorded meanwhile.
+        self.check_checkpoint(revision, live)?;
         let sum = if set.began == revision { &mut set.whole_bytes } else { &mut set.added_bytes };
         *sum = sum.saturating_add(image_bytes);
         // Fjall moves shelves to tables by itself, too, in an order of its own, when its journal has grown. So there is no record before its
@@ -273,10 +275,9 @@ impl History {
         Ok(())
     }
 
-    /// Writes images in pieces; gives their number and their bytes.
+    /// Writes images in pieces, between which others may write; gives their number and their bytes.
     fn write_images(
         &self,
-        writer: &mut Writer,
         (set, revision): (u64, u64),
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
@@ -302,14 +303,15 @@ impl History {
             image_bytes += page.bytes.len() as u64;
             if changes.bytes() >= COMMIT_BYTES {
                 let full = std::mem::replace(&mut changes, self.store()?.changes());
+                let mut writer = self.writer();
                 writer.images_waiting_bytes += full.bytes();
                 full.commit()?;
                 if writer.images_waiting_bytes >= self.options().memtable_bytes {
-                    self.rotate(writer, &[Shelf::Images])?;
+                    self.rotate(&mut writer, &[Shelf::Images])?;
                 }
             }
         }
-        writer.images_waiting_bytes += changes.bytes();
+        self.writer().images_waiting_bytes += changes.bytes();
         changes.commit()?;
         Ok((images, image_bytes))
     }

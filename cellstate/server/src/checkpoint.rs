@@ -14,15 +14,24 @@ const PAGES_AHEAD: usize = 256;
 /// Writes a checkpoint of this cell: images of the pages that differ from those `before`, the cell of the newest checkpoint; without it, or
 /// when the history wants them, of all. A history that begins with it is told the names of what is in the cell.
 pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<CheckpointInfo, WriteError> {
+    write_beside(history, cell, before, || ())
+}
+
+/// The same, for who has something else to write: `between` is called before each page.
+pub(crate) fn write_beside(
+    history: &History,
+    cell: &Cell,
+    before: Option<&Cell>,
+    mut between: impl FnMut(),
+) -> Result<CheckpointInfo, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
     let wants_all = |changed| history.wants_all_pages(changed, &live);
     // Under full load nearly all pages have changed: then their rows need not be compared.
     let before = before.filter(|before| !wants_all(pages::with_grants(before, cell)));
     let changed = before.map(|before| pages::changed(before, cell)).filter(|changed| !wants_all(changed.len()));
-    let image = |(table, number): (Table, u32)| PageImage {
-        table: number_of(table),
-        number,
-        bytes: pages::encode_page(cell, table, number),
+    let image = |(table, number): (Table, u32)| {
+        between();
+        PageImage { table: number_of(table), number, bytes: pages::encode_page(cell, table, number) }
     };
     let (revision, micros) = (cell.revision().0, cell.time().micros);
     let info = match changed {

@@ -47,6 +47,38 @@ fn a_page_with_many_images_hides_none_of_its_neighbours() {
     }
 }
 
+// Nothing was taken as long as a checkpoint was written: of a large cell for nearly a second.
+#[test]
+fn batches_are_taken_while_the_pages_of_a_checkpoint_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = [pages(1, 40)];
+    let image = |number| PageImage { bytes: vec![b'a'; 40 << 10].into(), ..page(1, number, "") };
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 30, 0)).unwrap();
+        let images = (0..40).map(|number| {
+            let first = u64::from(31 + 3 * number);
+            history.append(&batches(first, first, 4 << 10)).unwrap();
+            assert_eq!(history.newest_revision(), first + 2);
+            image(number)
+        });
+        history.checkpoint_of_all(30, 0, &live, images).unwrap();
+        let later = |number| {
+            history.checkpoint_of_all(90, 0, &live, (0..40).map(image)).unwrap();
+            image(number)
+        };
+        let behind = history.checkpoint_of_all(60, 0, &live, (0..40).map(later)).unwrap_err();
+        assert!(matches!(behind, WriteError::Behind { revision: 60, newest: 90 }), "{behind}");
+        history.persist().unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.newest_revision, opened.newest_checkpoint.unwrap().revision), (150, 90));
+    assert_eq!(revisions(&history, 1, 150), (1..=150).collect::<Vec<_>>());
+    for checkpoint in [30, 90] {
+        assert_eq!(images(&history, checkpoint).len(), 40);
+    }
+}
+
 /// A page that was changed, and changed back, was shown as it was in between: the image of the checkpoint that was cut off was the newest one.
 #[test]
 fn images_that_got_no_record_are_in_no_later_checkpoint() {

@@ -1,7 +1,7 @@
 //! The thread that writes history: batches, checkpoints, and what is given up. Nothing waits for it, ever.
 //!
-//! While it keeps up, batches come to it from memory; a queue that is full lets them go, and then they are read from the log, which
-//! keeps them until they are in the history. Checkpoints are of the picture, however far behind the batches are, so that recovery
+//! While it keeps up, batches come to it from memory, also while it writes a checkpoint; a queue that is full lets them go, and then they are read from
+//! the log, which keeps them until they are in the history. Checkpoints are of the picture, however far behind the batches are, so that recovery
 //! is quick in any case. When the log has grown to its bound all the same, the history leaps to the newest checkpoint: what lies
 //! between is retired, and said so.
 //!
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plenum_history::{EncodedBatch, LogPlace, OpenError, WriteError};
+use plenum_history::{CheckpointInfo, EncodedBatch, LogPlace, OpenError, WriteError};
 use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader};
 use plenum_model::{Cell, Revision};
 
@@ -346,7 +346,7 @@ impl<'a> Feeder<'a> {
     fn round(&mut self) -> Result<Round, FeedError> {
         self.leap_when_due()?;
         let durable_bytes = self.shared.feed.durable_bytes();
-        let batches = self.next_batches()?;
+        let batches = self.next_batches(true)?;
         let idle = batches.is_empty();
         if idle {
             self.shared.feed.caught_up(durable_bytes);
@@ -363,8 +363,14 @@ impl<'a> Feeder<'a> {
         Ok(Round { idle, closing })
     }
 
-    /// The batches that come next, as many as go in one round; none if there are none.
-    fn next_batches(&mut self) -> Result<Vec<EncodedBatch>, FeedError> {
+    /// Feeds what comes next, if it waits in memory.
+    fn feed_from_memory(&mut self) -> Result<(), FeedError> {
+        let batches = self.next_batches(false)?;
+        if batches.is_empty() { Ok(()) } else { self.feed(batches) }
+    }
+
+    /// The batches that come next, as many as go in one round, from the log only if it `may_read` that; none if there are none.
+    fn next_batches(&mut self, may_read: bool) -> Result<Vec<EncodedBatch>, FeedError> {
         let mut next = self.shared.feed.history().newest_revision() + 1;
         let (mut batches, mut bytes) = (Vec::new(), 0);
         let mut places = Vec::new();
@@ -385,6 +391,9 @@ impl<'a> Feeder<'a> {
                 }
                 (held, _) => {
                     self.held = held;
+                    if !may_read {
+                        break;
+                    }
                     match self.read(next, told)? {
                         Some(read) => read,
                         None => break,
@@ -503,7 +512,7 @@ impl<'a> Feeder<'a> {
         };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
             self.shared.metrics.checkpoint_began();
-            self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
+            self.image_bytes = self.write_checkpoint(&cell)?.image_bytes;
             self.before = Some(cell);
             if self.reopened.is_none_or(|reopened| reopened.elapsed() >= FORGOTTEN_AFTER) {
                 (self.pause, self.reopened) = (FIRST_PAUSE, None);
@@ -513,6 +522,21 @@ impl<'a> Feeder<'a> {
         }
         self.give_up();
         Ok(true)
+    }
+
+    /// Writes a checkpoint of this cell, and feeds beside it what comes meanwhile: of a large cell under full load that would be more than waits in memory.
+    fn write_checkpoint(&mut self, cell: &Cell) -> Result<CheckpointInfo, FeedError> {
+        let (history, before) = (self.shared.feed.history(), self.before.take());
+        let (mut fed, mut due) = (Ok(()), Instant::now());
+        let feed = || {
+            if fed.is_ok() && Instant::now() >= due {
+                fed = self.feed_from_memory();
+                due = Instant::now() + GATHERING;
+            }
+        };
+        let written = checkpoint::write_beside(history, cell, before.as_ref(), feed);
+        fed?;
+        Ok(written?)
     }
 
     /// After the store was opened again: so that the log, which waited for it, is released; and it shows whether writing works.

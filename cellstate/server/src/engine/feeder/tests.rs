@@ -3,9 +3,11 @@
 use super::*;
 use crate::backup::fallback::FALLBACK;
 use crate::engine::warnings::Warnings;
+use crate::publish::BatchEncoder;
 use crate::shared::tests::without_threads;
 use crate::{Handle, Server, ServerOptions};
-use plenum_journal::ChainHash;
+use plenum_journal::{BatchLabel, ChainHash};
+use plenum_model::LogTime;
 use plenum_proto::v1;
 use tracing::Event;
 
@@ -28,7 +30,7 @@ async fn until_it_lags(shared: &Shared) {
 /// The batches that it fed.
 fn feed_what_is_durable(feeder: &mut Feeder<'_>) -> Vec<EncodedBatch> {
     feeder.shared.feed.tell(feeder.shared.durable_revision().0);
-    let batches = feeder.next_batches().unwrap();
+    let batches = feeder.next_batches(true).unwrap();
     feeder.feed(batches.clone()).unwrap();
     batches
 }
@@ -242,7 +244,7 @@ async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names
     let (present, keeper) = (shared.durable_revision().0, &shared.keeper);
     shared.feed.tell(present);
     let mut feeder = Feeder::new(&shared, None);
-    let mut batches = feeder.next_batches().unwrap();
+    let mut batches = feeder.next_batches(true).unwrap();
     batches.truncate(1);
     feeder.feed(batches).unwrap();
     let history = shared.feed.history();
@@ -552,7 +554,7 @@ async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
     let mut feeder = Feeder::new(&shared, None);
     shared.feed.tell(durable);
     feeder.checkpoint_again().unwrap();
-    let batches = feeder.next_batches().unwrap();
+    let batches = feeder.next_batches(true).unwrap();
     feeder.feed(batches).unwrap();
     let history = shared.feed.history();
     assert_eq!((history.oldest_revision(), history.newest_revision()), (1, durable));
@@ -667,6 +669,30 @@ async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
     assert!(metrics.contains("\nplenum_history_checkpoints_total 3\n"), "{metrics}");
     drop(shared);
     server.kill().await.unwrap();
+}
+
+// Nothing was fed as long as a checkpoint was written. Under full load more came than waits in memory, and was read from the log again.
+#[tokio::test]
+async fn what_waits_in_memory_is_fed_beside_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    drop(shared);
+    server.kill().await.unwrap();
+    let (mut journal, shared) = without_threads(dir.path(), |_| None);
+    let mut feeder = Feeder::new(&shared, None);
+    feed_what_is_durable(&mut feeder);
+    let next = Revision(shared.durable_revision().0 + 1);
+    let mut encoder = BatchEncoder::default();
+    encoder.begin(LogTime { micros: i64::MAX });
+    encoder.add(next, b"", b"", b"");
+    let bytes = encoder.finish();
+    let label = BatchLabel { term: 1, first_revision: next.0, last_revision: next.0 };
+    journal.append_and_sync(label, &[&bytes]).unwrap();
+    shared.feed.send(Arc::new(LoggedBatch::parse(bytes).unwrap()));
+    assert!(feeder.checkpoint().unwrap());
+    let history = shared.feed.history();
+    assert_eq!((history.newest_revision(), shared.feed.lag_bytes()), (next.0, 0));
+    assert_eq!(history.newest_checkpoint().unwrap().revision, next.0 - 1);
 }
 
 /// Whether the history knows the names of what is in the cell.
