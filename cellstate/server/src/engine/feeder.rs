@@ -5,39 +5,33 @@
 //! is quick in any case. When the log has grown to its bound all the same, the history leaps to the newest checkpoint: what lies
 //! between is retired, and said so.
 //!
-//! A write that fails for the world's reasons, a full disk first of all, closes the store. Then this waits until there is room, opens the
-//! store again, and goes on with what the log has: until that is released, which waits for the history, nothing is lost. Damage ends it.
+//! What is done where that fails is told in [`failing`].
 
+mod batches;
+mod failing;
+mod leap;
 mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use plenum_history::{CheckpointInfo, EncodedBatch, LogPlace, OpenError, WriteError};
-use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader};
+use failing::{FIRST_PAUSE, FORGOTTEN_AFTER, FeedError};
+use plenum_history::{CheckpointInfo, EncodedBatch};
+use plenum_journal::{CellId, Identity, Reader};
 use plenum_model::{Cell, Revision};
 
 use super::feed::Stopped;
-use super::pace::{Pace, is_far_behind};
+use super::pace::Pace;
 use super::rest::Rest;
 use super::turns::step_back;
 use crate::backup::fallback::{Fallback, LogExtent};
 use crate::checkpoint;
-use crate::error::ServerError;
 use crate::options::Settings;
-use crate::publish::{LoggedBatch, NotABatch};
+use crate::publish::LoggedBatch;
 use crate::shared::Shared;
-
-/// Most bytes of batches that are written at a time.
-const ROUND_BYTES: usize = 4 << 20;
 
 /// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
 const GATHERING: Duration = Duration::from_millis(5);
-
-/// Places of frames that are asked for at a time. Whoever appends waits meanwhile, and would wait long if this thread, which gives way to all others,
-/// were asked off its core then: once for each batch was too often.
-const PLACES_AHEAD: usize = 64;
 
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
@@ -48,61 +42,6 @@ const AGE_POLL_SHORTEST: Duration = Duration::from_secs(60);
 const AGE_POLL_LONGEST: Duration = Duration::from_secs(3600);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a history that failed is left alone before the store is opened again; twice as long each time, up to the longest, until it
-/// has been written for some time. The shortest as well before the log is read once more.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A history that was written for so long after it was opened again has not failed before, as far as the next failure goes.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// How long batches are fed before a leap is tried again for which no picture came: that one was waited for, and nothing was fed.
-const LEAP_PAUSE: Duration = Duration::from_secs(60);
-/// How often is looked meanwhile whether the server ends, and whether there is room.
-const PAUSE_POLL: Duration = Duration::from_millis(50);
-
-/// Why the history takes nothing more.
-#[derive(Debug, thiserror::Error)]
-enum FeedError {
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Batch(#[from] NotABatch),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// What the history begins with could not be read.
-    #[error(transparent)]
-    Names(plenum_history::ReadError),
-}
-
-impl FeedError {
-    /// Whether it may go by itself, or be made to go.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Write(error) => error.may_pass(),
-            Self::Open(error) => error.may_pass(),
-            Self::Read(ReadError::Disk(error)) => error.may_be_sound(),
-            Self::Names(error) => error.may_be_sound(),
-            Self::Read(_) | Self::Batch(_) => false,
-        }
-    }
-
-    /// Whether it is what the log has lost: damaged, or such as the disk can't give back any more.
-    fn is_lost_in_log(&self) -> bool {
-        match self {
-            Self::Read(ReadError::Damaged(_)) => true,
-            Self::Read(ReadError::Disk(error)) => !error.may_be_sound(),
-            _ => false,
-        }
-    }
-
-    /// It, and what is behind it.
-    fn told(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
-        causes.fold(self.to_string(), |told, cause| format!("{told}: {cause}"))
-    }
-}
 
 /// What the feeding thread remembers.
 struct Feeder<'a> {
@@ -201,127 +140,6 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Goes on to the end, or until it fails for good.
-    fn run_on(&mut self) -> Result<(), FeedError> {
-        let mut ended = self.run();
-        loop {
-            match ended {
-                // It may pass within a second, and the log keeps all until the history goes on behind it.
-                Err(unread) if self.may_read_again(&unread) && !self.shared.feed.is_closing() => {
-                    let error = unread.told();
-                    tracing::warn!(error, "the history can't read the log; it is tried once more");
-                    self.unread_behind = Some(self.shared.feed.history().newest_revision());
-                    self.reader = None;
-                    if !self.wait_until(Instant::now() + FIRST_PAUSE) {
-                        return Ok(());
-                    }
-                    ended = self.run();
-                }
-                // The cell has what stood there, and the past goes on behind it: then the log lets go of what it has lost. As long as it stands
-                // there no start would open the log.
-                Err(lost) if lost.is_lost_in_log() && !self.shared.feed.is_closing() => {
-                    let error = lost.told();
-                    tracing::error!(
-                        error,
-                        "the history goes on behind damage of the log; run `plenum verify` when the server has ended"
-                    );
-                    let before = self.shared.feed.history().newest_revision();
-                    ended = match self.leap_patiently() {
-                        Ok(false) => return Ok(()),
-                        Ok(true) if self.shared.feed.history().newest_revision() == before => return Err(lost),
-                        leapt => leapt.and_then(|_| self.run()),
-                    };
-                }
-                Err(error) if error.may_pass() && !self.shared.feed.is_closing() => {
-                    if !self.go_on_after(&error)? {
-                        return Ok(());
-                    }
-                    ended = self.checkpoint_again().and_then(|()| self.run());
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    /// Whether the disk says that it has lost what comes next in the log, and says so for the first time.
-    fn may_read_again(&self, error: &FeedError) -> bool {
-        let is_of_disk = matches!(error, FeedError::Read(ReadError::Disk(_))) && error.is_lost_in_log();
-        is_of_disk && self.unread_behind != Some(self.shared.feed.history().newest_revision())
-    }
-
-    /// Waits; false when the server ends before that.
-    fn wait_until(&self, due: Instant) -> bool {
-        while Instant::now() < due {
-            if self.shared.feed.is_closing() || self.shared.has_failed() {
-                return false;
-            }
-            std::thread::sleep(PAUSE_POLL);
-        }
-        true
-    }
-
-    /// Waits until there is room, and opens the store again. False when the server ends meanwhile: the next start does that.
-    fn go_on_after(&mut self, error: &FeedError) -> Result<bool, FeedError> {
-        let error = error.told();
-        tracing::error!(
-            error,
-            "the history can't be written now; it goes on by itself, and the log keeps it all meanwhile"
-        );
-        self.shared.feed.stops(Stopped::ForNow(error));
-        let history = self.shared.feed.history();
-        loop {
-            if !self.wait_to_open_again() {
-                return Ok(false);
-            }
-            match history.reopen().map_err(FeedError::from) {
-                Ok(_) => break,
-                Err(error) if error.may_pass() => {
-                    let error = error.told();
-                    tracing::warn!(error, "the history can't be opened again yet");
-                    self.shared.feed.stops(Stopped::ForNow(error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        // A store whose tables are damaged fails again and again, and does not say why; and each time all pages would be written.
-        if self.reopened.replace(Instant::now()).is_some() {
-            let read = history.read_all(|| !self.shared.feed.is_closing());
-            read.or_else(|error| if error.may_pass() { Ok(()) } else { Err(WriteError::from(error)) })?;
-        }
-        // What was not durable may be gone, and comes from the log again; and nobody knows of which cell images were written.
-        self.reader = None;
-        self.before = None;
-        self.image_bytes = history.newest_checkpoint().map_or(0, |newest| newest.image_bytes);
-        self.retiring_due = None;
-        self.shared.feed.goes_on(self.shared.keeper.size_bytes());
-        tracing::info!(from = history.newest_revision() + 1, "the history goes on");
-        Ok(true)
-    }
-
-    /// Waits for a while, longer each time, and then until a try may help. False when the server ends.
-    fn wait_to_open_again(&mut self) -> bool {
-        let (began, pause) = (Instant::now(), self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        loop {
-            if self.shared.feed.is_closing() {
-                return false;
-            }
-            let waited = began.elapsed();
-            if waited >= pause && self.may_open_again(waited) {
-                return true;
-            }
-            std::thread::sleep(PAUSE_POLL);
-        }
-    }
-
-    /// Whether it is worth a try to open the store again, after so long. While the cell is read-only it would only be closed by the next write. But
-    /// where log is kept for this thread, that may be the room that is missing, and nobody else lets go of it: the reserve may do for that.
-    fn may_open_again(&self, waited: Duration) -> bool {
-        self.shared.space.check_now(&self.shared.keeper);
-        let has_own_room = || self.shared.keeper.held_bytes(self.releasable()) > 0;
-        !self.shared.space.is_read_only() || (waited >= LONGEST_PAUSE && has_own_room())
-    }
-
     fn run(&mut self) -> Result<(), FeedError> {
         let mut ending = None;
         self.give_up_again();
@@ -361,97 +179,6 @@ impl<'a> Feeder<'a> {
             }
         }
         Ok(Round { idle, closing })
-    }
-
-    /// Feeds what comes next, if it waits in memory.
-    fn feed_from_memory(&mut self) -> Result<(), FeedError> {
-        let batches = self.next_batches(false)?;
-        if batches.is_empty() { Ok(()) } else { self.feed(batches) }
-    }
-
-    /// The batches that come next, as many as go in one round, from the log only if it `may_read` that; none if there are none.
-    fn next_batches(&mut self, may_read: bool) -> Result<Vec<EncodedBatch>, FeedError> {
-        let mut next = self.shared.feed.history().newest_revision() + 1;
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        let mut places = Vec::new();
-        while bytes < ROUND_BYTES {
-            // Before the queue is looked at: what was told by now is in it, or did not fit.
-            let told = self.shared.feed.told();
-            let held = self.held.take().or_else(|| self.shared.feed.take());
-            // What was read from the log, and came from memory, too.
-            if held.as_ref().is_some_and(|held| held.last().0 < next) {
-                continue;
-            }
-            let is_next = held.as_ref().is_some_and(|held| held.first().0 == next);
-            let place = if is_next { self.place_of(next, &mut places) } else { None };
-            let (batch, place) = match (held, place) {
-                (Some(held), Some(place)) => {
-                    self.reader = None;
-                    (held, place)
-                }
-                (held, _) => {
-                    self.held = held;
-                    if !may_read {
-                        break;
-                    }
-                    match self.read(next, told)? {
-                        Some(read) => read,
-                        None => break,
-                    }
-                }
-            };
-            next = batch.last().0 + 1;
-            bytes += batch.bytes().len();
-            batches.push(encoded(&batch, place));
-        }
-        Ok(batches)
-    }
-
-    /// Where the frame that begins with a revision stands, if it is one of the newest: of those that were asked for, or are asked for now.
-    fn place_of(&self, next: u64, asked: &mut Vec<(u64, FramePlace)>) -> Option<FramePlace> {
-        if asked.last().is_none_or(|(newest, _)| *newest < next) {
-            *asked = self.shared.keeper.places_from(next, PLACES_AHEAD);
-        }
-        let found = asked.binary_search_by_key(&next, |(first, _)| *first).ok()?;
-        Some(asked[found].1)
-    }
-
-    /// The batch of a revision, from the log, and its place; `None` if it was not told of yet, or is not there any more.
-    fn read(&mut self, next: u64, told: u64) -> Result<Option<(Arc<LoggedBatch>, FramePlace)>, FeedError> {
-        if told < next {
-            return Ok(None);
-        }
-        if self.reader.is_none() {
-            match self.shared.keeper.reader(next) {
-                Ok(reader) => self.reader = Some(reader),
-                // As after a restore: the history goes on from its newest checkpoint.
-                Err(ReadError::Retired { oldest, .. }) => {
-                    self.leap_over_gap(oldest)?;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let Some(reader) = &mut self.reader else { return Ok(None) };
-        while let Some(frame) = reader.next_frame()? {
-            if frame.last_revision >= next {
-                let place = FramePlace { segment: frame.segment, offset: frame.offset, bytes: frame.bytes };
-                let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
-                return Ok(Some((Arc::new(batch), place)));
-            }
-        }
-        self.reader = None;
-        Ok(None)
-    }
-
-    fn leap_over_gap(&mut self, oldest: u64) -> Result<(), FeedError> {
-        let history = self.shared.feed.history();
-        let newest = history.newest_revision();
-        match history.newest_checkpoint().filter(|info| info.revision > newest && info.revision + 1 >= oldest) {
-            Some(_) => self.leap()?,
-            None => return Err(ReadError::Retired { asked: newest + 1, oldest }.into()),
-        }
-        Ok(())
     }
 
     /// Waits for a batch, or until something is due.
@@ -553,102 +280,11 @@ impl<'a> Feeder<'a> {
         self.shared.feed.history().newest_revision() == 0 && self.shared.keeper.oldest_revision() == 1
     }
 
-    /// Gives up what the history has not got, when the log that keeps it has grown to its bound.
-    fn leap_when_due(&mut self) -> Result<(), FeedError> {
-        if self.leap_due.is_some_and(|due| Instant::now() < due) {
-            return Ok(());
-        }
-        // The segment that is written and the one that is ready are there in any case: a leap would let go of neither, however large they are.
-        let held_bytes = self.shared.keeper.held_bytes(self.releasable());
-        if held_bytes < self.settings.log_bytes_max || !is_far_behind(self.settings, self.shared.feed.lag_bytes()) {
-            return Ok(());
-        }
-        self.leap()
-    }
-
     /// Up to which revision the history needs nothing of the log.
     fn releasable(&self) -> u64 {
         let history = self.shared.feed.history();
         let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
         history.durable_revision().min(checkpoint)
-    }
-
-    /// Leaps once there is a picture of the present, which a disk that makes nothing durable just now may keep it from. False when the server ends
-    /// before that.
-    fn leap_patiently(&mut self) -> Result<bool, FeedError> {
-        loop {
-            self.leap()?;
-            let Some(due) = self.leap_due else { return Ok(true) };
-            if !self.wait_until(due) {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Goes on from a checkpoint of the present: what lies between is retired.
-    fn leap(&mut self) -> Result<(), FeedError> {
-        let before = self.shared.feed.history().newest_revision();
-        let came = self.leave_out()?;
-        let now = self.shared.feed.history().newest_revision();
-        if now > before {
-            let from = before + 1;
-            tracing::warn!(
-                from,
-                to = now,
-                "the history left out what it had not got: what is before can not be read any more"
-            );
-            self.shared.feed.gave_up(now - before);
-        }
-        if came {
-            self.shared.feed.caught_up(self.checkpoint_bytes);
-        }
-        self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
-        // They may not be told on a full disk, and what was left out is gone by now all the same.
-        self.settle_names()?;
-        self.shared.feed.fed(0);
-        self.give_up();
-        Ok(())
-    }
-
-    /// Has the history go on from a checkpoint of the present, and gives up the log before that at once: its room is what is missing, and names, which
-    /// come next, may take a while. False when no picture came.
-    fn leave_out(&mut self) -> Result<bool, FeedError> {
-        let came = self.checkpoint()?;
-        // What it reads of the log would stay.
-        self.reader = None;
-        let history = self.shared.feed.history();
-        // A history that had nothing at all has begun with that checkpoint.
-        if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
-            history.leap_to(info.revision)?;
-            self.give_up_log();
-        }
-        Ok(came)
-    }
-
-    /// Where the history has begun, or leapt, it is told what is called how in the cell of then, before it goes on: after a crash in
-    /// between, too.
-    fn settle_names(&self) -> Result<(), FeedError> {
-        let history = self.shared.feed.history();
-        let Some(revision) = history.wants_names_of().map_err(WriteError::from)? else { return Ok(()) };
-        if let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0 == revision) {
-            return Ok(checkpoint::settle_names(history, cell)?);
-        }
-        match checkpoint::read(history, revision) {
-            Ok(cell) => Ok(checkpoint::settle_names(history, &cell)?),
-            Err(ServerError::ReadHistory(error)) if error.may_be_sound() => Err(FeedError::Names(error)),
-            Err(error) => {
-                // A number is better than a name that was another one's. Where the history has nothing, names come with the log.
-                let error = &error as &dyn std::error::Error;
-                if history.newest_revision() > 0 {
-                    tracing::warn!(
-                        error,
-                        revision,
-                        "what was there when the history began has no names in it: its checkpoint can't be read"
-                    );
-                }
-                Ok(checkpoint::settle_names(history, &Cell::default())?)
-            }
-        }
     }
 
     /// The last round: what is there becomes durable, and the next start has little to do.
@@ -723,17 +359,6 @@ fn of_log<T>(shared: &Shared, look: impl FnOnce(&LogExtent<'_>) -> T) -> T {
     let keeper = &shared.keeper;
     let hash_at = |revision| keeper.hash_at(revision).ok().flatten();
     look(&LogExtent { oldest: keeper.oldest_kept_revision(), last: keeper.tail().revision, hash_at: &hash_at })
-}
-
-fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
-    let FramePlace { segment, offset, bytes } = place;
-    EncodedBatch {
-        first: batch.first().0,
-        last: batch.last().0,
-        time_micros: batch.time().micros,
-        bytes: batch.bytes().clone(),
-        place: Some(LogPlace { segment, offset, bytes }),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The feeding thread, step by step: nobody feeds but the test.
 
+use super::failing::LONGEST_PAUSE;
 use super::*;
 use crate::backup::fallback::FALLBACK;
+use crate::engine::pace::is_far_behind;
 use crate::engine::warnings::Warnings;
 use crate::publish::BatchEncoder;
 use crate::shared::tests::without_threads;
