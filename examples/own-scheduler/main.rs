@@ -39,33 +39,20 @@ impl Scheduler for Thrifty {
 
         // Work: tasks that may be placed now, most important first. Those of one group are all alike.
         for work in view.work() {
-            // Only so many of a gang as start at once are of use: what fewer would take is put back into the books.
-            let before = (work.least > 1).then(|| ledger.clone());
-            let mut candidates = machines.iter().map(|machine| machine.id.slot).peekable();
-            let mut claimed = Vec::new();
-            while claimed.len() < work.tasks.len()
-                && let Some(&slot) = candidates.peek()
-            {
-                // The judgement is the cell's own code: room, constraints, a machine's state. What is refused here would be
-                // refused there. All tasks of a group are alike, so a machine that is full for one is full for the others.
-                if ledger.take(work, slot) {
-                    claimed.push(slot);
-                } else {
-                    candidates.next();
-                }
-            }
-            if claimed.len() < work.least as usize {
-                let why = format!("there is room for {} of the {} that start at once", claimed.len(), work.least);
-                decision.pass_over(work, work.tasks.len(), why);
-                ledger = before.unwrap_or(ledger);
-                continue;
-            }
+            // One machine after the other, until it is full. The judgement is the cell's own code: room, constraints, a machine's state, the
+            // namespace's quota. What is refused here would be refused there. Of a gang it is all that start at once, or none.
+            let claimed = ledger.fill(work, machines.iter().map(|machine| machine.id.slot));
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {
                 // Whoever asks why the job waits reads this. We are called again when room comes free.
-                let is_over = ledger.quota_shortage(work).is_some();
-                let why = if is_over { "its quota allows no more of it" } else { "no machine takes it, at any price" };
+                let why = if ledger.quota_shortage(work).is_some() {
+                    "its quota allows no more of it".to_owned()
+                } else if claimed.is_empty() && work.least > 1 {
+                    format!("machines and quota have no room for the {} that start at once", work.least)
+                } else {
+                    "no machine takes it, at any price".to_owned()
+                };
                 decision.pass_over(work, left.len(), why);
             }
         }

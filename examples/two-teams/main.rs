@@ -33,25 +33,8 @@ impl Scheduler for Team {
 
         let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
         for work in view.work() {
-            // Of a gang fewer than start at once are refused, and are to take no room from others.
-            let before = (work.least > 1).then(|| ledger.clone());
-            let mut slots = machines.iter().map(|(_, slot)| *slot).peekable();
-            let mut claimed = Vec::new();
-            while claimed.len() < work.tasks.len()
-                && let Some(&slot) = slots.peek()
-            {
-                if ledger.take(work, slot) {
-                    claimed.push(slot);
-                } else {
-                    slots.next();
-                }
-            }
-            if claimed.len() < work.least as usize {
-                let why = format!("there is room for {} of the {} that start at once", claimed.len(), work.least);
-                decision.pass_over(work, work.tasks.len(), why);
-                ledger = before.unwrap_or(ledger);
-                continue;
-            }
+            // Of a gang all that start at once, or none.
+            let claimed = ledger.fill(work, machines.iter().map(|(_, slot)| *slot));
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {

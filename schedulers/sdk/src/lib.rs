@@ -6,7 +6,7 @@
 //! ```no_run
 //! use plenum_sdk::{Decision, Options, Plan, Scheduler, View, asked_to_end, run};
 //!
-//! /// Puts each task on the first machine that has room.
+//! /// Puts tasks on the first machine that has room, until it is full.
 //! struct FirstFit;
 //!
 //! impl Scheduler for FirstFit {
@@ -17,18 +17,13 @@
 //!     fn decide(&mut self, view: &View<'_>) -> Decision {
 //!         let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
 //!         for work in view.work() {
-//!             let (before, mut machines) = ((work.least > 1).then(|| ledger.clone()), Vec::new());
-//!             for _ in &work.tasks {
-//!                 let mut slots = view.cell().machines().map(|machine| machine.id.slot);
-//!                 machines.extend(slots.find(|&slot| ledger.take(work, slot)));
+//!             // Of a gang all that start at once, or none.
+//!             let slots = ledger.fill(work, view.cell().machines().map(|machine| machine.id.slot));
+//!             let (placed, left) = work.tasks.split_at(slots.len());
+//!             plan.claim(work, placed, &slots);
+//!             if !left.is_empty() {
+//!                 decision.pass_over(work, left.len(), "no machine, or no quota, has room for it");
 //!             }
-//!             if machines.len() < work.least as usize {
-//!                 // A gang starts with so many at once, or not at all: what fewer would take is left to others.
-//!                 decision.pass_over(work, work.tasks.len(), "no room for all that start at once");
-//!                 ledger = before.unwrap_or(ledger);
-//!                 continue;
-//!             }
-//!             plan.claim(work, &work.tasks[..machines.len()], &machines);
 //!         }
 //!         decision.commit(plan);
 //!         decision

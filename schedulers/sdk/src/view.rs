@@ -1,5 +1,7 @@
 //! What a scheduler decides on: the mirror, its work, and the room that its own transactions in flight may still take.
 
+mod fill;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

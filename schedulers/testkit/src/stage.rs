@@ -496,6 +496,8 @@ mod ahead_tests;
 #[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
+mod fill_tests;
+#[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
 mod naming_tests;
