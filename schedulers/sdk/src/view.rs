@@ -331,7 +331,7 @@ impl Ledger<'_> {
 
     /// Counts an allocation as one that goes, once: for who stops or evicts it in the very plan that claims what comes instead. Its quota is given back, and
     /// the limits of its group count it no more. Its room is not free before its receipt, and no more free in the ledger for this: who is claimed in its
-    /// place has it by [`Ledger::take_over`].
+    /// place has it by [`Ledger::take_over`]. Of what stays after all, [`Ledger::keeps`] says so.
     pub fn gives_back(&mut self, allocation: AllocationId) {
         let cell = self.view.cell;
         if !self.given.insert(allocation) {
@@ -341,6 +341,20 @@ impl Ledger<'_> {
         let Some(found) = cell.allocation(allocation).filter(|found| found.status.state.is_active()) else { return };
         if let Some(job) = cell.job(found.row.job()) {
             self.specials.leave(cell, job, found.row.group, found.row.machine);
+        }
+    }
+
+    /// Takes a [`Ledger::gives_back`] back: no plan came of it, as where there was no room elsewhere. Otherwise what is claimed on with these books may be
+    /// over the quota or the limits, and refused. For none in whose place a task was booked by [`Ledger::take_over`].
+    pub fn keeps(&mut self, allocation: AllocationId) {
+        let cell = self.view.cell;
+        if !self.given.remove(&allocation) {
+            return;
+        }
+        self.quotas.keeps(&self.view, allocation);
+        let Some(found) = cell.allocation(allocation).filter(|found| found.status.state.is_active()) else { return };
+        if let Some(job) = cell.job(found.row.job()) {
+            self.specials.stay(cell, job, found.row.group, found.row.machine);
         }
     }
 

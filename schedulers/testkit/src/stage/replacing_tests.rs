@@ -2,6 +2,7 @@
 
 use plenum_sdk::{Decision, Plan, Scheduler, View, Work};
 
+use super::quota_tests::quota;
 use super::*;
 
 /// Places what fits. For what does not it stops what runs of the job `old`, in whose place that comes, and does not place that again.
@@ -141,4 +142,48 @@ fn a_task_comes_in_its_own_place_where_its_group_has_one_on_a_machine() {
     assert_eq!((stage.placed(web), claimed(&stage, seat)), (vec![(0, 0, 0)], (2, 0)));
     let leaving = stage.cell().allocations().filter(|found| found.status.state.is_leaving());
     assert_eq!(leaving.count(), 1);
+}
+
+/// Would move what runs to a machine that is too small for it, and then fills the other one with what waits.
+struct Staying;
+
+impl Scheduler for Staying {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        for found in view.cell().allocations().filter(|found| found.status.state.is_active()) {
+            let job = view.cell().job(found.row.job()).expect("a job of the cell");
+            let work = Work::to_move(job, found.row.group, vec![found.row.task]).expect("a group of the job");
+            ledger.gives_back(found.id);
+            assert!(!ledger.take(&work, 1), "it is too small");
+            // Said twice, it is taken back once.
+            ledger.keeps(found.id);
+            ledger.keeps(found.id);
+        }
+        for work in view.work() {
+            let slots = ledger.fill(work, [0]);
+            plan.claim(work, &work.tasks[..slots.len()], &slots);
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+// What was counted as one that goes went on counting so where it could not go: what was claimed on by these books was refused, for the quota and for the limits.
+#[test]
+fn what_stays_after_all_counts_for_quotas_and_limits_as_before() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 8000, &[]);
+    stage.machine("m1", 100, &[]);
+    stage.ask("operator", quota(2000));
+    let seat = stage.seat(Staying);
+    let web = stage.submit(&job("web", 2, 1000).per_machine(1));
+    stage.settle();
+    let other = stage.submit(&job("other", 2, 1000));
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(web), stage.placed(other)), (vec![(0, 0, 0)], vec![(0, 0, 0)]));
+    assert_eq!(claimed(&stage, seat), (2, 0), "nothing was claimed that is refused");
 }
