@@ -23,6 +23,12 @@ CLAIMS_MAX = 16384
 PERHAPS_FAULTS, FAULTS_MAX = [grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL], 10
 # Without a code of the cell's own: there was no connection, it broke, or this side waited long enough. Which word gRPC has for it depends on where it broke.
 UNANSWERED = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, *PERHAPS_FAULTS]
+# What became of a transaction nobody learns any more, or it was decided on what this cell does not have. What is still to be done Wanted shows.
+DROPPED = ("FUTURE_BASE", "NUMBER_RETIRED", "REVISION_RETIRED", "DAMAGED_HISTORY", "NO_SUCH_REVISION", "INTERNAL")
+# It asked for more than the cell takes at once: less of it goes under another number.
+TOO_LARGE = ("LIMIT_REACHED", "MESSAGE_TOO_LARGE")
+# How much is left of a quota no listing of machines tells, and it may be more at any time. So long a group waits that was refused for it.
+QUOTA_PAUSE_SECONDS = 2
 UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
@@ -44,6 +50,11 @@ def less(amounts: list[int], others: list[int]) -> list[int]:
     return [amount - other for amount, other in zip(amounts, others)]
 
 
+def code_of(error: grpc.RpcError) -> str:
+    """The cell's own code of a failure; empty where it says none."""
+    return dict(error.trailing_metadata() or ()).get("plenum-code", "")
+
+
 class Scheduler:
     def __init__(self, name: str, address: str):
         # gRPC alone takes answers of up to 4 MiB, which 10,000 machines may exceed, and lets up to two minutes pass before it connects again.
@@ -52,18 +63,18 @@ class Scheduler:
         self.cell, self.inspect, self.name = CellStub(channel), InspectStub(channel), name
         self.metadata = [("plenum-principal", f"scheduler/{name}")]
         self.session, self.number, self.avoided, self.avoided_since = {}, 0, {}, 0.0
-        self.start = {}
+        self.start, self.claims_max, self.over_quota, self.told = {}, CLAIMS_MAX, {}, ""
 
     def ask(self, call, request):
         """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again, and a session
         that was opened without our hearing of it is closed by the cell."""
-        faults = 0
+        faults, said = 0, ""
         while True:
             try:
                 return call(request, metadata=self.metadata, timeout=30)
             except grpc.RpcError as error:
                 trailing = dict(error.trailing_metadata() or ())
-                code = trailing.get("plenum-code", error.code().name)
+                code = code_of(error) or error.code().name
                 if code in ("NO_SUCH_SESSION", "OTHER_INCARNATION"):
                     raise SessionOver(code) from error
                 after_micros = int(trailing.get("plenum-retry-after-micros", 0))
@@ -76,18 +87,30 @@ class Scheduler:
                 is_fault = "plenum-code" in trailing or error.code() not in UNANSWERED or faults > FAULTS_MAX
                 if is_fault and not after_micros:
                     raise
-                print(f"asks again after {code}: {error.details()}", flush=True)
+                what = f"asks again after {code}: {error.details()}"
+                if what != said:
+                    # Once: a server may be away for days.
+                    print(what, flush=True)
+                said = what
                 time.sleep(min(after_micros / 1e6 or PAUSE_SECONDS, PAUSE_SECONDS_MAX))
 
-    def choose(self, group, rooms: dict) -> tuple[list[int], str]:
-        """Slots for the group's first tasks, and why there is none for the next one. Takes the room."""
+    def choose(self, group, rooms: dict, claims_left: int) -> tuple[list[int], str]:
+        """Slots for the group's first tasks, at most so many, and why there is none for the next one. Takes the room."""
         unjudged = [field for field in UNJUDGED if getattr(group.shape, field)] + ["same_machine"] * group.same_machine
         if unjudged:
             return [], f"{self.name} does not judge {', '.join(unjudged)}"
+        since, why = self.over_quota.get((group.job, group.group), (None, ""))
+        if since is not None and time.monotonic() - since < QUOTA_PAUSE_SECONDS:
+            return [], f"refused: {why}"
+        if group.least > self.claims_max:
+            return [], f"{group.least} start at once or none, and the cell takes at most {self.claims_max} claims at once"
+        tasks, later = group.tasks[:claims_left], "its turn is in a later transaction"
+        if len(tasks) < max(group.least, 1):
+            return [], later
         refused = {slot: self.avoided.get((group.job, group.group, slot)) for slot in rooms}
         allowed = {slot: room for slot, room in rooms.items() if not refused[slot]}
         need, slots = amounts(group.shape.resources), []
-        for _ in group.tasks:
+        for _ in tasks:
             fitting = [slot for slot, (free, _) in allowed.items() if min(less(free, need)) >= 0]
             if not fitting:
                 break
@@ -100,7 +123,9 @@ class Scheduler:
         if len(slots) < group.least:
             return [], f"{reason}, and {group.least} start at once or none"
         rooms.update(allowed)
-        return slots, "" if len(slots) == len(group.tasks) else reason
+        if len(slots) == len(tasks):
+            reason = later if len(tasks) < len(group.tasks) else ""
+        return slots, reason
 
     def turn(self):
         start, self.start = self.start, {}
@@ -112,14 +137,13 @@ class Scheduler:
         rooms = {machine.id & 0xFFFFFFFF: (less(amounts(machine.capacity), amounts(machine.allocated)), amounts(machine.capacity))
                  for machine in listed.machines}
         if time.monotonic() - self.avoided_since > AVOID_SECONDS:
-            self.avoided, self.avoided_since = {}, time.monotonic()
+            # So long what was too large is not tried again, either, unless some of it is granted: it may have been for rows that were given back meanwhile.
+            self.avoided, self.over_quota, self.claims_max = {}, {}, CLAIMS_MAX
+            self.avoided_since = time.monotonic()
         # What came after the older one of the two answers counts as a race, and not as a mistake.
-        base, placements, notes, claims_left = min(wanted.revision, listed.revision), [], {}, CLAIMS_MAX
+        base, placements, notes, claims_left = min(wanted.revision, listed.revision), [], {}, self.claims_max
         for group in wanted.groups:
-            if len(group.tasks) <= claims_left:
-                slots, reason = self.choose(group, rooms)
-            else:
-                slots, reason = [], "its turn is in a later transaction"
+            slots, reason = self.choose(group, rooms, claims_left)
             claims_left -= len(slots)
             about = {"job": group.job, "job_version": group.job_version, "group": group.group}
             # A note stays until the next one about its group, so that one without a reason is due where all fit.
@@ -133,10 +157,7 @@ class Scheduler:
                 again = self.claim(base, placements, notes)
             except Paused as paused:
                 again = True
-                print(f"claims nothing: {paused}", flush=True)
-                for placement in placements:
-                    note = notes[placement.job, placement.group]
-                    note.tasks, note.reason = note.tasks + len(placement.tasks), str(paused)
+                self.claims_nothing(str(paused), placements, notes)
         # What has no room now may have none for ever: the next turn is for those behind it that were left out, if any. But what others took only just now
         # may be had elsewhere at once.
         if again:
@@ -146,10 +167,22 @@ class Scheduler:
         self.ask(self.cell.PassOver, api.PassOverRequest(passed_over=api.PassedOver(notes=notes.values()), **self.session))
 
     def claim(self, base: int, placements: list, notes: dict) -> bool:
-        """Claims, and puts what is refused into the notes. Whether some of it was refused for what came between."""
+        """Claims, and puts what is refused into the notes. Whether the next turn is for the same: some was refused for what came between, or was not decided."""
         self.number += 1
-        outcome = self.ask(self.cell.Commit, commit.Transaction(
-            number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session))
+        transaction = commit.Transaction(
+            number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session)
+        try:
+            outcome = self.ask(self.cell.Commit, transaction)
+        except grpc.RpcError as error:
+            code, claims = code_of(error), sum(len(placement.tasks) for placement in placements)
+            if code not in DROPPED + TOO_LARGE:
+                raise
+            if code in TOO_LARGE:
+                self.claims_max = max(claims // 2, 1)
+            self.claims_nothing(f"{code}: {error.details()}", placements, notes)
+            # One claim can't be divided: others are to have their turn.
+            return code in DROPPED or claims > 1
+        self.told, self.claims_max = "", min(self.claims_max * 2, CLAIMS_MAX)
         print(f"transaction {outcome.number}: {outcome.granted} of {outcome.claims} claims granted", flush=True)
         for refusal in outcome.refusals:
             note, why = notes[refusal.job, refusal.group], commit.RefusalReason.Name(refusal.reason)
@@ -159,8 +192,19 @@ class Scheduler:
                 note.reason = f"refused: {why}"
             if refusal.kind in (commit.MISFIT, commit.PERMISSION):
                 self.avoided[refusal.job, refusal.group, refusal.machine] = why
+            if refusal.kind == commit.QUOTA:
+                self.over_quota[refusal.job, refusal.group] = (time.monotonic(), why)
         # It is wanted again in the next turn, which sees that.
         return any(refusal.kind in (commit.CONFLICT, commit.STALE) for refusal in outcome.refusals)
+
+    def claims_nothing(self, why: str, placements: list, notes: dict):
+        """Puts why nothing of them was claimed into their notes. It may be so for days: people are told once."""
+        if why != self.told:
+            print(f"claims nothing: {why}", flush=True)
+        self.told = why
+        for placement in placements:
+            note = notes[placement.job, placement.group]
+            note.tasks, note.reason = note.tasks + len(placement.tasks), why
 
     def run(self):
         while True:

@@ -69,38 +69,102 @@ class Asking(unittest.TestCase):
             asks(Failed(grpc.StatusCode.NOT_FOUND, (("plenum-code", "NO_SUCH_SESSION"),)))
 
 
-def next_start(answer) -> dict:
-    """Where the turn begins that follows on one from group 3 of job 8 on: which claimed one task of it, was answered so, and left out job 9."""
+def turned(answer, tasks=1, least=0, turns=1) -> Scheduler:
+    """One that had so many turns, from group 3 of job 8 on: it claimed tasks of it, was answered so each time, and left out job 9."""
     asking = Scheduler("spread", "127.0.0.1:1")
-    asking.start = {"start_job": 8, "start_group": 3}
+    asking.start, asking.commits, asking.notes = {"start_job": 8, "start_group": 3}, [], {}
     wanted = api.WantedResponse(revision=5, next_job=9, next_group=1)
-    wanted.groups.add(job=8, job_version=1, group=3, tasks=[0])
+    wanted.groups.add(job=8, job_version=1, group=3, tasks=range(tasks), least=least)
     machines = api.ListMachinesResponse(revision=5)
     machines.machines.add(id=1 << 32 | 7)
     answers = {asking.cell.Wanted: wanted, asking.inspect.ListMachines: machines, asking.cell.Commit: answer}
 
-    def ask(call, _):
+    def ask(call, request):
         told = answers.get(call)
+        if call == asking.cell.Commit:
+            asking.commits.append([len(placement.tasks) for placement in request.placements])
+        if call == asking.cell.PassOver:
+            asking.notes = {(note.job, note.group): (note.tasks, note.reason) for note in request.passed_over.notes}
         if isinstance(told, Exception):
             raise told
         return told
 
-    asking.ask = ask
-    with contextlib.redirect_stdout(io.StringIO()):
-        asking.turn()
-    return asking.start
+    asking.ask, said = ask, io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for _ in range(turns):
+            asking.turn()
+    asking.lines = said.getvalue().splitlines()
+    return asking
+
+
+def refused_with(code: str) -> Failed:
+    return Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, (("plenum-code", code),))
+
+
+def outcome(*kinds) -> commit.Outcome:
+    return commit.Outcome(refusals=[commit.Refusal(kind=kind, job=8, group=3, machine=7) for kind in kinds])
 
 
 class Turning(unittest.TestCase):
     def test_what_lost_a_race_has_the_next_turn_and_what_has_no_room_leaves_it_to_others(self):
-        def refused(kind):
-            return commit.Outcome(refusals=[commit.Refusal(kind=kind, job=8, group=3, machine=7)])
-
         own, others = {"start_job": 8, "start_group": 3}, {"start_job": 9, "start_group": 1}
-        self.assertEqual([next_start(refused(kind)) for kind in (commit.CONFLICT, commit.STALE)], [own, own])
-        self.assertEqual([next_start(refused(kind)) for kind in (commit.MISFIT, commit.QUOTA)], [others, others])
-        self.assertEqual(next_start(Paused("until it is resumed")), own)
-        self.assertEqual(next_start(commit.Outcome()), {})
+        starts = {kind: turned(outcome(kind)).start for kind in (commit.CONFLICT, commit.STALE, commit.MISFIT, commit.QUOTA)}
+        self.assertEqual(starts, {commit.CONFLICT: own, commit.STALE: own, commit.MISFIT: others, commit.QUOTA: others})
+        self.assertEqual(turned(Paused("until it is resumed")).start, own)
+        self.assertEqual(turned(outcome()).start, {})
+
+    # It ended with a traceback, and whoever started it anew saw it end again: nothing of any job was placed.
+    def test_what_is_too_large_for_the_cell_is_divided_and_what_was_not_decided_goes_under_another_number(self):
+        own, others = {"start_job": 8, "start_group": 3}, {"start_job": 9, "start_group": 1}
+        for code in scheduler.TOO_LARGE:
+            divided = turned(refused_with(code), tasks=10, turns=4)
+            self.assertEqual(divided.commits, [[10], [5], [2], [1]])
+            self.assertEqual((divided.number, divided.start), (4, others), "one claim can't be divided")
+            self.assertEqual(divided.notes, {(8, 3): (10, f"{code}: a test")})
+            self.assertEqual(turned(refused_with(code), tasks=10).start, own)
+        for code in scheduler.DROPPED:
+            again = turned(refused_with(code), tasks=10, turns=2)
+            self.assertEqual((again.commits, again.number, again.start), ([[10], [10]], 2, own))
+        with self.assertRaises(Failed):
+            turned(refused_with("INVALID_REQUEST"))
+        with self.assertRaises(Failed):
+            turned(Failed(grpc.StatusCode.INTERNAL))
+
+    def test_a_gang_goes_whole_or_waits_and_says_why(self):
+        gang = turned(refused_with("LIMIT_REACHED"), tasks=10, least=8, turns=3)
+        self.assertEqual((gang.commits, gang.claims_max), ([[10]], 5))
+        self.assertEqual(gang.notes, {(8, 3): (10, "8 start at once or none, and the cell takes at most 5 claims at once")})
+        gang.avoided_since -= scheduler.AVOID_SECONDS
+        with contextlib.redirect_stdout(io.StringIO()):
+            gang.turn()
+        self.assertEqual(gang.commits, [[10], [10]])
+
+    def test_once_the_cell_takes_some_it_is_asked_for_more(self):
+        some = turned(outcome(), tasks=10)
+        some.claims_max = 3
+        with contextlib.redirect_stdout(io.StringIO()):
+            some.turn()
+        self.assertEqual((some.commits, some.claims_max), ([[10], [3]], 6))
+        self.assertEqual(some.notes, {(8, 3): (7, "its turn is in a later transaction")})
+
+    # The whole group was claimed and refused three times a second, each time a line of the log.
+    def test_what_is_over_its_quota_waits_for_some_seconds(self):
+        answer = outcome(*[commit.QUOTA] * 4)
+        for refusal in answer.refusals:
+            refusal.reason = commit.QUOTA_EXCEEDED
+        over = turned(answer, tasks=4, turns=3)
+        self.assertEqual((over.commits, over.notes), ([[4]], {(8, 3): (4, "refused: QUOTA_EXCEEDED")}))
+        over.over_quota = {key: (since - scheduler.QUOTA_PAUSE_SECONDS, why) for key, (since, why) in over.over_quota.items()}
+        with contextlib.redirect_stdout(io.StringIO()):
+            over.turn()
+        self.assertEqual(over.commits, [[4], [4]])
+
+    # A pause had a line three times a second.
+    def test_what_lasts_is_told_once(self):
+        self.assertEqual(turned(Paused("until it is resumed"), turns=3).lines, ["claims nothing: until it is resumed"])
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            asks(*[Failed(grpc.StatusCode.UNAVAILABLE)] * 5)
+        self.assertEqual(said.getvalue(), "asks again after UNAVAILABLE: a test\n")
 
 
 if __name__ == "__main__":
