@@ -22,8 +22,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// A call fails while the cell is away, or when no answer begins within a minute. Where nobody said what became of it
 /// ([`is_unanswered`](crate::is_unanswered)) it may have taken effect, or may yet. Launching for an instant may be repeated with no other effect, and so may
-/// submitting with an `expected_version`; without one, a job that is over by then runs again. Who stops or scales a job names its id and version, so that
-/// it takes effect on what it was decided on, and on nothing else.
+/// submitting with an `expected_version`, but for what a restored cell has forgotten; without one, a job that is over by then runs again. Who stops or scales
+/// a job names its id and version, so that it takes effect on what it was decided on, and on nothing else.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
