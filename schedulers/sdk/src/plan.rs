@@ -153,13 +153,13 @@ impl Plan {
         self
     }
 
-    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first. It takes them by the limits that it
-    /// knows itself: who keeps others names only machines that may have all of these claims.
+    /// Slots of machines that the cell may take instead for claims of the last placement that lost their race, the best first. It takes them by the limits
+    /// that it knows itself: who keeps others names only machines that may have all of these claims.
     pub fn spare(&mut self, machines: &[u32]) -> &mut Self {
         self.last("spare", |placement| placement.alternates.extend_from_slice(machines))
     }
 
-    /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
+    /// An allocation on a machine of the last placement (by its slot) that may be evicted for it. The cell takes victims in the order in which they are
     /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`). One that leaves
     /// already gives its room before any of them is evicted, whatever its band. Of one that does not, the same plan may not claim the task: it would be
     /// rejected as a whole.

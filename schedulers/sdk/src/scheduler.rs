@@ -12,7 +12,7 @@ use crate::view::{View, Work};
 /// A scheduler. The runtime calls it when something happened that concerns its jobs, one call at a time; whatever it decides
 /// is judged by the cell, so that a mistake costs a refusal and never a double booking.
 pub trait Scheduler {
-    /// The name that jobs ask for: 1 to 63 bytes of `a-z`, `0-9` and `-`. The same for the whole life of the scheduler.
+    /// The name that jobs ask for: 1 to 63 bytes of `a-z`, `0-9` and `-`, with a letter or a digit at both ends. The same for the whole life of the scheduler.
     fn name(&self) -> &str;
 
     /// Decides what to commit, on the snapshot in `view`.
@@ -25,7 +25,8 @@ pub trait Scheduler {
     /// Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict. But the thread that awaits [`run`](crate::run) does
     /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has, and `run` is awaited in `main`,
     /// or in a `block_on` of a thread of its own, and not spawned: a thread of tokio's keeps to itself what it has just woken, the connection too. Else nobody
-    /// answers the cell's pings, and after 20 to 40 seconds the scheduler counts as away. What it decided is sent when it is back.
+    /// answers the cell's pings, and after 20 to 40 seconds the scheduler counts as away. What it decided is sent when it is back. Nor does [`run`](crate::run) look
+    /// meanwhile whether it is to end ([`asked_to_end`](crate::asked_to_end)).
     fn decide(&mut self, view: &View<'_>) -> Decision;
 
     /// Whether it wants to be called as soon as it has a mirror, even with nothing to place: one that moves or stops what runs. From then on

@@ -88,7 +88,9 @@ impl<'a> View<'a> {
         self.share.own()
     }
 
-    /// Log time, never ahead of the cell's own.
+    /// Log time, as far as this process can tell: mostly a little behind the cell's own. It is ahead where that stands still, as after a start of the server
+    /// with a clock that was set back, or where this machine's clock runs faster. What is claimed at the very end of a backoff may be too early then: it is
+    /// refused, and offered again.
     #[must_use]
     pub const fn now(&self) -> LogTime {
         self.now
@@ -122,7 +124,8 @@ impl<'a> View<'a> {
         self.ahead
     }
 
-    /// Room that own transactions in flight may take, by machine slot.
+    /// Room that own transactions in flight may take, by machine slot, and room that is asked to be held and that the mirror does not show as held yet, also
+    /// for the job that it is asked for.
     #[must_use]
     pub const fn promised(&self) -> &'a BTreeMap<u32, Resources> {
         self.in_flight.promised()
