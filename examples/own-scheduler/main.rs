@@ -86,6 +86,9 @@ async fn main() -> Result<(), RunError> {
     // What the runtime has to say, such as that no cell answers, it says as events of `tracing`: without this nobody hears it.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
+    let mut options = Options::new(address);
+    // Who decided it, for histories. Whoever is this principal may schedule the jobs that name `thrifty`, and no others.
+    options.principal = "scheduler/thrifty".into();
     // Ctrl-C and SIGTERM end it in order, with its session: else its jobs would be another one's for ten minutes.
-    run(Options::new(address), Thrifty, asked_to_end()).await
+    run(options, Thrifty, asked_to_end()).await
 }

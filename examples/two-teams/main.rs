@@ -38,9 +38,7 @@ impl Scheduler for Team {
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {
-                let is_over = ledger.quota_shortage(work).is_some();
-                let why = if is_over { "its quota allows no more of it" } else { "no machine takes more of it" };
-                decision.pass_over(work, left.len(), why);
+                decision.pass_over(work, left.len(), "machines or quota have no room for more of it");
             }
         }
         decision.commit(plan);
@@ -66,7 +64,9 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
-    match run(Options::new(address), Team { name }, asked_to_end()).await {
+    let mut options = Options::new(address);
+    options.principal = format!("scheduler/{name}");
+    match run(options, Team { name }, asked_to_end()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
