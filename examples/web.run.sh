@@ -6,6 +6,7 @@ dir=$PLENUM_EXAMPLE_DIR/cell
 "$PLENUM" dev examples/web.toml --dir "$dir" &
 cell=$!
 trap 'kill "$cell" 2>/dev/null && wait "$cell" || true' EXIT
+trap 'exit 1' INT TERM
 
 # Waits until a command succeeds, at most half a minute.
 until_true() {
