@@ -57,7 +57,8 @@ fn name_of(shape: &JobShape) -> String {
 /// Why it never is.
 fn due(job: &JobView, now_micros: i64) -> Result<Option<i64>, String> {
     let shape = job.shape.as_ref().filter(|shape| shape.kind() == JobKind::Recurring);
-    let shape = shape.ok_or("never launched: it is not recurring, and runs nothing by this scheduler")?;
+    let shape =
+        shape.ok_or_else(|| format!("never launched: it is not recurring, and {NAME} places nothing itself"))?;
     let every = shape.options.get("every").map_or("", String::as_str);
     let seconds = every.strip_suffix('s').and_then(|seconds| seconds.parse::<i64>().ok());
     let period = seconds.and_then(|seconds| seconds.checked_mul(1_000_000)).filter(|period| *period > 0);
