@@ -244,6 +244,25 @@ fn a_machine_that_is_of_no_use_any_more_is_replaced_in_a_hold_as_soon_as_another
     assert_eq!(stage.placed(stream).len(), 1);
 }
 
+/// What an operator did just after a hold had grown was heeded with its next renewal, half a minute later, as nothing else happened in the cell.
+#[test]
+fn what_changes_just_after_a_hold_has_grown_is_heeded_though_nothing_follows() {
+    let tight = Quota { limits: [Some(2500), None, None, None, None, None, None, None] };
+    let quota = Command::SetQuota { namespace: "default".into(), limit: Some(tight) };
+    for changes in [None, Some(quota)] {
+        let (mut stage, _) = one_of_three_full();
+        let gang = stage.submit(&gang("gang", "batch", 3));
+        while held(&stage, gang).len() < 2 {
+            stage.advance(10_000);
+        }
+        let machine = stage.cell().machine_in(held(&stage, gang)[0]).unwrap().id;
+        let deadline = Some(stage.cell().time().plus_micros(600_000_000));
+        stage.ask("operator", changes.unwrap_or(Command::DrainMachine { machine, deadline }));
+        stage.advance(2_000_000);
+        assert_eq!(held(&stage, gang).len(), 0, "it can't start any more");
+    }
+}
+
 /// It was renewed for a minute, and so shortened, let grow, and given back where it had brought nothing for five minutes.
 #[test]
 fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {

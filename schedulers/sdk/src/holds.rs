@@ -279,10 +279,8 @@ impl Holds {
         let Some(held) = self.jobs.get(&job) else { return String::new() };
         let Some(hold) = cell.hold(job) else {
             // A rest that is over may not have been looked at since.
-            let until = held.rest_until().filter(|until| *until > cell.time());
-            return until.map_or_else(String::new, |until| {
-                format!("after a hold that brought nothing the next one is asked for by {until}; ")
-            });
+            let rest = held.rests_after().filter(|(_, until)| *until > cell.time());
+            return rest.map_or_else(String::new, |(after, until)| rest_in_words(cell, job, after, until));
         };
         let Some(Aimed { aim, .. }) = &held.aimed else { return String::new() };
         if fits(&aim.each, &hold.resources) == 0 {
@@ -299,6 +297,15 @@ impl Holds {
     }
 }
 
+/// Why no room is held for a job that rests after a hold, its own or that of another one.
+fn rest_in_words(cell: &Cell, job: JobId, after: JobId, until: LogTime) -> String {
+    if after == job {
+        return format!("after a hold that brought nothing the next one is asked for by {until}; ");
+    }
+    let whose = cell.job(after).map_or_else(|| "another job".to_owned(), |after| after.shape.name.to_string());
+    format!("no room is held for it before {until}, after a hold of {whose} that brought nothing; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::aim::Aim;
@@ -310,7 +317,7 @@ mod tests {
     fn all_machines_are_looked_at_once_a_second_and_in_between_those_that_changed() {
         let need = Need { version: 1, group: 0, count: 2, is_gang: true };
         let mut held = Held::default();
-        held.aimed = Some(Aimed { need, aim: Aim::default(), walked_micros: 5_000_000 });
+        held.aimed = Some(Aimed { need, aim: Aim::default(), walked_micros: 5_000_000, walked: Revision(0) });
         let walks_all = |held: &Held, now_micros| !held.aimed.as_ref().unwrap().is_fresh(now_micros);
         held.asked = Some(Asked { number: 1, machines: vec![4, 9], decided: Some(Revision(0)) });
         held.note(Some(&[7, 4, 7]), 5_100_000);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskState, any_waits, wanted};
+use plenum_model::{Hold, Job, JobId, LogTime, MachineState, Resources, Revision, TaskState, any_waits, wanted};
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
@@ -45,8 +45,9 @@ pub(super) struct Need {
 pub(super) struct Aimed {
     pub(super) need: Need,
     pub(super) aim: Aim,
-    /// When all machines were looked at.
+    /// When all machines were looked at, and what the mirror showed then.
     pub(super) walked_micros: i64,
+    pub(super) walked: Revision,
 }
 
 /// A request that is not answered, or whose effect the mirror does not show yet.
@@ -77,7 +78,9 @@ struct Kept {
 struct Rest {
     /// Its end by log time, a whole second, for people.
     until: LogTime,
-    /// A hold for this brought nothing.
+    /// Whose hold brought nothing: its own, or that of another one, after which it has to wait.
+    after: JobId,
+    /// What it was for, or what has to wait.
     need: Need,
     /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else; or it is no gang.
     since: Option<Revision>,
@@ -125,7 +128,11 @@ pub(super) struct Held {
 impl Aimed {
     /// Whether all machines were looked at a short while ago.
     pub(super) const fn is_fresh(&self, now_micros: i64) -> bool {
-        now_micros < self.walked_micros.saturating_add(LOOK_MICROS)
+        now_micros < self.fresh_until_micros()
+    }
+
+    const fn fresh_until_micros(&self) -> i64 {
+        self.walked_micros.saturating_add(LOOK_MICROS)
     }
 }
 
@@ -221,7 +228,7 @@ impl Held {
             self.rest = self.kept.zip(self.aimed.as_ref()).map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
                 let is_blocked = || !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
                 let since = (need.is_gang && is_blocked()).then_some(grew);
-                Rest { until, need: *need, since, ends_from_micros, looked_micros }
+                Rest { until, after: job.id, need: *need, since, ends_from_micros, looked_micros }
             });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
@@ -244,9 +251,9 @@ impl Held {
         self.rest.filter(|rest| rests && rest.need.is_gang).map(|rest| rest.looked_micros)
     }
 
-    /// Until when it rests after a hold that brought nothing, for people.
-    pub(super) fn rest_until(&self) -> Option<LogTime> {
-        self.rest.map(|rest| rest.until)
+    /// After whose hold, which brought nothing, it rests, and until when, for people.
+    pub(super) fn rests_after(&self) -> Option<(JobId, LogTime)> {
+        self.rest.map(|rest| (rest.after, rest.until))
     }
 
     /// Since when its hold has not grown, or had not when it was given back.
@@ -325,7 +332,8 @@ impl Held {
                 return hold.map(|_| given_back(job.id));
             };
             self.fits_nowhere = 0;
-            self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
+            let (walked_micros, walked) = (sight.now_micros, sight.cell.revision());
+            self.aimed = Some(Aimed { need, aim, walked_micros, walked });
             (0..sight.cell.machine_rows().len()).collect()
         };
         let aim = &self.aimed.as_ref()?.aim;
@@ -373,7 +381,8 @@ impl Held {
     fn waits_out(&mut self, pause: &Pause, sight: &Sight<'_>, need: Need) {
         let until = sight.log_time.plus_micros(pause.until_micros.saturating_sub(sight.now_micros)).whole_second();
         let (since, now_micros) = (Some(pause.since), sight.now_micros);
-        self.rest = Some(Rest { until, need, since, ends_from_micros: now_micros, looked_micros: now_micros });
+        let (after, ends_from_micros, looked_micros) = (pause.after, now_micros, now_micros);
+        self.rest = Some(Rest { until, after, need, since, ends_from_micros, looked_micros });
         self.rests_until_micros = pause.until_micros;
     }
 
@@ -382,7 +391,8 @@ impl Held {
         let hold = sight.cell.hold(job.id)?;
         let since = self.rest?.since?;
         let until_micros = sight.now_micros.saturating_add(sight.holding.patience_micros);
-        Some(Pause { until_micros, band: job.shape.priority / 10, since, machines: hold.machines.clone() })
+        let (band, machines) = (job.shape.priority / 10, hold.machines.clone());
+        Some(Pause { until_micros, after: job.id, band, since, machines })
     }
 
     /// The same hold for longer, once half of its time is over: on those of its machines that still take claims and have the room.
@@ -403,8 +413,11 @@ impl Held {
         let patience = self.patience_ends_micros(sight.holding);
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
+        // What changed since then, as a quota or a partition, may be another aim, and needs not be followed by anything else.
+        let outdated = self.aimed.iter().filter(|aimed| aimed.walked < sight.cell.revision());
+        let outdated = outdated.map(Aimed::fresh_until_micros);
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
-        let due = patience.into_iter().chain(renewal).filter(|due| *due > now_micros);
+        let due = patience.into_iter().chain(renewal).chain(outdated).filter(|due| *due > now_micros);
         rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
     }
 }

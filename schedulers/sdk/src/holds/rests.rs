@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use plenum_model::{Cell, Resources, Revision};
+use plenum_model::{Cell, JobId, Resources, Revision};
 
 use super::aim::{Aim, Rooms};
 
@@ -62,6 +62,8 @@ impl<'a> Newcomers<'a> {
 #[derive(Debug)]
 pub(super) struct Pause {
     pub(super) until_micros: i64,
+    /// Whose hold it was.
+    pub(super) after: JobId,
     /// Higher ones need not wait.
     pub(super) band: u8,
     /// What was granted by then was in the way.
