@@ -61,7 +61,10 @@ impl Agent {
             let here = self.ending.iter().filter(|(_, machine)| **machine == slot).map(|(id, _)| *id);
             let reported: Vec<u64> = here.take(REPORTED_AT_ONCE).collect();
             match agents.report(self.report(slot, &reported)).await {
-                Ok(_) => {
+                Ok(answer) => {
+                    // The machines were registered in this round, and no lease runs out under the test.
+                    let register = answer.into_inner().register;
+                    assert!(!register, "what ended in machine slot {slot} was not taken: {reported:?}");
                     self.ending.retain(|id, _| !reported.contains(id));
                     self.ended.extend(reported);
                 }
@@ -85,13 +88,18 @@ impl Agent {
     }
 }
 
-/// Renews leases, as an agent does that has nothing to report.
+/// Renews leases, as an agent does that has nothing to report. An answer by which nothing was renewed is an error, too.
 pub(crate) async fn renew(address: &str, machines: &[(u64, u32)]) -> Result<(), Status> {
     let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut agents = AgentsClient::new(channel);
     for &(machine, epoch) in machines {
-        agents.report(v1::ReportRequest { machine, epoch, ..v1::ReportRequest::default() }).await?;
+        let report = v1::ReportRequest { machine, epoch, ..v1::ReportRequest::default() };
+        if agents.report(report).await?.into_inner().register {
+            return Err(Status::failed_precondition(format!(
+                "machine {machine}: no lease was renewed, register again"
+            )));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Load on a cell that crashes: schedulers, an agent and a mirror, each of which lives through all crashes; and what must hold of a
 //! cell that came back.
 
+mod canary;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
