@@ -1,6 +1,7 @@
 //! A cell whose server is started, crashed and started again.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::ExitStatus,
     time::{Duration, Instant},
@@ -117,6 +118,8 @@ impl CrashCell {
 
     /// Starts the server and does not wait.
     pub(crate) fn launch(&mut self, judge: Option<Judge>) -> (Process, Option<Warden>) {
+        // What the one before said is written over.
+        self.nothing_panicked();
         let _ = std::fs::remove_file(self.dir.join("address"));
         self.starts += 1;
         let dir = self.dir.display().to_string();
@@ -133,6 +136,14 @@ impl CrashCell {
     /// What the last server said.
     pub(crate) fn told(&self) -> String {
         self.stage.text("server.err")
+    }
+
+    /// Whatever the last server met, and however it ended: nothing from a disk or a network may trip an assertion. One that is tripped ends it with an
+    /// error like others, or a single connection without a word.
+    #[track_caller]
+    fn nothing_panicked(&self) {
+        let told = self.told();
+        assert!(!told.contains("panicked at"), "a server panicked: {told}");
     }
 
     /// Everybody works until so many transactions more are answered, or the server has ended.
@@ -187,4 +198,20 @@ impl CrashCell {
         assert!(status.success(), "{}{}", self.stage.text("verify.out"), self.stage.text("verify.err"));
         summary
     }
+}
+
+impl Drop for CrashCell {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.nothing_panicked();
+        }
+    }
+}
+
+#[test]
+fn a_server_that_panicked_is_noticed_by_the_next_one_and_at_the_end() {
+    let mut cell = CrashCell::new(110);
+    cell.stage.file("server.err", "\nthread 'feeder' (7) panicked at cellstate/server/src/feeder.rs:1:2:\n");
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(cell.launch(None)))).is_err(), "the next one was started");
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(cell))).is_err(), "all was well at the end");
 }
