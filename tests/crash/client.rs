@@ -1,7 +1,8 @@
 //! A scheduler that keeps transactions in flight, and remembers every word: what it asked, what it was answered, and in which order.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -130,6 +131,10 @@ pub(crate) struct Client {
     pub(crate) contested: Field,
     dice: Dice,
     in_flight: usize,
+    /// Answered numbers that were asked again on this connection, and have no answer there yet.
+    again: BTreeSet<u64>,
+    /// Numbers without an answer, though one that was asked after them on this connection was decided.
+    passed_by: BTreeSet<u64>,
     /// Granted in this round, oldest first, with the slots of their machines.
     running: VecDeque<(u64, u32)>,
     /// Numbers that were answered before and asked again.
@@ -152,6 +157,8 @@ impl Client {
             contested: Field::default(),
             dice: Dice::new(seed),
             in_flight: 0,
+            again: BTreeSet::new(),
+            passed_by: BTreeSet::new(),
             running: VecDeque::new(),
             repeated: 0,
             took_over: 0,
@@ -170,6 +177,7 @@ impl Client {
         self.running.clear();
         // Whatever ends the connection, the next one goes on from here.
         let _ = self.converse(address, &ticks, &leaving, ending).await;
+        self.nothing_was_lost(&ticks);
         self.picture.disconnected();
         self
     }
@@ -239,6 +247,8 @@ impl Client {
         self.in_flight = open.len();
         let decided = self.said.values().rev().filter(|said| matches!(said.answer, Answer::Outcome { .. }));
         let again: Vec<_> = decided.step_by(7).take(REPEATED).map(|said| said.asked.clone()).collect();
+        self.again = again.iter().map(|asked| asked.number).collect();
+        self.passed_by.clear();
         again.into_iter().chain(open).collect()
     }
 
@@ -248,6 +258,7 @@ impl Client {
         match &said.answer {
             Answer::Outcome { outcome: first, .. } => {
                 assert_eq!(**first, outcome, "a repeated number returns the first outcome");
+                assert!(self.again.remove(&outcome.number), "asked once, and answered twice: {outcome:?}");
                 self.repeated += 1;
                 return;
             }
@@ -270,9 +281,25 @@ impl Client {
             // An agent that is gone hears of it when the next round begins.
             let _ = self.running.pop_front().map(|oldest| leaving.send(oldest));
         }
+        let number = outcome.number;
         said.answer = Answer::Outcome { at: ticks.tick(), outcome: Box::new(outcome) };
         self.in_flight -= 1;
         ticks.decided.fetch_add(1, Ordering::SeqCst);
+        self.note_passed_by(number);
+    }
+
+    /// Outcomes come in the order of what was asked. Only what a cell turns away that takes no changes is told beside them.
+    fn note_passed_by(&mut self, decided: u64) {
+        assert!(!self.passed_by.contains(&decided), "{decided} was answered after one that was asked later");
+        let before = self.said.range(..decided).rev().take(WINDOW);
+        let unanswered = before.filter(|(_, said)| matches!(said.answer, Answer::Open)).map(|(number, _)| *number);
+        self.passed_by.extend(unanswered);
+    }
+
+    /// At the end of a connection: where a cell turns away, and then is killed, what it would have said may have gone with it.
+    fn nothing_was_lost(&self, ticks: &Ticks) {
+        let lost = &self.passed_by;
+        assert!(lost.is_empty() || ticks.turned_away() > 0, "what was asked after them was answered: {lost:?}");
     }
 
     /// Not executed, or nobody knows.
@@ -285,6 +312,7 @@ impl Client {
         assert!(matches!(said.answer, Answer::Open), "one answer to each: {error:?}");
         assert_eq!(said.found, None, "it was found decided, and then turned away: {error:?}");
         said.answer = Answer::TurnedAway { code: error.code };
+        self.passed_by.remove(&error.number);
         self.in_flight -= 1;
         ticks.turned_away.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -390,4 +418,49 @@ async fn send(sender: &mpsc::Sender<v1::SessionRequest>, ask: Ask) -> Result<(),
 
 fn placement(job: u64, machines: Vec<u32>, tasks: Vec<u32>) -> v1::Placement {
     v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() }
+}
+
+fn fails(checks: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(checks)).is_err()
+}
+
+/// Of a transaction that nothing came of.
+fn outcome_of(number: u64) -> v1::Outcome {
+    v1::Outcome { number, revision: number, ..v1::Outcome::default() }
+}
+
+/// It was counted as one that had been asked for again.
+#[test]
+fn an_answer_that_comes_twice_is_noticed() {
+    let (ticks, leaving) = (Ticks::default(), mpsc::unbounded_channel().0);
+    let mut client = Client::new(111);
+    let number = client.claim_something(&ticks).number;
+    client.answered(&ticks, &leaving, outcome_of(number));
+    assert!(fails(|| client.answered(&ticks, &leaving, outcome_of(number))), "nobody asked again");
+    client.greeted(&v1::Welcome::default());
+    client.answered(&ticks, &leaving, outcome_of(number));
+    assert!(fails(|| client.answered(&ticks, &leaving, outcome_of(number))), "it was asked again once");
+}
+
+/// It was taken for one that was in flight when the server went.
+#[test]
+fn an_answer_that_a_living_server_loses_or_gives_late_is_noticed() {
+    let (ticks, leaving) = (Ticks::default(), mpsc::unbounded_channel().0);
+    let mut client = Client::new(112);
+    let [first, second] = [(); 2].map(|()| client.claim_something(&ticks).number);
+    client.nothing_was_lost(&ticks);
+    client.answered(&ticks, &leaving, outcome_of(second));
+    assert!(fails(|| client.nothing_was_lost(&ticks)), "the first one was not answered");
+    assert!(fails(|| client.answered(&ticks, &leaving, outcome_of(first))), "it came after the second one");
+
+    let [first, second] = [(); 2].map(|()| client.claim_something(&ticks).number);
+    client.passed_by.clear();
+    client.answered(&ticks, &leaving, outcome_of(second));
+    let error = v1::RequestError {
+        number: first,
+        status: tonic::Code::ResourceExhausted.into(),
+        ..v1::RequestError::default()
+    };
+    client.turned_away(&ticks, error).unwrap();
+    assert!(client.passed_by.is_empty(), "what is turned away may be told later");
 }

@@ -26,7 +26,7 @@ use super::{
     picture::Picture,
     witness::Witness,
 };
-use crate::rivals::Rivals;
+use crate::{rivals::Rivals, stage::PATIENCE};
 
 /// Schedulers.
 const CLIENTS: u64 = 2;
@@ -226,7 +226,7 @@ impl Load {
     /// Waits until everybody has noticed that the server is gone.
     pub(crate) fn join(&mut self, round: Round) {
         let Round { clients, agent, follower, witness, .. } = round;
-        self.runtime.block_on(async {
+        let joined = async {
             for client in clients {
                 self.clients.push(client.await.unwrap());
             }
@@ -235,7 +235,9 @@ impl Load {
             if let Some(witness) = witness {
                 self.witness = Some(witness.await.unwrap());
             }
-        });
+        };
+        let joined = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, joined).await });
+        joined.expect("whoever asked is answered, or hears that the server is gone");
         for client in &mut self.clients {
             client.granted.retain(|id, _| !self.agent.ended.contains(id));
         }
