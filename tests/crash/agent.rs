@@ -9,6 +9,8 @@ use plenum_proto::v1::{self, agents_client::AgentsClient};
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status, transport::Endpoint};
 
+use super::client::may_end_so;
+
 /// Allocations of one report.
 const REPORTED_AT_ONCE: usize = 128;
 /// Between two reports.
@@ -35,7 +37,9 @@ impl Agent {
     ) -> Self {
         tokio::select! {
             // What is not answered is reported again, by the next round.
-            _ = self.report_all(address, &mut leaving) => {}
+            ended = self.report_all(address, &mut leaving) => {
+                assert!(ended.as_ref().err().is_none_or(may_end_so), "reports were ended with {ended:?}");
+            }
             _ = ending.wait_for(|ending| *ending) => {}
         }
         self

@@ -14,7 +14,7 @@ use plenum_model::{AllocationId, AllocationRef};
 use plenum_proto::v1::{self, cell_client::CellClient, session_request::Ask};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Endpoint};
+use tonic::{Code, Status, transport::Endpoint};
 
 use super::{
     dice::Dice,
@@ -175,8 +175,10 @@ impl Client {
         ending: watch::Receiver<bool>,
     ) -> Self {
         self.running.clear();
-        // Whatever ends the connection, the next one goes on from here.
-        let _ = self.converse(address, &ticks, &leaving, ending).await;
+        // Whatever breaks the connection, the next one goes on from here.
+        if let Err(status) = self.converse(address, &ticks, &leaving, ending).await {
+            assert!(may_end_so(&status), "a conversation was ended with {status:?}");
+        }
         self.nothing_was_lost(&ticks);
         self.picture.disconnected();
         self
@@ -304,7 +306,7 @@ impl Client {
 
     /// Not executed, or nobody knows.
     fn turned_away(&mut self, ticks: &Ticks, error: v1::RequestError) -> Result<(), Status> {
-        if error.number == 0 || ["OUTCOME_UNKNOWN", "SERVER_ENDING"].contains(&error.code.as_str()) {
+        if ["OUTCOME_UNKNOWN", "SERVER_ENDING"].contains(&error.code.as_str()) {
             return Err(Status::unavailable(error.message));
         }
         assert_eq!(error.status, i32::from(tonic::Code::ResourceExhausted), "what was asked for is right: {error:?}");
@@ -411,6 +413,11 @@ impl Client {
     }
 }
 
+/// Whether a server that goes, or one that takes no changes, ends a call like this.
+pub(crate) fn may_end_so(status: &Status) -> bool {
+    plenum_proto::error::is_unanswered(status) || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+}
+
 async fn send(sender: &mpsc::Sender<v1::SessionRequest>, ask: Ask) -> Result<(), Status> {
     let sent = sender.send(v1::SessionRequest { ask: Some(ask) }).await;
     sent.map_err(|_| Status::unavailable("the stream is gone"))
@@ -456,11 +463,18 @@ fn an_answer_that_a_living_server_loses_or_gives_late_is_noticed() {
     let [first, second] = [(); 2].map(|()| client.claim_something(&ticks).number);
     client.passed_by.clear();
     client.answered(&ticks, &leaving, outcome_of(second));
-    let error = v1::RequestError {
-        number: first,
-        status: tonic::Code::ResourceExhausted.into(),
-        ..v1::RequestError::default()
-    };
+    let error =
+        v1::RequestError { number: first, status: Code::ResourceExhausted.into(), ..v1::RequestError::default() };
     client.turned_away(&ticks, error).unwrap();
     assert!(client.passed_by.is_empty(), "what is turned away may be told later");
+}
+
+#[test]
+fn how_a_server_that_goes_ends_a_call_is_told_from_what_is_wrong() {
+    for may in [Status::unavailable(""), Status::unknown("broken pipe"), Status::resource_exhausted("")] {
+        assert!(may_end_so(&may), "{may:?}");
+    }
+    assert!(!may_end_so(&Status::invalid_argument("")) && !may_end_so(&Status::failed_precondition("")));
+    let ours = plenum_proto::error::with_code(Code::Internal, "INTERNAL", "a bug".to_owned());
+    assert!(!may_end_so(&ours));
 }

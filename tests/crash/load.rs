@@ -20,7 +20,7 @@ use tonic::{Status, transport::Endpoint};
 
 use super::{
     agent::{self, Agent},
-    client::{Answer, Client, FULL_MACHINE, Field, NARROW_MACHINE, RUNNING, SCHEDULER, Said, Ticks},
+    client::{Answer, Client, FULL_MACHINE, Field, NARROW_MACHINE, RUNNING, SCHEDULER, Said, Ticks, may_end_so},
     dice::Dice,
     log,
     picture::Picture,
@@ -487,8 +487,8 @@ async fn follow(mut picture: Picture, address: String, mut ending: watch::Receiv
         Ok::<(), Status>(())
     };
     tokio::select! {
-        // Whatever ended it, the next connection goes on from here.
-        _ = watched => {}
+        // Whatever server ended it, the next connection goes on from here.
+        ended = watched => assert!(ended.as_ref().err().is_none_or(may_end_so), "it was ended with {ended:?}"),
         _ = ending.wait_for(|ending| *ending) => {}
     }
     picture.disconnected();
