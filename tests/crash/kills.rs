@@ -30,7 +30,7 @@ const EARLY_MILLIS_MAX: u32 = 150;
 /// After so many kills checkpoints are written all the time, after so many more hardly any again, and so on: a start has much log to fold, or
 /// what a crash has left of a checkpoint, of segments that were being released, and of both together.
 const STRETCH: u64 = 5;
-/// Among so many transactions are some whose gang was not whole, and some in the room of others.
+/// Among so many transactions are some whose gang was not whole, and some in the room of others; and some of what they began has ended.
 const DECIDED_OF_ALL_KINDS: usize = 1000;
 /// So many transactions fill several segments.
 const TRANSACTIONS_OF_SEGMENTS: u64 = 2000;
@@ -69,6 +69,7 @@ fn kill_again_and_again(habit: &Habit) {
             let (mut process, _) = cell.launch(None);
             let millis = cell.load.dice().below(EARLY_MILLIS_MAX);
             std::thread::sleep(Duration::from_millis(millis.into()));
+            assert_eq!(process.has_ended(), None, "it starts until it is killed: {}", cell.told());
             process.kill();
             early += 1;
         }
@@ -78,6 +79,7 @@ fn kill_again_and_again(habit: &Habit) {
         let transactions = 1 + cell.load.dice().below(habit.answered_max) as usize;
         let decided = cell.load.ticks.decided();
         let round = cell.work(&mut up, transactions);
+        assert_eq!(up.process.has_ended(), None, "it works until it is killed: {}", cell.told());
         up.process.kill();
         cell.join(round);
         loaded += u64::from(cell.load.ticks.decided() >= decided + transactions);
@@ -96,7 +98,7 @@ fn kill_again_and_again(habit: &Habit) {
     assert!(summary.refusals > 0 && summary.repeated as u64 > kills / 4, "{summary:?}");
     assert!(summary.judged > 0 || !habit.is_witnessed, "the checker looked at it: {summary:?}");
     // Of a few transactions, none need be of a kind.
-    let all_kinds = summary.mates > 0 && summary.took_over > 0;
+    let all_kinds = summary.mates > 0 && summary.took_over > 0 && summary.ended > 0;
     assert!(all_kinds || summary.decided < DECIDED_OF_ALL_KINDS, "{summary:?}");
 }
 
