@@ -82,6 +82,9 @@ fn a_cell_is_made_whatever_sync_of_its_making_it_dies_at() {
         run_until_it_dies(&mut cell, judge);
         let mut up = cell.start();
         cell.load.examine(&up.address).unwrap();
+        let round = cell.work(&mut up, 1).expect("what is left of a making is a cell like others");
+        cell.load.finish(round);
+        cell.load.examine(&up.address).unwrap();
         up.process.kill();
     }
     let kills = hits.load(Ordering::SeqCst);
