@@ -242,7 +242,7 @@ impl Load {
             client.granted.retain(|id, _| !self.agent.ended.contains(id));
         }
         let pictures = self.clients.iter().map(|client| &client.picture).chain([&self.follower]);
-        self.seen = pictures.map(Picture::revision).fold(self.seen, u64::max);
+        self.seen = pictures.map(Picture::newest).fold(self.seen, u64::max);
     }
 
     /// Looks at a cell that came back, before anybody asks anything again: all promises were kept.

@@ -25,6 +25,8 @@ pub(crate) struct Picture {
     cell: Cell,
     filling: Option<Box<Decoder>>,
     incarnation: u64,
+    /// The newest revision that a heartbeat told: the mirror may be behind it.
+    told: u64,
     /// Snapshots it was built from, and revisions that were folded into it.
     pub(crate) snapshots: usize,
     pub(crate) folded: usize,
@@ -42,6 +44,11 @@ impl Picture {
 
     pub(crate) fn revision(&self) -> u64 {
         self.cell.revision().0
+    }
+
+    /// The newest revision that it has, or was told of: a cell that came back has it, too.
+    pub(crate) fn newest(&self) -> u64 {
+        self.told.max(self.revision())
     }
 
     /// It shows what the stream has told, and nothing half.
@@ -92,6 +99,7 @@ impl Picture {
             }
             Tell::Heartbeat(beat) => {
                 assert!(beat.revision >= self.revision(), "a heartbeat is not behind what was sent before it");
+                self.told = self.told.max(beat.revision);
                 assert!(beat.now_micros >= beat.time_micros, "it tells what time it is: {beat:?}");
             }
             Tell::Outcome(outcome) => {
@@ -107,4 +115,13 @@ impl Picture {
         }
         Heard::Progress
     }
+}
+
+#[test]
+fn what_a_heartbeat_told_is_newer_than_what_is_mirrored() {
+    let mut picture = Picture::default();
+    picture.hear(v1::SessionResponse {
+        tell: Some(Tell::Heartbeat(v1::Heartbeat { revision: 7, ..v1::Heartbeat::default() })),
+    });
+    assert_eq!((picture.revision(), picture.newest()), (0, 7));
 }
