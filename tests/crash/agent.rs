@@ -17,7 +17,7 @@ const REPORTED_AT_ONCE: usize = 128;
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// Reports that allocations ended.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Agent {
     /// By slot: the machine's id and epoch.
     pub(crate) machines: BTreeMap<u32, (u64, u32)>,

@@ -290,7 +290,8 @@ impl Load {
             for (&id, &revision) in &client.granted {
                 match fresh.allocation(allocation(id)) {
                     Some(found) => {
-                        assert_eq!((found.row.created.0, found.row.session), (revision, client.session));
+                        let expected = (revision, client.session);
+                        assert_eq!((found.row.created.0, found.row.session), expected, "{id} is not as it was granted");
                         let leaves = !found.status.state.is_active();
                         assert!(leaves || !stopped.contains(&id), "the stop of {id} was acknowledged: {found:?}");
                     }
