@@ -87,8 +87,8 @@ fn has_been_built(target: &Path) -> bool {
 /// Files that are no part of the project: where somebody has them, a test more has something to do.
 const KEPT: &str = "PLENUM_TRACES";
 
-/// Takes from a command all variables with which somebody has changed what tests do, or where a client goes: fewer seeds, a bug, files
-/// that are written anew instead of compared, another cell. Forgotten in a shell, each would let the gate pass without having looked.
+/// Takes from a command all variables with which somebody has changed what tests do, or where a client goes: fewer seeds or cases, a bug, files
+/// that are written anew instead of compared, tries after one that failed, another cell. Forgotten in a shell, each would let the gate pass without having looked.
 /// What is set after this is kept.
 pub(crate) fn forget_settings(command: &mut Command) {
     forget(command, env::vars_os().map(|(name, _)| name));
@@ -96,8 +96,10 @@ pub(crate) fn forget_settings(command: &mut Command) {
 
 fn forget(command: &mut Command, names: impl Iterator<Item = OsString>) {
     for name in names {
-        let is_ours = name.as_encoded_bytes().starts_with(b"PLENUM_") || name == "BLESS";
-        if is_ours && name != KEPT {
+        let bytes = name.as_encoded_bytes();
+        let is_ours = bytes.starts_with(b"PLENUM_") || name == "BLESS";
+        let is_a_runners = bytes.starts_with(b"PROPTEST_") || name == "NEXTEST_RETRIES";
+        if (is_ours || is_a_runners) && name != KEPT {
             command.env_remove(name);
         }
     }
@@ -139,14 +141,15 @@ mod tests {
 
     #[test]
     fn what_somebody_has_set_for_tests_reaches_no_step_and_what_a_step_sets_does() {
-        let names =
-            ["PLENUM_SEEDS", "PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS", KEPT, "PLENUM", "PATH"];
+        let changed =
+            ["PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS", "PROPTEST_CASES", "NEXTEST_RETRIES"];
+        let names = [&["PLENUM_SEEDS"][..], &changed, &[KEPT, "PLENUM", "NEXTEST_PROFILE", "PATH"]].concat();
         let mut command = Command::new("cargo");
-        forget(&mut command, names.into_iter().map(OsString::from));
+        forget(&mut command, names.iter().map(OsString::from));
         command.env("PLENUM_SEEDS", "0..1000");
         let is_removed = |name: &str| command.get_envs().any(|(of, value)| of == name && value.is_none());
         let removed: Vec<&str> = names.into_iter().filter(|name| is_removed(name)).collect();
-        assert_eq!(removed, ["PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS"]);
+        assert_eq!(removed, changed);
         assert!(command.get_envs().any(|(_, value)| value.is_some_and(|value| value == "0..1000")));
     }
 }
