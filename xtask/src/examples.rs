@@ -158,7 +158,7 @@ fn run_one(workspace: &Workspace, example: &Example, missing: &mut BTreeSet<Stri
         need_program(workspace, &program, &package)?;
     }
     let folder = workspace.scratch(&format!("example-{}", example.name))?;
-    let before = Traces::before(&workspace.release_folder());
+    let before = Traces::before(&workspace.release_folder(), &folder);
     let mut printed = String::new();
     let result = watch(command(workspace, example, &folder)?, &example.name, EXAMPLE_LIMIT, |output, line| {
         if output == Output::Standard && printed.len() + line.len() < OUTPUT_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! What an example leaves on the machine after its end: processes of the release build, and control groups.
+//! What an example leaves on the machine after its end: processes of the release build, all else that it started, and control groups.
 //!
 //! Things are named, never removed: somebody may have started a cell of their own meanwhile, and what an example
 //! forgot is evidence.
@@ -20,22 +20,25 @@ const OUR_GROUP: &str = "plenum";
 pub(crate) struct Traces {
     /// Where the programs lie whose processes count.
     programs: PathBuf,
+    /// The example's own folder: whatever it starts has that in its environment, and so have the tasks of a cell that lies there.
+    folder: PathBuf,
     cgroups: PathBuf,
     processes: BTreeSet<u32>,
     groups: BTreeSet<PathBuf>,
 }
 
 impl Traces {
-    /// Looks at this machine before an example starts; `programs` is the folder of the release build.
-    pub(crate) fn before(programs: &Path) -> Self {
-        Self::taken(programs, Path::new(CGROUPS))
+    /// Looks at this machine before an example starts; `programs` is the folder of the release build, `folder` that of the example.
+    pub(crate) fn before(programs: &Path, folder: &Path) -> Self {
+        Self::taken(programs, folder, Path::new(CGROUPS))
     }
 
-    fn taken(programs: &Path, cgroups: &Path) -> Self {
+    fn taken(programs: &Path, folder: &Path, cgroups: &Path) -> Self {
         // Links in /proc are resolved ones.
         let programs = fs::canonicalize(programs).unwrap_or_else(|_| programs.to_owned());
-        let processes = processes_from(&programs);
-        Self { programs, cgroups: cgroups.to_owned(), processes, groups: idle_groups(cgroups) }
+        let processes = processes_of(&programs, folder);
+        let groups = idle_groups(cgroups);
+        Self { programs, folder: folder.to_owned(), cgroups: cgroups.to_owned(), processes, groups }
     }
 
     /// What is there now, was not before, and doesn't go within a few seconds: a sentence for each.
@@ -46,7 +49,7 @@ impl Traces {
     fn left_after(&self, grace: Duration) -> Vec<String> {
         let started = Instant::now();
         loop {
-            let now = Self::taken(&self.programs, &self.cgroups);
+            let now = Self::taken(&self.programs, &self.folder, &self.cgroups);
             let processes = now.processes.difference(&self.processes).map(|id| format!("process {id}"));
             let groups = now.groups.difference(&self.groups).map(|path| format!("cgroup {}", path.display()));
             let left: Vec<String> = processes.chain(groups).collect();
@@ -58,11 +61,17 @@ impl Traces {
     }
 }
 
-/// The ids of all processes whose program lies in `folder`.
-fn processes_from(folder: &Path) -> BTreeSet<u32> {
+/// The ids of all processes whose program lies in `programs`, or whose environment names `folder`.
+fn processes_of(programs: &Path, folder: &Path) -> BTreeSet<u32> {
+    let named = folder.as_os_str().as_encoded_bytes();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter(|id| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.starts_with(folder))).collect()
+    let is_of_a_program = |id: u32| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.starts_with(programs));
+    let names_it = |id: u32| {
+        let variables = fs::read(format!("/proc/{id}/environ"));
+        variables.is_ok_and(|all| all.windows(named.len()).any(|part| part == named))
+    };
+    ids.filter(|id| is_of_a_program(*id) || names_it(*id)).collect()
 }
 
 /// The agents' groups in which, and below which, no process is. One with a process belongs to a cell that runs.
@@ -98,7 +107,8 @@ mod tests {
     #[test]
     fn a_process_that_outlives_its_example_is_named() {
         let programs = Path::new("/usr/bin");
-        let before = Traces::taken(programs, Path::new("/nowhere"));
+        let nowhere = Path::new("/nowhere");
+        let before = Traces::taken(programs, nowhere, nowhere);
         let mut sleeper = Command::new("sleep").arg("60").spawn().expect("every system has a sleep");
         let left = before.left_after(Duration::from_millis(300));
         sleeper.kill().expect("it is our child");
@@ -106,12 +116,27 @@ mod tests {
         assert!(left.contains(&format!("process {}", sleeper.id())), "{left:?}");
     }
 
+    // A server in another language, and a task whose shim had gone, were somebody else's.
+    #[test]
+    fn a_process_of_whatever_program_is_named_if_the_example_started_it() {
+        let nowhere = Path::new("/nowhere");
+        let folder = std::env::temp_dir().join(format!("plenum-xtask-example-{}", std::process::id()));
+        let before = Traces::taken(nowhere, &folder, nowhere);
+        let mut command = Command::new("sleep");
+        command.arg("60").env("PLENUM_TASK_DIR", folder.join("cell/tasks/7-1"));
+        let mut sleeper = command.spawn().expect("every system has a sleep");
+        let left = before.left_after(Duration::from_millis(300));
+        sleeper.kill().expect("it is our child");
+        sleeper.wait().expect("it is our child");
+        assert_eq!(left, [format!("process {}", sleeper.id())]);
+    }
+
     #[test]
     fn an_idle_group_is_left_over_and_a_busy_one_is_somebody_elses() {
         let root = std::env::temp_dir().join(format!("plenum-xtask-groups-{}", std::process::id()));
         let nowhere = Path::new("/nowhere");
         fs::create_dir_all(root.join("memory")).expect("the temporary folder is writable");
-        let before = Traces::taken(nowhere, &root);
+        let before = Traces::taken(nowhere, nowhere, &root);
         for (group, processes) in [("memory/plenum/m1/7-1", "42\n"), ("memory/plenum/m2", ""), ("memory/other", "")] {
             fs::create_dir_all(root.join(group)).expect("the temporary folder is writable");
             fs::write(root.join(group).join("cgroup.procs"), processes).expect("the temporary folder is writable");
