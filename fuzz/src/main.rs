@@ -85,6 +85,9 @@ fn seed(target: &Target) -> Result<(), Problem> {
 }
 
 fn search(names: &[String], seconds: u64, seed: Option<u64>, pool: Option<&Path>) -> Result<bool, Problem> {
+    if pool.is_some() && !coverage::is_counted() {
+        return Err("nothing is counted in this build; `cargo xtask fuzz --coverage` makes one that counts".into());
+    }
     let mut targets: Vec<&Target> = Vec::new();
     for name in names {
         targets.push(named(name).ok_or_else(|| format!("there is no target {name}"))?);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use plenum_fuzz::coverage::__sanitizer_cov_8bit_counters_init;
@@ -179,4 +180,13 @@ fn what_leads_somewhere_new_is_changed_further() {
     drop(std::panic::take_hook());
     assert_eq!((found.find, &found.input[..]), (Find::Panic("open".into()), &b"plen"[..]));
     assert!(pool.len() > 3, "each byte was kept: {pool:?}");
+}
+
+// Where Cargo found other flags for the compiler, a night of it was a search like others, and said that there was nothing.
+#[test]
+fn a_search_that_is_to_be_guided_is_refused_where_nothing_is_counted() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_plenum-fuzz"));
+    let done = program.args(["run", "--seconds", "0", "--pool", "/nowhere", "moment"]).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(!done.status.success() && told.contains("nothing is counted in this build"), "{told}");
 }

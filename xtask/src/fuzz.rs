@@ -24,7 +24,8 @@ pub(crate) fn run(workspace: &Workspace, seconds: u64, targets: &[String], cover
     let mut command = workspace.cargo(["run", "--package", "plenum-fuzz", "--config", "profile.dev.opt-level=1"]);
     if coverage {
         // With a target named, what runs while building is not instrumented: it would miss whom to call.
-        command.env("RUSTFLAGS", COUNTING).args(["--target", &host()?]);
+        // Where Cargo finds the other variable, it does not look at this one.
+        command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", COUNTING).args(["--target", &host()?]);
     }
     command.args(["--", "run", "--seconds", &seconds.to_string()]);
     if coverage {
