@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use plenum_model::{AllocationId, TransactionId};
+use plenum_proto::v1::At;
 use plenum_server::authorise::Principal;
 
-use crate::at::{parse_at, parse_instant};
+use crate::at::{parse_after, parse_at, parse_before, parse_instant, parse_since, up_to};
 use crate::config::{self, AgentFile, ServerFile};
 use crate::job_file::{JobFile, duration_micros, name_fault};
 use crate::preferences::Preferences;
@@ -35,7 +36,16 @@ pub(super) fn moment(input: &[u8]) -> bool {
     }
     let instant = parse_instant(text);
     assert!(instant.as_ref().is_ok_and(|micros| *micros >= 0) || instant.is_err(), "{instant:?} is before 1970");
-    at.is_ok() | duration_micros(text).is_ok() | instant.is_ok()
+    assert!(at.is_err() || parse_after(text).is_ok(), "{text} is a moment, and nothing comes after it");
+    if let Ok(before) = parse_before(text) {
+        let until = up_to(None, Some(before));
+        let is_just_below = |until: At| match before {
+            At { revision: 0, time_micros } => until.revision == 0 && until.time_micros + 1 == time_micros,
+            At { revision, .. } => until.revision + 1 == revision && until.time_micros == 0,
+        };
+        assert!(until.is_some_and(is_just_below), "below {before:?} is {until:?}");
+    }
+    at.is_ok() | duration_micros(text).is_ok() | instant.is_ok() | parse_since(text).is_ok()
 }
 
 pub(super) fn ids(input: &[u8]) -> bool {
