@@ -276,6 +276,9 @@ fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {
         let hold = stage.cell().hold(gang).unwrap();
         assert_eq!((&hold.machines[..], hold.deadline), (&[1][..], deadline));
     }
+    let until = deadline.whole_second();
+    let expected = format!("somebody holds 1 machine for it until {until}, and nothing else is asked for before; ");
+    assert!(stage.passed_over(gang, 0).starts_with(&expected), "{}", stage.passed_over(gang, 0));
     stage.advance(20_000_000);
     assert_eq!(held(&stage, gang).len(), 2, "its own, once that one is over");
     assert_eq!(stage.runtime(seat).counters().holds_given_back, 0);

@@ -30,7 +30,7 @@ pub(crate) use wish::Wish;
 /// none of those behind it from that.
 const CANDIDATES_MIN: usize = 16;
 
-/// So often it is looked at whether gangs that rest could start by now: a walk over all allocations, and one over all machines for each of so many of them.
+/// So often it is looked at whether what rests could start by now: a walk over all allocations, and one over all machines for each of so many of them.
 const REST_LOOK_MICROS: i64 = 10_000_000;
 const REST_LOOKS_MAX: usize = 16;
 
@@ -276,6 +276,11 @@ impl Holds {
 
     /// What a job that holds room, or did so in vain, waits with, for people: empty of all others.
     pub(crate) fn words(&self, cell: &Cell, job: JobId) -> String {
+        if let Some(hold) = cell.hold(job).filter(|_| self.is_others(job)) {
+            let (machines, until) = (hold.machines.len() as u64, hold.deadline.whole_second());
+            let machines = counted(machines, "machine");
+            return format!("somebody holds {machines} for it until {until}, and nothing else is asked for before; ");
+        }
         let Some(held) = self.jobs.get(&job) else { return String::new() };
         let Some(hold) = cell.hold(job) else {
             // A rest that is over may not have been looked at since.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Command, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
+    Cell, Command, Hold, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
 };
 use plenum_proto::v1::command::Ask;
 use plenum_proto::{filters, v1};
@@ -173,7 +173,11 @@ impl v1::govern_server::Govern for GovernService {
                 (wire.namespace.is_empty() || row.namespace == wire.namespace)
                     && filter.passes(|_| Some(row.job.clone()))
             };
-            Ok(page(cell.holds().filter_map(|(job, hold)| view::hold(cell, job, hold, &hold.machines)), limit, passes))
+            let rank = |job: JobId, hold: &Hold| hold.rank(cell.job(job).map_or(0, |job| job.shape.priority), job);
+            let mut holds: Vec<_> = cell.holds().collect();
+            holds.sort_by_cached_key(|(job, hold)| rank(*job, hold));
+            let views = holds.into_iter().filter_map(|(job, hold)| view::hold(cell, job, hold, &hold.machines));
+            Ok(page(views, limit, passes))
         });
         let (holds, truncated) = read.await?;
         Ok(Response::new(v1::ListHoldsResponse { revision, holds, truncated }))

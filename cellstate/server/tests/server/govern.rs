@@ -380,6 +380,32 @@ async fn the_answer_to_a_hold_says_until_when_it_lasts() {
     server.shutdown().await.unwrap();
 }
 
+// They stood by job, and which of two may take the other's room nobody saw.
+#[tokio::test]
+async fn holds_are_listed_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut jobs = Vec::new();
+    for (name, priority) in [("late", 50), ("early", 50), ("high", 90)] {
+        let mut spec = job(name, 1);
+        spec.shape.as_mut().unwrap().priority = priority;
+        jobs.push(submit(&channel, spec).await.job);
+    }
+    let mut cell = CellClient::new(channel.clone());
+    for at in [1, 0, 2] {
+        let resources = Some(v1::Resources { cpu_millis: 1000, ..Default::default() });
+        let within_micros = 60_000_000;
+        let hold =
+            v1::TakeHoldRequest { job: jobs[at], machines: vec![0], resources, within_micros, ..Default::default() };
+        cell.take_hold(hold).await.unwrap();
+    }
+    let listed = GovernClient::new(channel).list_holds(list()).await.unwrap().into_inner().holds;
+    assert_eq!(listed.iter().map(|hold| &*hold.job).collect::<Vec<_>>(), ["high", "early", "late"]);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn holds_are_listed_as_they_were() {
     let dir = tempfile::tempdir().unwrap();

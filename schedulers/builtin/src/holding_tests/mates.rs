@@ -127,6 +127,25 @@ fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
     assert!(rounds_until_placed(&mut stage, stream, wanted, 100).is_some());
 }
 
+/// It rested on for up to eighty seconds when it was scaled to what fits, or what it lacked had come, and others had what came free.
+#[test]
+fn what_fitted_nowhere_has_room_held_soon_after_it_fits() {
+    for is_scaled in [true, false] {
+        let mut stage = Stage::new();
+        let (_, stream) = crowded(&mut stage, Some(Holding::default()));
+        let gang = stage.submit(&gang("gang", "batch", 5));
+        // It rests for ten seconds, twenty and forty, and then for eighty.
+        stage.advance(90_000_000);
+        if is_scaled {
+            stage.ask("owner", Command::ScaleJob { job: gang, version: None, group: 0, count: 4 });
+        } else {
+            stage.machine("m9", 1000, &[]);
+        }
+        let rounds = rounds_until_placed(&mut stage, stream, gang, 300);
+        assert!(rounds.is_some_and(|rounds| rounds <= 150), "{rounds:?}, scaled: {is_scaled}");
+    }
+}
+
 /// It was held room for up to its quota, for five of every ten minutes, and kept the other jobs of its namespace out.
 #[test]
 fn nothing_is_held_for_a_gang_that_is_larger_than_its_quota() {

@@ -78,9 +78,9 @@ struct Kept {
 struct Rest {
     /// Its end by log time, a whole second, for people.
     until: LogTime,
-    /// Whose hold brought nothing: its own, or that of another one, after which it has to wait.
-    after: JobId,
-    /// What it was for, or what has to wait.
+    /// Whose hold brought nothing: its own, or that of another one, after which it has to wait. `None`: what waits of it fits nowhere.
+    after: Option<JobId>,
+    /// What that was for, or what has to wait.
     need: Need,
     /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else; or it is no gang.
     since: Option<Revision>,
@@ -113,7 +113,7 @@ pub(super) struct Held {
     pub(super) refused: u32,
     /// Nothing is asked for it before.
     pub(super) rests_until_micros: i64,
-    /// Why, where that is a hold that brought nothing.
+    /// Why, where that is no refusal.
     rest: Option<Rest>,
     /// Holds that brought nothing, in a row.
     given_up: u32,
@@ -228,7 +228,7 @@ impl Held {
             self.rest = self.kept.zip(self.aimed.as_ref()).map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
                 let is_blocked = || !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
                 let since = (need.is_gang && is_blocked()).then_some(grew);
-                Rest { until, after: job.id, need: *need, since, ends_from_micros, looked_micros }
+                Rest { until, after: Some(job.id), need: *need, since, ends_from_micros, looked_micros }
             });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
@@ -245,15 +245,15 @@ impl Held {
         (self.aimed, self.rest) = (None, None);
     }
 
-    /// When it was last looked at whether it could start by now; `None` of all but gangs that rest after a hold that brought nothing.
+    /// When it was last looked at whether it could start by now; `None` of all but what fitted nowhere, and gangs that rest after a hold that brought nothing.
     pub(super) fn rest_looked_micros(&self, now_micros: i64) -> Option<i64> {
         let rests = now_micros < self.rests_until_micros && self.asked.is_none();
-        self.rest.filter(|rest| rests && rest.need.is_gang).map(|rest| rest.looked_micros)
+        self.rest.filter(|rest| rests && (rest.need.is_gang || rest.after.is_none())).map(|rest| rest.looked_micros)
     }
 
     /// After whose hold, which brought nothing, it rests, and until when, for people.
     pub(super) fn rests_after(&self) -> Option<(JobId, LogTime)> {
-        self.rest.map(|rest| (rest.after, rest.until))
+        self.rest.and_then(|rest| Some((rest.after?, rest.until)))
     }
 
     /// Since when its hold has not grown, or had not when it was given back.
@@ -263,11 +263,18 @@ impl Held {
 
     /// Ends the rest, if its reason is gone: what waits of the job is something else, or what was in the way of all that it takes is there no more.
     pub(super) fn ends_rest(&mut self, (sight, newcomers): (&Sight<'_>, &Newcomers<'_>), job: &Arc<Job>) -> bool {
-        let Some((rest, need)) = self.rest.as_mut().zip(need_of(sight, job, 0)) else { return false };
+        let Some((rest, need)) = self.rest.as_mut().zip(need_of(sight, job, self.refused)) else { return false };
         rest.looked_micros = sight.now_micros;
         if need != rest.need {
             self.begin_anew();
             return true;
+        }
+        if rest.after.is_none() {
+            let fits = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)).is_some();
+            if fits {
+                (self.rests_until_micros, self.rest) = (i64::MIN, None);
+            }
+            return fits;
         }
         let rooms = Rooms { cell: sight.cell, job: job.id, promised: sight.in_flight.promised() };
         let has_room = |aim: &Aim, since| newcomers.leave_room(&rooms, aim, (job.shape.priority / 10, since));
@@ -325,10 +332,7 @@ impl Held {
         } else {
             let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
                 // It would not fit if all machines were empty, and what it holds is of no use to it.
-                let rest_micros =
-                    sight.holding.after_wait_micros.max(LOOK_MICROS).saturating_mul(1 << self.fits_nowhere);
-                self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
-                self.fits_nowhere = RESTS_DOUBLED_MAX.min(self.fits_nowhere + 1);
+                self.rests_nowhere(sight, need);
                 return hold.map(|_| given_back(job.id));
             };
             self.fits_nowhere = 0;
@@ -377,11 +381,21 @@ impl Held {
         newer.find(|pause| pause.keeps_back(scene.newcomers, rooms, aim, band))
     }
 
+    /// Rests for a while, as it fits nowhere, longer each time in a row; or until it does.
+    fn rests_nowhere(&mut self, sight: &Sight<'_>, need: Need) {
+        let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS).saturating_mul(1 << self.fits_nowhere);
+        let (until, now_micros) = (sight.log_time.plus_micros(rest_micros).whole_second(), sight.now_micros);
+        let (ends_from_micros, looked_micros) = (now_micros, now_micros);
+        self.rest = Some(Rest { until, after: None, need, since: None, ends_from_micros, looked_micros });
+        self.rests_until_micros = now_micros.saturating_add(rest_micros);
+        self.fits_nowhere = RESTS_DOUBLED_MAX.min(self.fits_nowhere + 1);
+    }
+
     /// Rests until a pause is over, or what was in the way of the other gang is gone.
     fn waits_out(&mut self, pause: &Pause, sight: &Sight<'_>, need: Need) {
         let until = sight.log_time.plus_micros(pause.until_micros.saturating_sub(sight.now_micros)).whole_second();
         let (since, now_micros) = (Some(pause.since), sight.now_micros);
-        let (after, ends_from_micros, looked_micros) = (pause.after, now_micros, now_micros);
+        let (after, ends_from_micros, looked_micros) = (Some(pause.after), now_micros, now_micros);
         self.rest = Some(Rest { until, after, need, since, ends_from_micros, looked_micros });
         self.rests_until_micros = pause.until_micros;
     }
