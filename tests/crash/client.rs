@@ -203,7 +203,8 @@ impl Client {
         send(&sender, Ask::Hello(hello)).await?;
         let mut cell = CellClient::new(channel).max_decoding_message_size(64 << 20);
         let mut stream = cell.session(ReceiverStream::new(receiver)).await?.into_inner();
-        let mut is_greeted = false;
+        // Once it is gone, what the server said before, and at its end, is still to be read.
+        let (mut is_greeted, mut is_gone) = (false, false);
         self.in_flight = 0;
         loop {
             tokio::select! {
@@ -215,7 +216,7 @@ impl Client {
                         Heard::Welcome(welcome) => {
                             is_greeted = true;
                             for again in self.greeted(&welcome) {
-                                send(&sender, Ask::Commit(again)).await?;
+                                is_gone |= send(&sender, Ask::Commit(again)).await.is_err();
                             }
                         }
                         Heard::Outcome(outcome) => self.answered(ticks, leaving, outcome),
@@ -228,9 +229,9 @@ impl Client {
                 _ = ending.changed() => {}
             }
             let is_ending = *ending.borrow();
-            while is_greeted && !is_ending && self.in_flight < WINDOW && self.picture.is_whole() {
+            while is_greeted && !is_gone && !is_ending && self.in_flight < WINDOW && self.picture.is_whole() {
                 let transaction = self.claim_something(ticks);
-                send(&sender, Ask::Commit(transaction)).await?;
+                is_gone = send(&sender, Ask::Commit(transaction)).await.is_err();
             }
             if is_greeted && is_ending && self.in_flight == 0 {
                 return Ok(());
