@@ -5,7 +5,7 @@ use plenum_proto::sections::Sections;
 use plenum_proto::{delta, pages, v1};
 use v1::session_response::Tell;
 
-use crate::client::{as_principal, connect, start};
+use crate::client::{as_principal, code, connect, job, start, submit};
 
 struct Watched {
     tells: tonic::Streaming<v1::SessionResponse>,
@@ -60,5 +60,25 @@ async fn a_watcher_of_allocations_folds_to_what_the_next_one_gets_as_its_snapsho
     let facts = |cell: &Cell| (cell.partitions().count(), cell.is_paused("batch"));
     assert_eq!(facts(&second.cell), (1, true), "a snapshot of these sections has them");
     assert_eq!(facts(&first.cell), facts(&second.cell), "and so has who follows");
+    server.shutdown().await.unwrap();
+}
+
+/// Design §6: the body of a job, with the commands and environments in it, goes to agents and readers only.
+#[tokio::test]
+async fn what_jobs_do_is_told_to_no_scheduler() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    submit(&channel, job("crunch", 1)).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    for (principal, reads) in [("local", true), ("operator/op", true), ("user/ann", true), ("scheduler/batch", false)] {
+        let get = v1::GetJobRequest { name: "crunch".to_owned(), ..Default::default() };
+        let job = jobs.get(as_principal(principal, get)).await.unwrap().into_inner().job.unwrap();
+        assert_eq!(job.body.is_some(), reads, "{principal}");
+        let hello = v1::Hello { sections: vec![v1::Section::Bodies.into()], ..Default::default() };
+        let refused = cell.watch(as_principal(principal, hello)).await.err().map(|status| code(&status));
+        assert_eq!(refused, (!reads).then(|| "NOT_PERMITTED".to_owned()), "{principal}");
+    }
     server.shutdown().await.unwrap();
 }
