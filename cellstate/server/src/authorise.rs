@@ -371,6 +371,33 @@ mod tests {
     }
 
     #[test]
+    fn what_not_every_reader_may_call_is_what_stands_here_and_nothing_is_for_all_but_health() {
+        let of = |roles: &[Role]| -> Vec<&str> {
+            let rows = TABLE.iter().filter(|row| row.roles == roles);
+            rows.filter_map(|row| row.method.strip_prefix("plenum.v1.")).collect()
+        };
+        let of_schedulers = ["Session", "Open", "Wanted", "Commit", "PassOver", "Close", "TakeHold"];
+        assert_eq!(of(SCHEDULERS), of_schedulers.map(|method| format!("Cell/{method}")));
+        let of_owners = ["Submit", "Stop", "Scale", "StopAllocation", "Logs"];
+        assert_eq!(of(OWNERS), of_owners.map(|method| format!("Jobs/{method}")));
+        let of_operators = [
+            "Inspect/CordonMachine",
+            "Inspect/RemoveMachine",
+            "Inspect/Backup",
+            "Govern/DrainMachine",
+            "Govern/SetQuota",
+            "Govern/SetPartition",
+            "Govern/PauseScheduler",
+            "Govern/SetRights",
+            "Govern/AdoptTask",
+        ];
+        assert_eq!(of(OPERATORS), of_operators);
+        let of_agents = ["Register", "Follow", "Report", "ReportMany", "SendLogs"];
+        assert_eq!(of(AGENTS), of_agents.map(|method| format!("Agents/{method}")));
+        assert!(of(ANYBODY).is_empty(), "{:?}", of(ANYBODY));
+    }
+
+    #[test]
     fn principals_are_matched_whole() {
         for text in
             ["", "root", "agent", "agent/", "agent/../m1", "agent/m1/", "Agent/m1", "local/x", "agent/m1\0", "user/ä"]
