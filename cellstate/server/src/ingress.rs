@@ -312,6 +312,12 @@ impl Ingress {
         self.state.lock().queue.set_priorities(priorities);
     }
 
+    /// How many turns of the others one of a principal is worth.
+    #[cfg(test)]
+    pub(crate) fn turns_of(&self, principal: &str) -> u8 {
+        self.state.lock().queue.turns_of(principal)
+    }
+
     /// Requests that wait.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().queue.len()

@@ -516,6 +516,24 @@ mod tests {
         assert_eq!(left_later(&mut resolver), (0, 0));
     }
 
+    // What was granted was listed, and changed nobody's turns.
+    #[tokio::test]
+    async fn a_priority_counts_in_the_queue_at_once_and_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = || crate::Server::start(crate::ServerOptions::new(dir.path()));
+        let server = start().await.unwrap();
+        let grant = Command::SetRights { scheduler: "ml".into(), evicts: None, priority: Some(7) };
+        server.shared().ask(request(grant)).await.unwrap();
+        let turns = |server: &crate::Handle| {
+            ["scheduler/ml", "scheduler/batch"].map(|principal| server.shared().ingress.turns_of(principal))
+        };
+        assert_eq!(turns(&server), [7, 1]);
+        server.shutdown().await.unwrap();
+        let server = start().await.unwrap();
+        assert_eq!(turns(&server), [7, 1]);
+        server.shutdown().await.unwrap();
+    }
+
     #[test]
     fn a_batch_that_takes_long_to_decide_is_not_small() {
         let small = [is_small(1, 1 << 20), is_small(2, 1 << 20), is_small(64, 32 << 10)];

@@ -106,6 +106,12 @@ impl<T> FairQueue<T> {
         self.requests
     }
 
+    /// How many turns of others one of a principal's is worth.
+    #[cfg(test)]
+    pub(crate) fn turns_of(&self, principal: &str) -> u8 {
+        self.priorities.get(principal).copied().unwrap_or(1)
+    }
+
     /// Queues a request; gives it back when there is no room. A request that is larger than all room there is goes in when the
     /// queue is empty.
     pub(crate) fn push(&mut self, principal: &Arc<str>, bytes: usize, request: T) -> Result<(), (Full, T)> {
