@@ -279,6 +279,7 @@ fn is_small(requests: u64, bytes: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::task::{Context, Waker};
 
     use plenum_core::{Core, CoreOptions, Decided};
     use plenum_model::{
@@ -514,6 +515,22 @@ mod tests {
         looked(&resolver, 1);
         assert!(resolver.wake_at().is_some_and(|at| at <= Instant::now()), "it is not put off");
         assert_eq!(left_later(&mut resolver), (0, 0));
+    }
+
+    #[test]
+    fn what_is_logged_counts_until_the_next_snapshot_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = resolver(dir.path(), 0);
+        let (mut pending, before) = (VecDeque::new(), resolver.bytes_since_snapshot);
+        ask(&mut resolver, &mut pending, session());
+        durable(&mut resolver, &mut pending);
+        assert!(resolver.bytes_since_snapshot > before);
+        // Somebody wants what is not shown yet.
+        let (revision, shared) = (resolver.committer.undurable_cell().revision().next(), resolver.shared.clone());
+        let mut wish = Box::pin(shared.picture.at_least(revision, || {}));
+        assert!(wish.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        resolver.take_snapshot(shared.clock.now());
+        assert_eq!(resolver.bytes_since_snapshot, 0);
     }
 
     // What was granted was listed, and changed nobody's turns.
