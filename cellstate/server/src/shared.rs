@@ -521,6 +521,15 @@ pub(crate) mod tests {
         (journal, Arc::new(Shared::new(parts)))
     }
 
+    // Its agent counts the lease from before it asked, and another clock may run slower: without the margin, a machine counted as unreachable whose
+    // agent still held its lease and started tasks.
+    #[test]
+    fn a_machine_is_unreachable_only_when_the_lease_and_its_margin_are_over() {
+        let usual = Settings::default();
+        let (lease, lease_margin) = (Duration::from_secs(15), Duration::from_secs(2));
+        assert_eq!(lease_micros(&Settings { lease, lease_margin, ..usual }), 17_000_000);
+    }
+
     /// Whoever is not answered within this waits for room, and not for a disk that is busy.
     const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(5);
 
