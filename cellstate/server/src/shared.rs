@@ -530,6 +530,13 @@ pub(crate) mod tests {
         assert_eq!(lease_micros(&Settings { lease, lease_margin, ..usual }), 17_000_000);
     }
 
+    #[test]
+    fn what_waits_to_be_published_has_the_bytes_that_are_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        assert_eq!(shared.published.most(), shared.settings.backlog_bytes);
+    }
+
     /// Whoever is not answered within this waits for room, and not for a disk that is busy.
     const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(5);
 

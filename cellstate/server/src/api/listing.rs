@@ -408,6 +408,11 @@ mod tests {
         assert!(!passes("job!=web") && !passes("job!=ml/web") && !passes("job=default/web"));
     }
 
+    #[test]
+    fn nobody_is_listed_more_rows_than_the_server_lists() {
+        assert_eq!([0, 3, 9].map(|asked| limit(asked, 5)), [5, 3, 5]);
+    }
+
     // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.
     #[test]
     fn a_listing_ends_at_its_rows_or_at_its_bytes() {

@@ -75,6 +75,12 @@ impl<T> Backlog<T> {
         self.changed.notify_all();
     }
 
+    /// Bytes that may wait.
+    #[cfg(test)]
+    pub(crate) const fn most(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.state.lock().bytes

@@ -104,19 +104,30 @@ async fn a_call_that_is_refused_ends_at_once_whatever_was_still_to_come_of_it() 
     server.shutdown().await.unwrap();
 }
 
-// A call could have a megabyte here that nobody had read, and a connection 32 of these.
-#[tokio::test]
-async fn how_much_of_a_call_may_come_before_it_is_read_is_told_to_its_caller() {
-    /// The name of a call's window.
-    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+/// What a server tells whoever connects to it of one of its settings.
+async fn told_of(setting: [u8; 2]) -> Option<u32> {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let mut near = TcpStream::connect(server.address()).await.unwrap();
     near.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
     let (kind, _, _, told) = next(&mut near).await;
     assert_eq!(kind, SETTINGS[3], "it comes first");
-    let window = told.chunks(6).find_map(|setting| setting.strip_prefix(&INITIAL_WINDOW_SIZE));
-    assert_eq!(window, Some(&(256_u32 << 10).to_be_bytes()[..]));
     drop(near);
     server.shutdown().await.unwrap();
+    let value = told.chunks(6).find_map(|told| told.strip_prefix(&setting))?;
+    Some(u32::from_be_bytes(value.try_into().unwrap()))
+}
+
+// A call could have a megabyte here that nobody had read, and a connection 32 of these.
+#[tokio::test]
+async fn how_much_of_a_call_may_come_before_it_is_read_is_told_to_its_caller() {
+    /// The name of a call's window.
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    assert_eq!(told_of(INITIAL_WINDOW_SIZE).await, Some(256 << 10));
+}
+
+#[tokio::test]
+async fn how_many_calls_a_connection_may_have_is_told_to_its_caller() {
+    const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+    assert_eq!(told_of(MAX_CONCURRENT_STREAMS).await, Some(256));
 }

@@ -146,6 +146,23 @@ async fn bury_a_transaction(channel: &Channel) -> u64 {
     buried
 }
 
+#[tokio::test]
+async fn however_many_rows_are_asked_for_a_server_lists_no_more_than_it_is_set_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut brief = options(dir.path());
+    brief.settings.listing_rows = 1;
+    let server = Server::start(brief).await.unwrap();
+    let channel = connect(&server).await;
+    submit(&channel, job("one", 1)).await;
+    submit(&channel, job("two", 1)).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel);
+    for limit in [0, u32::MAX] {
+        let listed = jobs.list(v1::ListRequest { limit, ..Default::default() }).await.unwrap().into_inner();
+        assert_eq!((listed.jobs.len(), listed.truncated), (1, true), "{limit}");
+    }
+    server.shutdown().await.unwrap();
+}
+
 // The answer was empty, and nothing said from where on there was more.
 #[tokio::test]
 async fn a_listing_that_reads_no_further_says_where_the_rest_begins() {

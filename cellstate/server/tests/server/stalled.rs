@@ -21,11 +21,11 @@ const MACHINES: u32 = 30;
 const JOBS: u32 = 448;
 
 /// A server that remembers hardly anything of what was published, and soon takes snapshots back.
-async fn forgetful(dir: &std::path::Path, snapshot_idle: Duration) -> Handle {
+async fn forgetful(dir: &std::path::Path, snapshot_idle: Duration, snapshot_patience: Duration) -> Handle {
     let mut options = options(dir);
     options.settings.recent_bytes = 1;
     options.settings.sync.message_bytes = 4096;
-    options.settings.snapshot_idle = snapshot_idle;
+    (options.settings.snapshot_idle, options.settings.snapshot_patience) = (snapshot_idle, snapshot_patience);
     Server::start(options).await.unwrap()
 }
 
@@ -79,11 +79,10 @@ async fn reads_on(mut slow: Session, channel: &Channel) {
     assert_eq!(slow.cell.machines().count(), other.cell.machines().count());
 }
 
-/// Its pages were kept until its connection ended: nothing on the server's side is asked while its window is full.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_snapshot_of_a_watcher_that_stopped_reading_is_taken_back() {
+/// Has a watcher stall until its snapshot is taken back, whichever time is over first.
+async fn is_taken_back(snapshot_idle: Duration, snapshot_patience: Duration) {
     let dir = tempfile::tempdir().unwrap();
-    let server = forgetful(dir.path(), Duration::from_millis(50)).await;
+    let server = forgetful(dir.path(), snapshot_idle, snapshot_patience).await;
     let channel = connect(&server).await;
     let slow = stalled(&server, &channel).await;
     // The cell goes on, beyond what is recent: so the snapshot costs something, and nothing near continues it.
@@ -94,11 +93,22 @@ async fn the_snapshot_of_a_watcher_that_stopped_reading_is_taken_back() {
     server.shutdown().await.unwrap();
 }
 
+/// Its pages were kept until its connection ended: nothing on the server's side is asked while its window is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_snapshot_of_a_watcher_that_stopped_reading_is_taken_back() {
+    is_taken_back(Duration::from_millis(50), 2 * PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_on_its_way_for_too_long_is_taken_back() {
+    is_taken_back(2 * PATIENCE, Duration::from_millis(50)).await;
+}
+
 /// It began anew each time, and never got to the end while the cell went on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_reads_its_snapshot_slowly_is_told_what_it_missed_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
-    let server = forgetful(dir.path(), PATIENCE).await;
+    let server = forgetful(dir.path(), PATIENCE, PATIENCE).await;
     let channel = connect(&server).await;
     let slow = stalled(&server, &channel).await;
     for number in MACHINES..MACHINES + 20 {
