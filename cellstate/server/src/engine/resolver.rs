@@ -533,6 +533,31 @@ mod tests {
         assert_eq!(resolver.bytes_since_snapshot, 0);
     }
 
+    // It waited for up to two hundred transactions of others, and for the syncs of their batches.
+    #[test]
+    fn what_agents_report_is_decided_before_what_was_taken_of_principals() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = resolver(dir.path(), 0);
+        let opens = |scheduler: &str| Asked::new(request(Command::OpenSession { scheduler: scheduler.into() }));
+        let reply = || Reply::Once(oneshot::channel().0);
+        for scheduler in ["first", "second"] {
+            resolver.shared.submit(opens(scheduler), reply()).unwrap();
+        }
+        let mut pending = VecDeque::new();
+        resolver.shared.ingress.take(Some(&mut pending), false, None);
+        // The batch of the first one waits for the one in flight, and the second one for that.
+        resolver.decide_all(&mut pending, false);
+        assert_eq!(pending.len(), 1);
+        resolver.shared.ingress.push_report(opens("report"), reply()).unwrap();
+        for _ in 0..3 {
+            durable(&mut resolver, &mut pending);
+        }
+        let mut sessions: Vec<_> = resolver.committer.undurable_cell().sessions().cloned().collect();
+        sessions.sort_by_key(|session| session.id);
+        let decided: Vec<&str> = sessions.iter().map(|session| &*session.scheduler).collect();
+        assert_eq!(decided, ["first", "report", "second"]);
+    }
+
     // What was granted was listed, and changed nobody's turns.
     #[tokio::test]
     async fn a_priority_counts_in_the_queue_at_once_and_after_a_start() {
