@@ -62,6 +62,12 @@ fn namespace_or_default(namespace: &str) -> &str {
     if namespace.is_empty() { "default" } else { namespace }
 }
 
+/// The namespace of an allocation's job; empty where there is no such allocation, which is for the core to say.
+fn namespace_of(cell: &Cell, id: AllocationId) -> Arc<str> {
+    let job = cell.allocation(id).and_then(|found| cell.job(found.row.job()));
+    job.map_or_else(Arc::default, |job| job.shape.namespace.clone())
+}
+
 fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<Job>, Failure> {
     let namespace = namespace_or_default(namespace);
     cell.job_named(namespace, name).ok_or_else(|| {
@@ -218,7 +224,8 @@ impl v1::jobs_server::Jobs for JobsService {
         request: Request<v1::StopAllocationRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
         let id = allocation_id(request.get_ref().allocation)?;
-        Ok(Response::new(self.change(&request, "", Command::StopAllocation(id)).await?))
+        let namespace = namespace_of(&self.shared.snapshot().await, id);
+        Ok(Response::new(self.change(&request, &namespace, Command::StopAllocation(id)).await?))
     }
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {

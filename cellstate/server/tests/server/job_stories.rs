@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use plenum_proto::v1;
 use plenum_server::{Handle, Server};
+use prost::Message;
 use tonic::transport::Channel;
 use v1::AllocationState as State;
 
-use crate::client::{Session, connect, job, options, placement, register, start, start_with_leases_of, submit};
+use crate::backups::history;
+use crate::client::{Session, code, connect, job, options, placement, register, start, start_with_leases_of, submit};
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 type Inspect = v1::inspect_client::InspectClient<Channel>;
@@ -64,6 +66,28 @@ pub(crate) async fn own_story(channel: &Channel, allocation: u64) -> Result<v1::
 
 fn name_of(allocation: u64) -> String {
     format!("alloc-{}-{}", allocation & u64::from(u32::MAX), allocation >> 32)
+}
+
+/// What stops one allocation was logged without a namespace, as if it were about no job.
+#[tokio::test]
+async fn the_stop_of_an_allocation_is_logged_with_the_namespace_of_its_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut spec = job("work", 1);
+    spec.shape.as_mut().unwrap().namespace = "ml".to_owned();
+    let work = submit(&channel, spec).await;
+    let allocation = place(&mut session, &work, 0).await;
+    let mut jobs = Jobs::new(channel.clone());
+    let stopped = jobs.stop_allocation(v1::StopAllocationRequest { allocation }).await.unwrap().into_inner();
+    let unknown = jobs.stop_allocation(v1::StopAllocationRequest { allocation: 1 << 32 | 77 }).await.unwrap_err();
+    assert_eq!(code(&unknown), "NO_SUCH_ALLOCATION");
+    server.shutdown().await.unwrap();
+    let logged = history(dir.path()).entry(stopped.revision).unwrap().entry;
+    let asked = v1::Command::decode(logged.asked).unwrap();
+    assert_eq!((&*asked.principal, &*asked.namespace), ("local", "ml"));
 }
 
 /// It told only that a task waits again, if that: of stops and losses, their causes and exit codes nothing.
