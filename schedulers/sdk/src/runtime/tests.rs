@@ -6,6 +6,7 @@ mod beyond;
 mod numbers;
 mod refusing;
 mod returning;
+mod said;
 mod staying;
 mod too_large;
 mod unanswered;
