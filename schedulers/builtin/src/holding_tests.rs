@@ -105,6 +105,40 @@ fn a_gang_behind_a_stream_of_small_tasks_starts_machine_by_machine() {
     assert_eq!(rounds(None), (None, 0, false));
 }
 
+/// What a gang holds of the two machines that it needs, after a scheduler that was quicker has taken one of them three times and keeps it.
+fn held_after_three_losses(after_losses: u32) -> usize {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let holding = Holding { after_losses, after_wait_micros: 600_000_000, ..SOON };
+    let batch = stage.seat_with(Batch::default(), settings(Some(holding)));
+    stage.seat_with(Service::default(), settings(None));
+    stage.hold(batch);
+    let gang = stage.submit(&gang("gang", "batch", 2));
+    for round in 0..3 {
+        // It claims both, as soon as it may after the loss before.
+        stage.advance(5_000_000);
+        let rival = stage.submit(&JobBuilder::new(&format!("rival-{round}"), "service").group("main", 1, 1000));
+        stage.settle();
+        assert_eq!(stage.placed(rival).len(), 1);
+        stage.release(batch);
+        assert_eq!(stage.placed(gang).len(), 0, "it lost");
+        if round < 2 {
+            stage.hold(batch);
+            stage.finish(rival, true);
+        }
+    }
+    stage.advance(5_000_000);
+    held(&stage, gang).len()
+}
+
+/// That it waited long enough was the only reason to ask in any of these stories.
+#[test]
+fn a_gang_that_lost_so_many_races_asks_for_room_however_short_it_waited() {
+    assert_eq!((held_after_three_losses(3), held_after_three_losses(4)), (1, 0));
+}
+
 /// A pass over a long queue takes several decisions. What came free went to the first of them, which knew nothing of a gang behind more tasks than it had.
 #[test]
 fn a_gang_behind_more_waiting_tasks_than_a_decision_has_starts_as_well() {
