@@ -213,6 +213,10 @@ mod tests {
         assert_eq!(value("PLENUM_DEVICES_GPU"), Some("1,3"));
         assert_eq!(value("PLENUM_DEVICE_MILLIS_GPU"), Some("1000,1000"));
         assert_eq!(value("PLENUM_CPU_MILLIS"), Some("500"));
+        assert_eq!(value("PLENUM_MEMORY_BYTES"), Some("67108864"));
+        assert_eq!((value("PLENUM_GROUP"), value("PLENUM_GROUP_COUNT")), (Some("map"), Some("8")));
+        assert_eq!((value("PLENUM_MACHINE"), value("PLENUM_NAMESPACE")), (Some("m1"), Some("default")));
+        assert_eq!(value("PLENUM_ATTEMPT"), Some("1"));
         assert_eq!(value("LC_ALL"), Some("C"));
         assert_eq!(work.task.job_version, 3);
         assert_eq!((work.task.kill_timeout_ms, work.restart.delay_ms, work.restart.within_ms), (10_000, 1, 5000));

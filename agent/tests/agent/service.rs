@@ -633,6 +633,9 @@ async fn an_agent_whose_machine_is_taken_asks_again_as_the_same_one_and_starts_n
     {
         let mut heard = stage.cell.0.lock().unwrap();
         assert!(heard.follower.is_none() && heard.transitions.is_empty());
+        // A server that is not told when believes a registration that comes late, of an agent that is dead.
+        let asked: Vec<u64> = heard.registrations.iter().map(|one| one.asked_micros).collect();
+        assert!(asked[0] > 0 && asked.is_sorted_by(|one, next| one < next), "{asked:?}");
         heard.is_taken = false;
     }
     stage.follower().await;
