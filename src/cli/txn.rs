@@ -167,6 +167,12 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         );
         pairs.push(("policy", words));
     }
+    let configuration = output::configuration(view);
+    pairs.extend((!configuration.is_empty()).then_some(("configuration", configuration)));
+    let assumed = output::assumed(view);
+    if !assumed.is_empty() {
+        pairs.push(("assumed", some_of(&assumed, refusals_shown)));
+    }
     output::fields(&pairs) + &refusals(view, &outcome, refusals_shown)
 }
 
@@ -229,7 +235,9 @@ fn some_of(ids: &[String], shown: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Placement, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome};
+    use plenum_proto::v1::{
+        DecisionMetadata, Placement, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome,
+    };
 
     use super::*;
 
@@ -318,6 +326,24 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_a_transaction_was_decided_by_and_what_it_took_as_granted_is_shown_where_it_is_said() {
+        let decision = DecisionMetadata {
+            policy: "best-fit".to_owned(),
+            configuration: vec![1, 0xab].into(),
+            assumed: vec![1, 2, 3],
+            ..DecisionMetadata::default()
+        };
+        let outcome = Some(Outcome { session: 17, number: 4, ..Outcome::default() });
+        let view = TransactionView { outcome, decision: Some(decision), ..TransactionView::default() };
+        let shown = text(&view, 2);
+        for part in ["configuration:", "01ab\n", "assumed:", "txn-17-1, txn-17-2 and 1 more; `-o wide` shows all\n"] {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
+        let shown = text(&TransactionView { decision: None, ..view }, 2);
+        assert!(!shown.contains("configuration:") && !shown.contains("assumed:"), "{shown}");
     }
 
     // "Not atomic" was read as if a gang could be granted in part.

@@ -52,7 +52,7 @@ pub(crate) use retired::{retired, retired_json, retired_lines};
 pub(crate) use seen::{cell_now_micros, go_by_clock, look_from, name_cell, name_resources};
 pub(crate) use status::{cell_name, past_status_json, past_status_text, status_json, status_text};
 pub(crate) use table::{fields, is_styled, moves_cursor, table};
-pub(crate) use transaction::{check_name, evictions, grants, minima, stopped};
+pub(crate) use transaction::{assumed, check_name, configuration, evictions, grants, minima, stopped};
 pub(crate) use window::Window;
 
 use crate::failure::Failure;

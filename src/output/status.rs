@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Hexadecimal, as ids of cells are written.
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

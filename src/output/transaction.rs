@@ -13,6 +13,7 @@ use super::{
     job::{full_name_called, parts_of_full_name},
     json_time, or_dash, or_null,
     refusal::refusal_json,
+    status::hex,
 };
 
 fn outcome_name(outcome: TransactionOutcome) -> &'static str {
@@ -118,6 +119,17 @@ pub(crate) fn stopped(view: &TransactionView) -> Vec<String> {
     stops.map(|(_, allocation)| allocation_id(*allocation)).collect()
 }
 
+/// The transactions of its session that were in flight, and that its scheduler took as granted when it decided.
+pub(crate) fn assumed(view: &TransactionView) -> Vec<String> {
+    let Some((decision, outcome)) = view.decision.as_ref().zip(view.outcome.as_ref()) else { return Vec::new() };
+    decision.assumed.iter().map(|number| transaction_id(outcome.session, *number)).collect()
+}
+
+/// The digest of its policy's configuration; empty where its scheduler tells none.
+pub(crate) fn configuration(view: &TransactionView) -> String {
+    view.decision.as_ref().map_or_else(String::new, |decision| hex(&decision.configuration))
+}
+
 /// The allocations that were evicted for it.
 fn evicted(view: &TransactionView) -> Vec<String> {
     view.evicted.iter().map(|allocation| allocation_id(*allocation)).collect()
@@ -217,8 +229,10 @@ impl Row for TransactionView {
             json!({
                 "attempt": decision.attempt,
                 "policy": or_null(&decision.policy),
+                "configuration": or_null(&configuration(self)),
                 // A text, as ids are: programs that have floating point alone would round it.
                 "seed": decision.seed.to_string(),
+                "assumed": assumed(self),
                 "queued_micros": said(decision.queued_micros),
                 "deciding_micros": said(decision.deciding_micros),
             })
@@ -308,6 +322,20 @@ mod tests {
         let view = TransactionView { decision, ..TransactionView::default() };
         assert_eq!(view.to_json()["decision"]["seed"], "12322096073707896240");
         assert_eq!(view.to_json()["decision"]["deciding_micros"], Value::Null, "nothing is said of it");
+    }
+
+    // Both were logged, and no command told them.
+    #[test]
+    fn what_a_decision_took_as_granted_and_the_digest_of_its_policy_are_told() {
+        let decision =
+            DecisionMetadata { configuration: vec![0x0a, 0xff].into(), assumed: vec![3, 4], ..Default::default() };
+        let outcome = Outcome { session: 17, number: 5, ..Outcome::default() };
+        let view = TransactionView { decision: Some(decision), outcome: Some(outcome), ..TransactionView::default() };
+        let told = &view.to_json()["decision"];
+        assert_eq!((&told["configuration"], &told["assumed"]), (&json!("0aff"), &json!(["txn-17-3", "txn-17-4"])));
+        let silent = TransactionView { decision: Some(DecisionMetadata::default()), ..view };
+        let told = &silent.to_json()["decision"];
+        assert_eq!((&told["configuration"], &told["assumed"]), (&Value::Null, &json!([])));
     }
 
     // A claim that came at the end of a backoff was nobody's bug to `--filter divergent=true`, and one to who read the list as JSON.
