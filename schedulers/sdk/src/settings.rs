@@ -1,4 +1,4 @@
-//! What can be set about a runtime. All bounds are here.
+//! What can be set about a runtime. All bounds of a runtime are here; those of its connection stand in the shell.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
