@@ -14,8 +14,13 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 mod governs;
 mod runs;
 
-/// After this long a call is made again.
+/// After this long a call is made again; after many tries twice as long each time. Of a cell whose disk is slow it would else ask for so much, again and
+/// again, that nothing of it is answered in time.
 const PATIENCE_MICROS: i64 = 1_000_000;
+/// So many tries are as far apart as that.
+const TRIES_ALIKE: u32 = 8;
+/// So often it doubles at most.
+const DOUBLED_MAX: u32 = 4;
 
 /// Where jobs are: in the first one, or by chance in either.
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -103,6 +108,8 @@ struct Wish {
     command: Command,
     answered: bool,
     connection: Option<ConnectionId>,
+    /// How often it was asked.
+    tries: u32,
 }
 
 /// A job as its owner knows it.
@@ -231,7 +238,7 @@ impl Owner {
     }
 
     fn wish(&mut self, world: &mut World, after_micros: i64, command: Command) {
-        self.wishes.push(Wish { command, answered: false, connection: None });
+        self.wishes.push(Wish { command, answered: false, connection: None, tries: 0 });
         world.agenda.after(after_micros, Event::OwnerAsks { wish: self.wishes.len() - 1 });
     }
 
@@ -243,8 +250,10 @@ impl Owner {
         }
         let id = world.connect(Party::Owner, Purpose::Ask { wish });
         asked.connection = Some(id);
+        asked.tries += 1;
+        let doubled = asked.tries.saturating_sub(TRIES_ALIKE).min(DOUBLED_MAX);
         world.send(id, Side::Server, Message::Ask(Box::new(asked.command.clone())));
-        world.agenda.after(PATIENCE_MICROS, Event::OwnerAsks { wish });
+        world.agenda.after(PATIENCE_MICROS << doubled, Event::OwnerAsks { wish });
     }
 
     /// An answer arrives, or a refusal to give one.

@@ -20,9 +20,13 @@ const SEEDS_MOST: u64 = 3000;
 
 /// Seeds that failed once, and what was wrong then. A seed is another run as soon as the simulation draws anything else: each of these has a test
 /// of its own, too, where the mistake was.
-const FAILED_ONCE: [(u64, &str); 7] = [
+const FAILED_ONCE: [(u64, &str); 8] = [
     (5_681, "a job whose submission was stuck until it had been stopped ran again, and nobody stopped it any more"),
     (60_005, "a victim that ran again in a restored cell kept its old successor from starting anew, for the judge"),
+    (
+        72_257,
+        "the owner of the jobs asked a cell with a slow disk for so much each second that it was never answered in time",
+    ),
     (3_007_458, "a task that waited again before its outcome was heard was not placed any more"),
     (3_007_829, "somebody was to be evicted for a port that a task unknown to the cell has, too"),
     (3_025_644, "a claim that lost a device since its base was told that it never fitted"),
