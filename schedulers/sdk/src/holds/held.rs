@@ -76,10 +76,9 @@ struct Kept {
 /// Why nothing is held for a job for a while.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
-    /// Its end by log time, a whole second, for people.
-    until: LogTime,
-    /// Whose hold brought nothing: its own, or that of another one, after which it has to wait. `None`: what waits of it fits nowhere.
-    after: Option<JobId>,
+    /// Whose hold brought nothing, its own or that of another one after which it has to wait; and its end by log time, a whole second, for people. `None`: what waits of
+    /// it fits nowhere.
+    after: Option<(JobId, LogTime)>,
     /// What that was for, or what has to wait.
     need: Need,
     /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else; or it is no gang.
@@ -228,7 +227,7 @@ impl Held {
             self.rest = self.kept.zip(self.aimed.as_ref()).map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
                 let is_blocked = || !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
                 let since = (need.is_gang && is_blocked()).then_some(grew);
-                Rest { until, after: Some(job.id), need: *need, since, ends_from_micros, looked_micros }
+                Rest { after: Some((job.id, until)), need: *need, since, ends_from_micros, looked_micros }
             });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
@@ -253,7 +252,7 @@ impl Held {
 
     /// After whose hold, which brought nothing, it rests, and until when, for people.
     pub(super) fn rests_after(&self) -> Option<(JobId, LogTime)> {
-        self.rest.and_then(|rest| Some((rest.after?, rest.until)))
+        self.rest.and_then(|rest| rest.after)
     }
 
     /// Since when its hold has not grown, or had not when it was given back.
@@ -384,10 +383,9 @@ impl Held {
     /// Rests for a while, as it fits nowhere, longer each time in a row; or until it does.
     fn rests_nowhere(&mut self, sight: &Sight<'_>, need: Need) {
         let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS).saturating_mul(1 << self.fits_nowhere);
-        let (until, now_micros) = (sight.log_time.plus_micros(rest_micros).whole_second(), sight.now_micros);
-        let (ends_from_micros, looked_micros) = (now_micros, now_micros);
-        self.rest = Some(Rest { until, after: None, need, since: None, ends_from_micros, looked_micros });
-        self.rests_until_micros = now_micros.saturating_add(rest_micros);
+        let (ends_from_micros, looked_micros) = (sight.now_micros, sight.now_micros);
+        self.rest = Some(Rest { after: None, need, since: None, ends_from_micros, looked_micros });
+        self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
         self.fits_nowhere = RESTS_DOUBLED_MAX.min(self.fits_nowhere + 1);
     }
 
@@ -395,8 +393,8 @@ impl Held {
     fn waits_out(&mut self, pause: &Pause, sight: &Sight<'_>, need: Need) {
         let until = sight.log_time.plus_micros(pause.until_micros.saturating_sub(sight.now_micros)).whole_second();
         let (since, now_micros) = (Some(pause.since), sight.now_micros);
-        let (after, ends_from_micros, looked_micros) = (Some(pause.after), now_micros, now_micros);
-        self.rest = Some(Rest { until, after, need, since, ends_from_micros, looked_micros });
+        let (after, ends_from_micros, looked_micros) = (Some((pause.after, until)), now_micros, now_micros);
+        self.rest = Some(Rest { after, need, since, ends_from_micros, looked_micros });
         self.rests_until_micros = pause.until_micros;
     }
 
