@@ -183,6 +183,10 @@ impl<'a> Feeder<'a> {
 
     /// Waits for a batch, or until something is due.
     fn wait(&mut self) {
+        // What says so in the queue may have been taken out of it already, as while a checkpoint is written.
+        if self.shared.feed.is_closing() {
+            return;
+        }
         if self.held.is_some() {
             // It is to be read from the log, which was not told of yet.
             std::thread::sleep(GATHERING);

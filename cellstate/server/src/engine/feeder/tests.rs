@@ -69,6 +69,30 @@ async fn what_the_history_has_already_makes_up_for_nothing_more() {
     server.kill().await.unwrap();
 }
 
+// The server took up to a minute to end: what said so was taken out of the queue while a checkpoint was written, and then waited for.
+#[tokio::test]
+async fn an_end_that_is_told_of_in_the_middle_of_a_checkpoint_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    shared.feed.close();
+    let (waited, has_waited) = std::sync::mpsc::channel();
+    let came = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut feeder = Feeder::new(&shared, None);
+            feeder.feed_from_memory().unwrap();
+            feeder.wait();
+            waited.send(()).unwrap();
+        });
+        let came = has_waited.recv_timeout(Duration::from_secs(20));
+        // So that it ends in any case.
+        shared.feed.close();
+        came
+    });
+    assert_eq!(came, Ok(()));
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // On a slow disk a checkpoint was due before the first batch was fed. The history began with that, and lacked what is before it.
 #[tokio::test]
 async fn a_history_that_has_nothing_yet_takes_what_the_log_has_before_any_checkpoint() {
