@@ -87,6 +87,8 @@ enum Boot {
     Text(Arc<str>),
 }
 
+/// Letters of a UUID.
+const UUID_LENGTH: usize = 36;
 /// Bytes of a UUID before each of its hyphens.
 const UUID_HYPHENS: [usize; 4] = [4, 6, 8, 10];
 
@@ -99,10 +101,18 @@ impl From<&str> for BootId {
 impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Boot::Uuid(bytes) => (0..).zip(bytes).try_for_each(|(position, byte)| {
-                let hyphen = if UUID_HYPHENS.contains(&position) { "-" } else { "" };
-                write!(f, "{hyphen}{byte:02x}")
-            }),
+            Boot::Uuid(bytes) => {
+                // Each checkpoint writes the ones of all machines: formatting byte by byte was a sixth of what its pages took.
+                let digits = b"0123456789abcdef";
+                let (mut text, mut end) = ([b'-'; UUID_LENGTH], 0);
+                for (position, byte) in bytes.iter().enumerate() {
+                    end += usize::from(UUID_HYPHENS.contains(&position));
+                    text[end] = digits[usize::from(byte >> 4)];
+                    text[end + 1] = digits[usize::from(byte & 15)];
+                    end += 2;
+                }
+                f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+            }
             Boot::Text(text) => f.write_str(text),
         }
     }

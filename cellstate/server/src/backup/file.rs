@@ -69,7 +69,9 @@ impl Encoder {
 
     /// The bytes that were made since the last time.
     pub(crate) fn take(&mut self) -> Bytes {
-        Bytes::from(std::mem::take(&mut self.pending))
+        // The next ones will be as many: to grow there step by step would copy each of them twice.
+        let next = Vec::with_capacity(self.pending.len());
+        Bytes::from(std::mem::replace(&mut self.pending, next))
     }
 
     fn put(&mut self, bytes: &[u8]) {

@@ -137,6 +137,11 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     /// Measures.
     pub(in super::super) fn new(field: u8, numbers: I) -> Self {
         let (bits, count) = numbers.clone().fold((0, 0), |(bits, count), number| (bits | number.into(), count + 1));
+        Self::of_bits(field, numbers, bits, count)
+    }
+
+    /// Measures so many numbers, where it is known which bits some of them have.
+    pub(in super::super) fn of_bits(field: u8, numbers: I, bits: u64, count: usize) -> Self {
         // Many columns are of states and the like.
         let bytes = match bits {
             0..ONE_BYTE_END => count,
