@@ -140,6 +140,7 @@ fn the_past_can_be_asked_for_again_when_a_full_disk_has_room_again() {
     options.settings.segment_bytes = 1 << 20;
     options.settings.reserve_bytes = Some(RESERVE_BYTES);
     options.settings.checkpoint_interval = Duration::from_millis(200);
+    options.settings.image_file_pages = 1;
     let runtime = plenum_server::event_loop().unwrap();
     let server = runtime.block_on(plenum_server::Server::start(options)).unwrap();
     let address = format!("http://{}", server.address());

@@ -38,6 +38,8 @@ pub(super) struct ServerFile {
     pub(super) finished_jobs: Option<usize>,
     pub(super) checkpoint_bytes: Option<u64>,
     pub(super) checkpoint_interval: Option<Duration>,
+    /// From how many page images on a set of them begins with a file.
+    pub(super) image_file_pages: Option<usize>,
     pub(super) segment_bytes: Option<u64>,
     pub(super) reserve_bytes: Option<u64>,
     pub(super) recent_bytes: Option<usize>,
@@ -65,6 +67,7 @@ impl Read for ServerFile {
             finished_jobs: settings.number("finished_jobs", usize::MAX),
             checkpoint_bytes: settings.number("checkpoint_bytes", u64::MAX),
             checkpoint_interval: settings.time("checkpoint_interval"),
+            image_file_pages: settings.number("image_file_pages", usize::MAX),
             segment_bytes: settings.number("segment_bytes", u64::MAX),
             reserve_bytes: settings.number("reserve_bytes", u64::MAX),
             recent_bytes: settings.number("recent_bytes", usize::MAX),

@@ -46,6 +46,7 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     settings.core.finished_jobs_max = file.finished_jobs.unwrap_or(settings.core.finished_jobs_max);
     settings.checkpoint_bytes = file.checkpoint_bytes.unwrap_or(settings.checkpoint_bytes);
     settings.checkpoint_interval = file.checkpoint_interval.unwrap_or(settings.checkpoint_interval);
+    settings.image_file_pages = file.image_file_pages.unwrap_or(settings.image_file_pages);
     settings.segment_bytes = file.segment_bytes.unwrap_or(settings.segment_bytes);
     settings.reserve_bytes = file.reserve_bytes.or(settings.reserve_bytes);
     settings.recent_bytes = file.recent_bytes.unwrap_or(settings.recent_bytes);

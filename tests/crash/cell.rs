@@ -20,6 +20,8 @@ const CONFIGURATION: &str = "segment_bytes = 262144\nreserve_bytes = 1048576\nle
 /// Checkpoints all the time, after which segments are released, the smallest that there are.
 const CHECKPOINTS: &str = "segment_bytes = 65536\nreserve_bytes = 1048576\nlease = \"10m\"\n\
     checkpoint_interval = \"30ms\"\n";
+/// Besides, as of a large cell: page images of whole checkpoints go to files.
+const IMAGE_FILES: &str = "image_file_pages = 1\n";
 const LOOK_PERIOD: Duration = Duration::from_millis(2);
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -67,7 +69,10 @@ impl CrashCell {
 
     /// Whether it writes checkpoints all the time from its next start on, or as seldom as by default: hardly one while these tests run.
     pub(crate) fn set_checkpoints(&mut self, all_the_time: bool) {
-        self.config = self.stage.file("server.toml", if all_the_time { CHECKPOINTS } else { CONFIGURATION });
+        // In files from one start to the next, and in the store in between.
+        let images = if self.starts.is_multiple_of(2) { IMAGE_FILES } else { "" };
+        let with_checkpoints = format!("{CHECKPOINTS}{images}");
+        self.config = self.stage.file("server.toml", if all_the_time { &with_checkpoints } else { CONFIGURATION });
     }
 
     /// How many segments of the log were released: a start has what stands in them from the history alone.

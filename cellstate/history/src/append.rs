@@ -109,7 +109,7 @@ impl History {
         let sums = TimeRecord { bytes_so_far, uncounted_micros: writer.uncounted_micros, counts };
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
-        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter, governs, has_news };
+        let summary = SummaryRecord { last, time_micros, filter, governs, has_news, ..SummaryRecord::default() };
         changes.put_message(Shelf::Filters, keys::block(first), &summary);
         if !conflicts.is_empty() {
             changes.put(Shelf::Index, keys::conflicts(first), &conflicts);

@@ -2,7 +2,7 @@
 //!
 //! A set begins with images of all pages; later checkpoints add images of what changed, until a new one is worth it. Nothing outside of a
 //! set is needed to read its checkpoints: so sets are retired as wholes, which costs nothing, and as they follow each other their tables
-//! are hardly ever merged.
+//! are hardly ever merged. What a large one begins with is a file, see `image_files.rs`.
 //!
 //! Images are written in pieces, and only the record makes them a checkpoint: a crash before it leaves the one before valid. Images that were
 //! left without a record are the truth about their revision, and of no use for a later one: a page that was changed, and changed back, is
@@ -10,6 +10,7 @@
 use crate::block::key_number;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer};
+use crate::image_files::Draft;
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{CheckpointRecord, NumberRecord};
 use crate::store::{IMAGE_BYTES_MAX, Row, Store, damaged, decode};
@@ -87,6 +88,8 @@ pub(crate) struct ImageSet {
     pub(crate) whole_bytes: u64,
     /// Bytes of all images that were added since.
     pub(crate) added_bytes: u64,
+    /// Whether those that it began with are in a file of their own.
+    pub(crate) in_file: bool,
 }
 
 /// What the cell at a revision is made from.
@@ -195,11 +198,15 @@ impl History {
     ) -> Result<CheckpointInfo, WriteError> {
         self.check_checkpoint(revision, live)?;
         let mut missing = new_pages(before.as_ref(), live);
-        let fresh = ImageSet { began: revision, ..ImageSet::default() };
+        let all = live.iter().fold(0_usize, |all, table| all.saturating_add(table.pages as usize));
+        let in_file = all >= self.options().image_file_pages;
+        let fresh = ImageSet { began: revision, in_file, ..ImageSet::default() };
+        let begins_set = before.is_none();
         let mut set = before.map_or(fresh, |before| before.set);
         // Until there is a record of them.
         self.writer().sound_set = None;
-        let (images, image_bytes) = self.write_images((set.began, revision), live, pages, &mut missing)?;
+        let Written { images, image_bytes, file } =
+            self.write_images((set, begins_set), revision, live, pages, &mut missing)?;
         if let Some((table, page)) = missing.pop_first() {
             return Err(WriteError::PageMissing { revision, table, page });
         }
@@ -209,10 +216,14 @@ impl History {
         let sum = if set.began == revision { &mut set.whole_bytes } else { &mut set.added_bytes };
         *sum = sum.saturating_add(image_bytes);
         // Fjall moves shelves to tables by itself, too, in an order of its own, when its journal has grown. So there is no record before its
-        // images are in tables: after a power cut that tears the journal it would be all that there is of the checkpoint.
+        // images are in tables, or have their file: after a power cut that tears the journal it would be all that there is of the checkpoint.
         self.rotate(&mut writer, &[Shelf::Images])?;
         self.store()?.catch_up()?;
         let info = CheckpointInfo { revision, time_micros, live: live.to_vec(), images, image_bytes, set };
+        // Last of all that may fail before there is a record: without its name it is removed.
+        if let Some(file) = file {
+            self.store()?.image_files.finish(file)?;
+        }
         let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Pages, keys::checkpoint(revision), &record(&info));
         let begins = self.view().base.is_none();
@@ -275,15 +286,17 @@ impl History {
         Ok(())
     }
 
-    /// Writes images in pieces, between which others may write; gives their number and their bytes.
+    /// Writes images in pieces, between which others may write; those that a set begins with in a file, where it has one, which has no name then.
     fn write_images(
         &self,
-        (set, revision): (u64, u64),
+        (set, begins): (ImageSet, bool),
+        revision: u64,
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
         missing: &mut BTreeSet<(u8, u32)>,
-    ) -> Result<(u64, u64), WriteError> {
+    ) -> Result<Written, WriteError> {
         let (mut images, mut image_bytes) = (0, 0);
+        let mut file = if begins && set.in_file { Some(self.store()?.image_files.begin(set.began)?) } else { None };
         let mut changes = self.store()?.changes();
         for page in pages {
             let counted = live.iter().any(|table| table.table == page.table && page.number < table.pages);
@@ -297,10 +310,14 @@ impl History {
                 return Err(WriteError::Malformed { revision, what });
             }
             missing.remove(&(page.table, page.number));
-            let key = ImageKey { set, table: page.table, page: page.number, revision };
-            changes.put(Shelf::Images, key.encode(), &page.bytes);
             images += 1;
             image_bytes += page.bytes.len() as u64;
+            if let Some(file) = &mut file {
+                file.put(page.table, page.number, &page.bytes)?;
+                continue;
+            }
+            let key = ImageKey { set: set.began, table: page.table, page: page.number, revision };
+            changes.put(Shelf::Images, key.encode(), &page.bytes);
             if changes.bytes() >= COMMIT_BYTES {
                 let full = std::mem::replace(&mut changes, self.store()?.changes());
                 let mut writer = self.writer();
@@ -313,7 +330,7 @@ impl History {
         }
         self.writer().images_waiting_bytes += changes.bytes();
         changes.commit()?;
-        Ok((images, image_bytes))
+        Ok(Written { images, image_bytes, file })
     }
 
     /// The newest complete checkpoint at or before a revision, of those that are retained.
@@ -387,6 +404,18 @@ impl History {
     }
 }
 
+/// What was written of a checkpoint before its record.
+struct Written {
+    images: u64,
+    image_bytes: u64,
+    file: Option<Draft>,
+}
+
+/// The first complete checkpoint of a store, at or after a revision.
+pub(crate) fn first_from(store: &Store, revision: u64) -> Result<Option<CheckpointInfo>, StoreError> {
+    store.first(Shelf::Pages, keys::checkpoint(revision)..=keys::checkpoint(u64::MAX))?.map(info).transpose()
+}
+
 /// The newest complete checkpoint of a store, at or before a revision.
 pub(crate) fn at_or_before(store: &Store, revision: u64) -> Result<Option<CheckpointInfo>, StoreError> {
     store.last(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(revision))?.map(info).transpose()
@@ -440,6 +469,7 @@ fn record(info: &CheckpointInfo) -> CheckpointRecord {
         set: info.set.began,
         whole_bytes: info.set.whole_bytes,
         added_bytes: info.set.added_bytes,
+        in_file: info.set.in_file,
     }
 }
 
@@ -460,6 +490,11 @@ pub(crate) fn info(row: Row) -> Result<CheckpointInfo, StoreError> {
         live,
         images: record.images,
         image_bytes: record.image_bytes,
-        set: ImageSet { began: record.set, whole_bytes: record.whole_bytes, added_bytes: record.added_bytes },
+        set: ImageSet {
+            began: record.set,
+            whole_bytes: record.whole_bytes,
+            added_bytes: record.added_bytes,
+            in_file: record.in_file,
+        },
     })
 }

@@ -17,13 +17,21 @@ pub enum StoreError {
     /// Reading or writing failed.
     #[error("the history's store failed; {}", what_to_do(.0))]
     Failed(#[source] fjall::Error),
+    /// A file of images can't be read or written.
+    #[error("{} can't be read or written; {}", path.display(), what_to_do_about(.source))]
+    ImageFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An earlier write failed: nothing more is accepted, because nobody knows what is on the disk.
     #[error("the history's store takes no more writes since one failed; free disk space or mend the disk")]
     Poisoned,
     /// Bytes are not what was written.
     #[error("{key} in the history is damaged: {what}; {}", remedy!())]
     Damaged {
-        /// Which row, or which table.
+        /// Which row, table or file.
         key: String,
         /// What is wrong with it.
         what: String,
@@ -74,6 +82,8 @@ impl StoreError {
             Self::Failed(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))) => {
                 !makes_no_sense(error)
             }
+            // One that is not there, or too short, is damaged.
+            Self::ImageFile { .. } => true,
             Self::Poisoned | Self::Reopening | Self::Stalled { .. } | Self::LogUnread { .. } => true,
             Self::Failed(_) | Self::Damaged { .. } | Self::Log { .. } | Self::Closed { .. } => false,
         }
@@ -87,6 +97,7 @@ impl StoreError {
             Self::Failed(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))) if is_lost(error) => {
                 false
             }
+            Self::ImageFile { source, .. } => !is_lost(source),
             error => error.may_pass(),
         }
     }
@@ -97,9 +108,14 @@ const OPEN_FILES_ERRORS: [i32; 2] = [24, 23];
 
 fn what_to_do(error: &fjall::Error) -> &'static str {
     match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
-            if error.raw_os_error().is_some_and(|code| OPEN_FILES_ERRORS.contains(&code)) =>
-        {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => what_to_do_about(error),
+        _ => "check the disk",
+    }
+}
+
+fn what_to_do_about(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(code) if OPEN_FILES_ERRORS.contains(&code) => {
             "too many open files: raise LimitNOFILE= of the unit, or ulimit -n"
         }
         _ => "check the disk",
@@ -376,6 +392,9 @@ mod tests {
             assert_eq!((failed(code).may_pass(), failed(code).may_be_sound()), (true, may_be_sound), "{code}");
             let opening = OpenError::from(failed(code));
             assert_eq!((opening.may_pass(), opening.may_be_sound()), (true, may_be_sound), "{code}, while opening");
+            let of_images =
+                StoreError::ImageFile { path: PathBuf::from("images/1"), source: io::Error::from_raw_os_error(code) };
+            assert_eq!((of_images.may_pass(), of_images.may_be_sound()), (true, may_be_sound), "{of_images}");
         }
         assert!(!failed(2).may_be_sound(), "a file that is gone");
         assert!(

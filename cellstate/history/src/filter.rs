@@ -2,6 +2,7 @@
 //!
 //! A filter is a Bloom filter: it never denies what is in its block, and says "maybe" about two or three foreign subjects in a hundred.
 //! Rows by subject would be exact, and cost as much as a claim itself: a store takes about a microsecond for each row.
+use crate::records::SummaryRecord;
 use bytes::Bytes;
 
 /// Something that entries of the log are about.
@@ -22,9 +23,17 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// 64 bits that are spread evenly.
+    /// 64 bits that are spread evenly. There are hundreds of slots in a transaction: these are mixed once, and all others twice.
     #[inline]
     pub(crate) fn hash(self) -> u64 {
+        match self {
+            Self::AllocationSlot(slot) => mixed(slot.into()),
+            other => other.old_hash(),
+        }
+    }
+
+    /// The same in formats up to 6.
+    fn old_hash(self) -> u64 {
         let (tag, one, other) = match self {
             Self::AllocationSlot(slot) => (1, u64::from(slot), 0),
             Self::Job(id) => (2, id, 0),
@@ -178,32 +187,42 @@ fn marks(hash: u64) -> u64 {
 pub(crate) enum Filter {
     /// As [`Subjects`] makes it; empty for a block about nothing.
     Words(Bytes),
+    /// The same, of formats 4 to 6.
+    Mixed(Bytes),
     /// Of formats 2 and 3.
     Probed(Bytes),
 }
 
 impl Filter {
     /// As a block's summary has it, of this or of older formats; `None` where it has a size that no filter has.
-    pub(crate) fn of(words: Bytes, old: Bytes) -> Option<Self> {
-        if words.is_empty() && !old.is_empty() {
-            return Some(Self::Probed(old));
+    pub(crate) fn of(summary: SummaryRecord) -> Option<Self> {
+        let SummaryRecord { old_filter, mixed_filter, filter, .. } = summary;
+        let sized = |words: &Bytes| words.is_empty() || (words.len() >= 8 && words.len().is_power_of_two());
+        match (filter.is_empty(), mixed_filter.is_empty(), old_filter.is_empty()) {
+            (true, true, false) => Some(Self::Probed(old_filter)),
+            (true, false, _) => sized(&mixed_filter).then_some(Self::Mixed(mixed_filter)),
+            _ => sized(&filter).then_some(Self::Words(filter)),
         }
-        let sized = words.is_empty() || (words.len() >= 8 && words.len().is_power_of_two());
-        sized.then_some(Self::Words(words))
     }
 
-    /// False only if a subject with this hash was not noted.
-    pub(crate) fn may_hold(&self, hash: u64) -> bool {
+    /// False only if the subject was not noted.
+    pub(crate) fn may_hold(&self, subject: Subject) -> bool {
         match self {
-            Self::Probed(filter) => may_hold(filter, hash),
-            Self::Words(filter) if filter.is_empty() => false,
-            Self::Words(filter) => {
-                let at = 8 * word_of(hash, filter.len() / 8);
-                let word = filter.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
-                word & marks(hash) == marks(hash)
-            }
+            Self::Probed(filter) => may_hold(filter, subject.old_hash()),
+            Self::Mixed(filter) => is_marked(filter, subject.old_hash()),
+            Self::Words(filter) => is_marked(filter, subject.hash()),
         }
     }
+}
+
+/// False only if a subject with this hash was not marked in these words.
+fn is_marked(words: &[u8], hash: u64) -> bool {
+    if words.is_empty() {
+        return false;
+    }
+    let at = 8 * word_of(hash, words.len() / 8);
+    let word = words.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+    word & marks(hash) == marks(hash)
 }
 
 /// Probes of a filter of formats 2 and 3.
@@ -230,19 +249,29 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn summary(filter: Vec<u8>) -> SummaryRecord {
+        SummaryRecord { filter: filter.into(), ..SummaryRecord::default() }
+    }
+
     #[test]
     fn a_filter_knows_its_own_and_few_others() {
-        for count in [1_u32, 10, 1_000, 20_000, 65_536, 130_000] {
-            let own: Vec<u64> = (0..count).map(|slot| Subject::AllocationSlot(slot).hash()).collect();
-            let mut subjects = Subjects::default();
-            own.iter().for_each(|hash| subjects.note(*hash));
-            assert!(!subjects.are_many());
-            let bytes = subjects.filter();
-            assert!(bytes.len() <= (2 * own.len()).max(16), "{} bytes for {count}", bytes.len());
-            let filter = Filter::of(bytes.into(), Bytes::new()).unwrap();
-            assert!(own.iter().all(|hash| filter.may_hold(*hash)));
-            let foreign = (0..10_000).filter(|id| filter.may_hold(Subject::Job(*id).hash())).count();
-            assert!(foreign < 600, "{foreign} of 10000 foreign subjects pass a filter of {count}");
+        // One behind the other, as the first ones are given, or anywhere among a million and more.
+        for step in [1_u32, 7, 64, 1 << 14, 2_654_435_761] {
+            for count in [1_u32, 10, 1_000, 20_000, 65_536, 130_000] {
+                let slot = |number: u32| Subject::AllocationSlot(number.wrapping_mul(step));
+                let own = || (0..count).map(slot);
+                let mut subjects = Subjects::default();
+                own().for_each(|subject| subjects.about(subject));
+                assert!(!subjects.are_many());
+                let bytes = subjects.filter();
+                assert!(bytes.len() <= (2 * count as usize).max(16), "{} bytes for {count}", bytes.len());
+                let filter = Filter::of(summary(bytes)).unwrap();
+                assert!(own().all(|subject| filter.may_hold(subject)));
+                let foreign = (count..count + 10_000).filter(|number| filter.may_hold(slot(*number))).count();
+                assert!(foreign < 600, "{foreign} of 10000 foreign slots pass a filter of {count}, {step} apart");
+                let foreign = (0..10_000).filter(|id| filter.may_hold(Subject::Job(*id))).count();
+                assert!(foreign < 600, "{foreign} of 10000 jobs pass a filter of {count}, {step} apart");
+            }
         }
     }
 
@@ -252,19 +281,30 @@ mod tests {
         subjects.note(Subject::Session(1).hash());
         subjects.clear();
         assert!(subjects.filter().is_empty());
-        for filter in [Filter::Words(Bytes::new()), Filter::Probed(Bytes::new())] {
-            assert!(!filter.may_hold(Subject::Session(1).hash()));
+        for filter in [Filter::Words, Filter::Mixed, Filter::Probed].map(|kind| kind(Bytes::new())) {
+            assert!(!filter.may_hold(Subject::Session(1)));
         }
     }
 
     #[test]
     fn filters_of_sizes_that_none_has_are_refused_and_old_ones_are_read() {
-        assert!(Filter::of(Bytes::from_static(&[0; 24]), Bytes::new()).is_none());
-        assert!(Filter::of(Bytes::from_static(&[0; 4]), Bytes::new()).is_none());
+        for bytes in [24, 4] {
+            let odd = || vec![0; bytes];
+            assert!(Filter::of(summary(odd())).is_none());
+            let mixed = SummaryRecord { mixed_filter: odd().into(), ..SummaryRecord::default() };
+            assert!(Filter::of(mixed).is_none());
+        }
+        let (own, foreign) = (Subject::AllocationSlot(7), Subject::AllocationSlot(8));
         let mut old = vec![0; 16];
-        places(Subject::Job(7).hash(), old.len()).for_each(|(byte, mask)| old[byte] |= mask);
-        let old = Filter::of(Bytes::new(), old.into()).unwrap();
-        assert!(old.may_hold(Subject::Job(7).hash()) && !old.may_hold(Subject::Job(8).hash()));
+        places(own.old_hash(), old.len()).for_each(|(byte, mask)| old[byte] |= mask);
+        let old = Filter::of(SummaryRecord { old_filter: old.into(), ..SummaryRecord::default() }).unwrap();
+        let mut mixed = [0_u64; 16];
+        mixed[word_of(own.old_hash(), 16)] |= marks(own.old_hash());
+        let mixed: Vec<u8> = mixed.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mixed = Filter::of(SummaryRecord { mixed_filter: mixed.into(), ..SummaryRecord::default() }).unwrap();
+        for filter in [old, mixed] {
+            assert!(filter.may_hold(own) && !filter.may_hold(foreign));
+        }
     }
 
     #[test]

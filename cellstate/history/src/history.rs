@@ -166,8 +166,19 @@ impl History {
     /// # Errors
     ///
     /// [`StoreError`] of the first row that can't be read, or of a table that is not as it was written.
-    pub fn read_all(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
+    pub fn read_store(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
         self.store()?.read_all(goes_on)
+    }
+
+    /// Reads all that there is, the files of images too.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::read_store`], and of the first image that can't be read.
+    pub fn read_all(&self) -> Result<(), StoreError> {
+        let store = self.store()?;
+        store.read_all(|| true)?;
+        store.image_files.read_all(|| true)
     }
 
     /// The newest revision that can be read; 0 if there is none.
@@ -201,7 +212,7 @@ impl History {
     /// Bytes on disk; 0 while the store is being opened again. Up to 128 MiB of the store's own journal, sparse, come on top.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.store().map_or(0, |store| store.table_bytes())
+        self.store().map_or(0, |store| store.disk_bytes())
     }
 
     /// The newest revision of which there is a trace, also where it can't be read: of its batch, or of a checkpoint; 0
@@ -276,6 +287,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let store = Arc::new(store);
     let view = settle(&store)?;
     let writer = writer_of(&store, &view)?;
+    remove_unrecorded(&store, view.checkpoint.as_ref());
     identity::raise(folder, &options.cell_id)?;
     let opened = Opened {
         newest_revision: view.newest,
@@ -284,6 +296,15 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
         journal_set_aside,
     };
     Ok(Found { store, view, writer, opened })
+}
+
+/// Removes files of images that no record tells of. Where one may, and can't be read, its file stays.
+fn remove_unrecorded(store: &Store, newest: Option<&CheckpointInfo>) {
+    let recorded = |set| match checkpoint::first_from(store, set) {
+        Ok(found) => found.is_some_and(|found| found.set() == set),
+        Err(_) => true,
+    };
+    store.image_files.remove_unrecorded(newest.map_or(0, CheckpointInfo::set), recorded);
 }
 
 /// What writing goes on from, behind what a store is seen to have. Where it could not be settled there are blocks behind that, which are fed again.

@@ -8,8 +8,8 @@ use std::path::Path;
 
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
 /// and filters are made otherwise; since 5, page images are in sets; since 6, what is held, reserved and limited
-/// has pages of its own.
-const FORMAT: u32 = 6;
+/// has pages of its own; since 7, a large set of images begins with a file, and filters know slots otherwise.
+const FORMAT: u32 = 7;
 /// Those whose rows are read as they are; the last one is written. Opening a history of an older one raises it, as what is written from then on is
 /// of the newest.
 pub const FORMATS: std::ops::RangeInclusive<u32> = 2..=FORMAT;

@@ -2,6 +2,7 @@
 use crate::checkpoint::{PageImage, TablePages, info};
 use crate::error::{ReadError, StoreError};
 use crate::history::History;
+use crate::image_files::ImageFile;
 use crate::keys::{self, ImageKey};
 use crate::store::{SealedRow, Snapshot, damaged};
 
@@ -16,7 +17,9 @@ impl History {
     pub fn pages_at(&self, checkpoint_revision: u64) -> Result<PagesAt, ReadError> {
         let snapshot = self.store()?.snapshot();
         let key = keys::checkpoint(checkpoint_revision);
-        let found = snapshot.first_page(key.clone()..=key)?;
+        let found = snapshot.first_page(key.clone()..=key)?.map(info).transpose()?;
+        // Before it is looked at what is retired: what was not by then can be read to its end.
+        let file = found.as_ref().filter(|info| info.set.in_file).map(|info| snapshot.image_file(info.set.began));
         let (newest, oldest, floor) = {
             let view = self.view();
             (view.newest, view.oldest(), view.floor)
@@ -24,12 +27,17 @@ impl History {
         if checkpoint_revision < floor {
             return Err(ReadError::Retired { asked: checkpoint_revision, oldest });
         }
-        let Some(row) = found else { return Err(ReadError::NotThere { asked: checkpoint_revision, newest }) };
-        let info = info(row)?;
+        let Some(info) = found else { return Err(ReadError::NotThere { asked: checkpoint_revision, newest }) };
         let mut live = info.live;
         live.sort_by_key(|table| table.table);
         Ok(PagesAt {
-            images: Images { snapshot, set: info.set.began, revision: checkpoint_revision, scan: None },
+            images: Images {
+                snapshot,
+                set: info.set.began,
+                file: file.transpose()?,
+                revision: checkpoint_revision,
+                scan: None,
+            },
             live,
             table: 0,
             page: 0,
@@ -55,6 +63,8 @@ const PASSED_MAX: usize = 8;
 struct Images {
     snapshot: Snapshot,
     set: u64,
+    /// What the set began with, where that is in a file.
+    file: Option<ImageFile>,
     revision: u64,
     /// All images from some page on; none before the first one is asked for, and behind a page that has too many.
     scan: Option<Scan>,
@@ -67,13 +77,19 @@ impl Images {
     fn of(&mut self, table: u8, page: u32) -> Result<PageImage, StoreError> {
         let set = self.set;
         let key = |revision| ImageKey { set, table, page, revision }.encode();
-        let (first, last) = (key(0), key(self.revision));
+        // The file has what the set began with.
+        let first = key(if self.file.is_some() { set.saturating_add(1) } else { 0 });
+        let last = key(self.revision);
         let found = match self.pass(&first, &last)? {
             Passed::All(newest) => newest.map(|row| row.open()).transpose()?,
             Passed::TooMany => {
                 self.scan = None;
                 self.snapshot.last_image(set, first..=last.clone())?.map(|row| row.value)
             }
+        };
+        let found = match (found, &mut self.file) {
+            (None, Some(file)) => file.image(table, page)?,
+            (found, _) => found,
         };
         match found {
             Some(bytes) => Ok(PageImage { table, number: page, bytes }),

@@ -10,7 +10,8 @@ pub(crate) enum Shelf {
     Filters,
     /// Small rows.
     Index,
-    /// Page images by set: ascending from set to set, so that tables of different sets do not overlap, but for one at each end.
+    /// Page images by set, but for those that a large set begins with: ascending from set to set, so that tables of different sets do not overlap, but
+    /// for one at each end.
     Images,
     /// The records of checkpoints; and the page images of formats up to 4.
     Pages,

@@ -7,8 +7,8 @@
 //!   [`History::walk`]). Where the log keeps its segments, a block is a place in one of them ([`Frames`]); otherwise one compressed value;
 //! - **page images**: pages of the cell state as they were at a checkpoint ([`History::checkpoint`]). The newest image
 //!   of each page at or before a revision, and the deltas from there on, give the cell at that revision: recovery,
-//!   `--at` and what-if all start from [`History::start_for`]. Images come in sets: one begins with images of all pages, those that
-//!   changed later are added, and it goes as a whole;
+//!   `--at` and what-if all start from [`History::start_for`]. Images come in sets: one begins with images of all pages, of a large cell in a
+//!   file of their own, those that changed later are added, and it goes as a whole;
 //! - **index rows**: a few for each block (its filter, its conflicts, its time), and names of sessions, jobs and machines
 //!   that outlive them. None for each claim: a store takes a microsecond for a row, and the core a quarter of that for a claim;
 //! - **sums of what is retired**, by day ([`History::retired`]).
@@ -33,6 +33,7 @@ mod frames;
 mod heads;
 mod history;
 mod identity;
+mod image_files;
 mod images;
 mod keys;
 mod names;

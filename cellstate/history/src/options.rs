@@ -12,8 +12,11 @@ pub struct Options {
     /// Memory for blocks of fjall's tables that were read. Filled only by reading.
     pub cache_bytes: u64,
     /// Changes that may wait in memory before they go to tables. Twice this is used while they do. Each table is synced as a whole, and
-    /// what is on the same disk waits for it.
+    /// what is on the same disk waits for it; and with each three lists of tables are synced.
     pub memtable_bytes: u64,
+    /// Sets of at least so many pages begin with a file of images, smaller ones with rows of the store: a small cell begins one with nearly each checkpoint,
+    /// some ten thousand of them in a week.
+    pub image_file_pages: usize,
     /// Where batches are read from that stand in the log.
     pub frames: Option<Arc<dyn Frames>>,
     /// A block is closed when its batches reach this size. A larger batch is a block by itself.
@@ -28,14 +31,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, for this cell: 4 MiB of cache, 2 MiB of changes in memory, blocks of 1 MiB or 1024 batches, seven
+    /// The defaults, for this cell: 4 MiB of cache, 4 MiB of changes in memory, files of images from 1024 pages on, blocks of 1 MiB or 1024 batches, seven
     /// days, one GiB.
     #[must_use]
     pub fn new(cell_id: impl Into<Vec<u8>>) -> Self {
         Self {
             cell_id: cell_id.into(),
             cache_bytes: 4 << 20,
-            memtable_bytes: 2 << 20,
+            memtable_bytes: 4 << 20,
+            image_file_pages: 1 << 10,
             frames: None,
             block_bytes: 1 << 20,
             block_batches: 1024,

@@ -13,7 +13,8 @@ use prost::Message;
 use crate::batch::EncodedBatch;
 use crate::block::{Block, StoredBlock, compressed, key_number, time_row};
 use crate::digest::{Digest, KnownMachines, Machines};
-use crate::filter::{Filter, Subjects};
+use crate::filter::{Filter, Subject, Subjects};
+use crate::image_files;
 use crate::keys::{ImageKey, Shelf, describe};
 use crate::records::{
     BlockRecord, CheckpointRecord, ConflictsRecord, JobRecord, LeaverRecord, MachineRecord, NumberRecord,
@@ -34,11 +35,13 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
         StoredBlock::from_row(row()).is_ok_and(|block| block.head().first <= block.head().last),
         bare.is_ok_and(|value| as_block(value.into())),
         summary.is_ok_and(|summary| {
-            Filter::of(summary.filter, summary.old_filter).is_none_or(|filter| filter.may_hold(7) || summary.last > 0)
+            let last = summary.last;
+            Filter::of(summary).is_none_or(|filter| filter.may_hold(Subject::Job(7)) || last > 0)
         }),
         time_row(&row()).is_ok(),
         key_number(Shelf::Index, key, 1).is_ok(),
         ImageKey::decode(key).is_some_and(|image| image.encode() == key),
+        image_files::is_index(value),
         ImageKey::decode(key).is_some_and(|image| !describe(ImageKey::shelf(image.set), key).is_empty()),
         decode::<CheckpointRecord>(Shelf::Pages, key, value.clone()).is_ok(),
         decode::<ConflictsRecord>(Shelf::Index, key, value.clone()).is_ok(),

@@ -105,8 +105,11 @@ pub(crate) struct SummaryRecord {
     /// What its entries are about, as formats 2 and 3 tell it: see `filter.rs`.
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) old_filter: Bytes,
-    /// What its entries are about.
+    /// The same, as formats 4 to 6 tell it.
     #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) mixed_filter: Bytes,
+    /// What its entries are about.
+    #[prost(bytes = "bytes", tag = "7")]
     pub(crate) filter: Bytes,
     /// Whether one of them sets a quota, a partition, a pause or a right. Absent where nobody looked: those who wrote blocks before did not.
     #[prost(bool, optional, tag = "5")]
@@ -255,6 +258,9 @@ pub(crate) struct CheckpointRecord {
     /// Bytes of all images that came to it since.
     #[prost(uint64, tag = "8")]
     pub(crate) added_bytes: u64,
+    /// Whether the images that its set began with are in a file of their own.
+    #[prost(bool, tag = "9")]
+    pub(crate) in_file: bool,
 }
 
 /// The head of a `LogBatch`.

@@ -1,8 +1,8 @@
 //! Retention: what is too old, or too much, leaves.
 //!
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
-//! is left. It moves first, and readers obey it at once; blocks are added up, and rows, and tables of blocks and images,
-//! are cleared away after, piece by piece.
+//! is left. It moves first, and readers obey it at once; blocks are added up, and rows, tables of blocks and images,
+//! and files of images are cleared away after, piece by piece.
 use crate::block::{BlockHead, key_number, oldest_block_from, oldest_timed_from, stored_block_holding, time_row};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
@@ -221,11 +221,8 @@ impl History {
             return Ok(true);
         }
         let set = at_or_before(&*self.store()?, floor)?.map_or(0, |checkpoint| checkpoint.set.began);
-        if set > 0 {
-            self.store()?.drop_images_before(set)?;
-            if !self.clear_old_images(writer)? {
-                return Ok(false);
-            }
+        if set > 0 && !(self.store()?.drop_images_before(set)? && self.clear_old_images(writer)?) {
+            return Ok(false);
         }
         let mut changes = self.store()?.changes();
         for row in self.store()?.rows(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(floor - 1)) {

@@ -17,6 +17,7 @@
 mod opening;
 
 use crate::error::StoreError;
+use crate::image_files::{ImageFile, ImageFiles};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::packing::{self, Packer};
 use bytes::Bytes;
@@ -69,6 +70,8 @@ pub(crate) struct Store {
     blocks: Keyspace,
     images: Keyspace,
     pages: Keyspace,
+    /// Images that stand beside it.
+    pub(crate) image_files: ImageFiles,
     /// Committed since fjall's journal was synced last.
     unsynced_bytes: AtomicU64,
 }
@@ -209,10 +212,12 @@ impl Store {
         drop_tables(&self.filters, keys)
     }
 
-    /// Deletes the tables that hold nothing but images of sets before this one. The rest of them stays.
-    pub(crate) fn drop_images_before(&self, set: u64) -> Result<(), StoreError> {
-        let Some(last_dropped) = set.checked_sub(1).filter(|last| *last > 0) else { return Ok(()) };
-        drop_tables(&self.images, keys::of_nothing(Shelf::Images)..=ImageKey::last_of(last_dropped).encode())
+    /// Deletes the tables that hold nothing but images of sets before this one, of which the rest stays, and some of the files of such sets. True when
+    /// none of these is left.
+    pub(crate) fn drop_images_before(&self, set: u64) -> Result<bool, StoreError> {
+        let Some(last_dropped) = set.checked_sub(1).filter(|last| *last > 0) else { return Ok(true) };
+        drop_tables(&self.images, keys::of_nothing(Shelf::Images)..=ImageKey::last_of(last_dropped).encode())?;
+        self.image_files.remove_before(set)
     }
 
     /// Merges all tables of a shelf, so that the room of removed rows is given back: of those that were rotated, too, for which it waits.
@@ -278,8 +283,8 @@ impl Store {
     }
 
     /// Bytes on disk, without fjall's journal.
-    pub(crate) fn table_bytes(&self) -> u64 {
-        Shelf::ALL.iter().map(|shelf| self.bytes_in_tables(*shelf)).sum()
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        Shelf::ALL.iter().map(|shelf| self.bytes_in_tables(*shelf)).sum::<u64>() + self.image_files.bytes()
     }
 }
 
@@ -301,6 +306,11 @@ impl Snapshot {
             Shelf::Images => (Shelf::Images, &self.store.images),
             shelf => (shelf, &self.store.pages),
         }
+    }
+
+    /// The file of images that a set begins with.
+    pub(crate) fn image_file(&self, set: u64) -> Result<ImageFile, StoreError> {
+        self.store.image_files.read(set)
     }
 
     /// The images of a set in a range of keys, rising.
@@ -428,14 +438,14 @@ pub(crate) fn damaged(shelf: Shelf, key: &[u8], what: &str) -> StoreError {
     StoreError::Damaged { key: keys::describe(shelf, key), what: what.to_owned() }
 }
 
-fn checksum(key: &[u8], value: &[u8]) -> u32 {
+pub(crate) fn checksum(key: &[u8], value: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);
     hasher.update(value);
     hasher.finalize()
 }
 
-fn unseal(shelf: Shelf, key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
+pub(crate) fn unseal(shelf: Shelf, key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
     match sealed.split_last_chunk() {
         Some((value, found)) if u32::from_be_bytes(*found) == checksum(key, value) => {
             let unpacked = if has_images(shelf) { packing::unpacked(value, IMAGE_BYTES_MAX) } else { None };

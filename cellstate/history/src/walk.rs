@@ -31,7 +31,7 @@ impl BlockSummary {
     /// False only if no entry of it is about the subject.
     #[must_use]
     pub fn may_tell_of(&self, subject: Subject) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.may_hold(subject.hash()))
+        self.filter.as_ref().is_none_or(|filter| filter.may_hold(subject))
     }
 
     /// False only if no entry of it sets a quota, a partition, a pause or a right. True of all blocks that were written before this was noted.
@@ -163,9 +163,9 @@ fn summary_of(shelf: Shelf, row: Row) -> Result<BlockSummary, StoreError> {
         _ => key_number(shelf, &row.key, 0)?,
     };
     let record: SummaryRecord = decode(shelf, &row.key, row.value)?;
-    let filter = Filter::of(record.filter, record.old_filter)
-        .ok_or_else(|| damaged(shelf, &row.key, "its filter has no size that a filter has"))?;
     let SummaryRecord { last, time_micros, governs, has_news, .. } = record;
+    let filter =
+        Filter::of(record).ok_or_else(|| damaged(shelf, &row.key, "its filter has no size that a filter has"))?;
     Ok(BlockSummary { first, last, time_micros, filter: Some(filter), governs, has_news })
 }
 

@@ -260,9 +260,9 @@ impl ServerError {
             Self::OpenHistory(plenum_history::OpenError::Locked { .. }) => "DIRECTORY_LOCKED",
             // A start writes, too: on a full disk what is there is as sound as it was. What the disk can't read is not.
             Self::OpenHistory(open) if open.may_be_sound() => "HISTORY_WRITE_FAILED",
-            Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
-                "HISTORY_WRITE_FAILED"
-            }
+            Self::WriteHistory(plenum_history::WriteError::Store(
+                StoreError::Failed(_) | StoreError::ImageFile { .. } | StoreError::Poisoned,
+            )) => "HISTORY_WRITE_FAILED",
             Self::AheadOfLog(_) | Self::FallbackAheadOfLog { .. } | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
@@ -343,6 +343,9 @@ mod tests {
     fn a_disk_that_fails_under_the_history_is_told_from_damage() {
         let failed = ServerError::WriteHistory(WriteError::Store(StoreError::Poisoned));
         assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
+        let source = std::io::ErrorKind::StorageFull.into();
+        let images = StoreError::ImageFile { path: "history/images/1".into(), source };
+        assert_eq!(ServerError::WriteHistory(WriteError::Store(images)).code(), "HISTORY_WRITE_FAILED");
         let ahead = ServerError::against_log(WriteError::AheadOfLog { history: 9, log: 8 });
         assert_eq!(ahead.code(), "DAMAGED_LOG", "it is the log that lost something");
         // Nothing was to be written.

@@ -111,6 +111,8 @@ pub struct Settings {
     pub retain: Duration,
     /// How many bytes of batches are retained.
     pub retain_bytes: u64,
+    /// Sets of page images that begin with at least so many pages have a file for these; others are rows of the history's store.
+    pub image_file_pages: usize,
     /// Rows of one listing, when the caller asks for more or names no limit.
     pub listing_rows: u32,
     /// Jobs about which notes are kept why they wait.
@@ -245,6 +247,7 @@ impl Default for Settings {
             reserve_bytes: None,
             retain: Duration::from_secs(7 * 24 * 3600),
             retain_bytes: 1 << 30,
+            image_file_pages: 1 << 10,
             listing_rows: 10_000,
             notes: 10_000,
             log_readers: 64,

@@ -268,6 +268,7 @@ fn history_options(identity: Identity, options: &ServerOptions) -> Result<plenum
     Ok(plenum_history::Options {
         retain_micros: i64::try_from(settings.retain.as_micros()).unwrap_or(i64::MAX),
         retain_bytes: settings.retain_bytes,
+        image_file_pages: settings.image_file_pages,
         ..read_options(&options.dir, &identity.cell.0)?
     })
 }

@@ -142,9 +142,9 @@ fn judge_kept(kept: Result<KeptReport, OpenError>, audit: &mut Audit) {
     }
 }
 
-/// Damage of the history's own tables, also of those that nothing of the above has read.
+/// Damage of the history's own tables and files, also of those that nothing of the above has read.
 fn judge_store(history: Option<&History>, audit: &mut Audit) {
-    if let Some(Err(error)) = history.map(|history| history.read_all(|| true)) {
+    if let Some(Err(error)) = history.map(|history| history.read_all()) {
         audit.unreadable(Revision(0), HISTORY, told(&error), ServerError::ReadHistory(error.into()));
     }
 }

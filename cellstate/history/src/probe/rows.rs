@@ -6,6 +6,7 @@ use prost::Message;
 
 use crate::block::PLACED;
 use crate::filter::{Subject, Subjects};
+use crate::image_files;
 use crate::keys::{self, ImageKey};
 use crate::records::{
     CheckpointRecord, ConflictRecord, ConflictsRecord, CountsRecord, JobRecord, LeaverRecord, LossRecord,
@@ -49,6 +50,7 @@ pub fn rows() -> Vec<ProbeRow> {
         ProbeRow::of("NumberRecord", keys::HEAD, &NumberRecord { number: 90 }),
         ProbeRow::of("LeaverRecord", keys::leaver(90, 1), &LeaverRecord { key: keys::job(JOB) }),
         ProbeRow::of("RetiredDay", keys::retired(20_785), &retired_day()),
+        ProbeRow { kind: "index of images", key: Vec::new(), value: image_files::an_index() },
     ]);
     rows
 }
@@ -75,19 +77,14 @@ fn about_blocks() -> Vec<ProbeRow> {
         subjects.about(subject);
     }
     let filter = Bytes::from(subjects.filter());
-    let summary = |old_filter, filter, told| SummaryRecord {
-        last: 16,
-        time_micros: 1_000_000,
-        old_filter,
-        filter,
-        governs: told,
-        has_news: told,
-    };
+    let summary = SummaryRecord { last: 16, time_micros: 1_000_000, ..SummaryRecord::default() };
+    let told = SummaryRecord { governs: Some(true), has_news: Some(true), ..summary.clone() };
     vec![
         ProbeRow { kind: "PlacedRecord", key: keys::block(9), value: placed },
         ProbeRow::of("TimeRecord", keys::time(1_000_000, 9), &time),
-        ProbeRow::of("SummaryRecord", keys::block(9), &summary(Bytes::new(), filter.clone(), Some(true))),
-        ProbeRow::of("SummaryRecord", keys::summary(9), &summary(filter, Bytes::new(), None)),
+        ProbeRow::of("SummaryRecord", keys::block(9), &SummaryRecord { filter: filter.clone(), ..told.clone() }),
+        ProbeRow::of("SummaryRecord", keys::block(9), &SummaryRecord { mixed_filter: filter.clone(), ..told }),
+        ProbeRow::of("SummaryRecord", keys::summary(9), &SummaryRecord { old_filter: filter, ..summary }),
         ProbeRow::of("ConflictsRecord", keys::conflicts(9), &conflicts()),
     ]
 }
@@ -137,6 +134,7 @@ fn checkpoint(set: u64) -> CheckpointRecord {
         set,
         whole_bytes: 9000,
         added_bytes: 3000,
+        in_file: set > 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Store;
 use crate::error::{OpenError, StoreError, makes_no_sense};
+use crate::image_files::ImageFiles;
 use crate::keys::Shelf;
 use crate::options::{JournalSetAside, Options};
 use fjall::config::CompressionPolicy;
@@ -39,15 +40,19 @@ impl Store {
             make(folder, &path, options)?;
         }
         give_journal(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-        let reason = match attempt(&path, options) {
-            Ok(store) => return Ok((store, None)),
+        let reason = match attempt(folder, &path, options) {
+            Ok(store) => {
+                store.image_files.look();
+                return Ok((store, None));
+            }
             Err(Attempt::JournalUnreadable(reason)) => reason,
             Err(other) => return Err(other.into_error(folder)),
         };
         let aside =
             set_journal_aside(folder, &path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
         tracing::warn!(reason, aside = %aside.display(), "the history's store can't read its journal; it is set aside");
-        let store = attempt(&path, options).map_err(|failed| failed.into_error(folder))?;
+        let store = attempt(folder, &path, options).map_err(|failed| failed.into_error(folder))?;
+        store.image_files.look();
         Ok((store, Some(JournalSetAside { folder: aside, reason })))
     }
 }
@@ -92,15 +97,15 @@ fn make(folder: &Path, path: &Path, options: &Options) -> Result<(), OpenError> 
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    drop(attempt(&unfinished, options).map_err(|failed| failed.into_error(folder))?);
+    drop(attempt(folder, &unfinished, options).map_err(|failed| failed.into_error(folder))?);
     fs::rename(&unfinished, path).map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
-fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {
+fn attempt(folder: &Path, path: &Path, options: &Options) -> Result<Store, Attempt> {
     check_tables_lists(&path.join(KEYSPACES_FOLDER))?;
     // Fjall asserts where damaged bytes contradict each other.
-    match catch_unwind(AssertUnwindSafe(|| open_database(path, options))) {
+    match catch_unwind(AssertUnwindSafe(|| open_database(folder, path, options))) {
         Ok(opened) => opened.map_err(Attempt::of),
         Err(_) => Err(Attempt::JournalUnreadable("an assertion of the store failed".to_owned())),
     }
@@ -146,7 +151,7 @@ fn list_in(current: &[u8]) -> Option<(u64, u128)> {
     (kind == [0]).then(|| (u64::from_le_bytes(*number), u128::from_le_bytes(*sum)))
 }
 
-fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
+fn open_database(folder: &Path, path: &Path, options: &Options) -> fjall::Result<Store> {
     let database = Database::builder(path)
         .cache_size(options.cache_bytes)
         .max_cached_files(Some(OPEN_FILES_MAX))
@@ -172,7 +177,8 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
     let (images, pages) = (keyspace(Shelf::Images)?, keyspace(Shelf::Pages)?);
     // Fjall syncs what is in the folder of a keyspace, and not that there is one.
     File::open(path.join(KEYSPACES_FOLDER))?.sync_all()?;
-    Ok(Store { index, filters, blocks, images, pages, database, unsynced_bytes: AtomicU64::new(0) })
+    let image_files = ImageFiles::of(folder);
+    Ok(Store { index, filters, blocks, images, pages, image_files, database, unsynced_bytes: AtomicU64::new(0) })
 }
 
 /// Moves fjall's journals out of the store, the newest first: whenever this ends early, what is left is where they begin. Empty ones take

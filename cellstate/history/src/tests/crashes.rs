@@ -120,7 +120,8 @@ const VICTIM: &str = "PLENUM_HISTORY_TEST_VICTIM";
 /// Writes until it is killed, and says what is durable.
 fn write_until_killed(folder: &Path) -> ! {
     use std::io::Write;
-    let (history, opened) = open(folder);
+    let options = Options { image_file_pages: 20, ..options() };
+    let (history, opened) = History::open(folder, options).unwrap();
     history.append(&batches(1, opened.newest_revision / 3 * 3 + 3, 400)).unwrap();
     for round in 0_u64.. {
         let next = history.newest_revision() + 1;
@@ -128,7 +129,12 @@ fn write_until_killed(folder: &Path) -> ! {
         if round.is_multiple_of(2) {
             let revision = history.newest_revision();
             let changed = (0..20).map(|number| page(1, number, &revision.to_string()));
-            history.checkpoint(revision, 0, &[pages(1, 20)], changed).unwrap();
+            // Every second one begins a set, with a file.
+            if round.is_multiple_of(4) {
+                history.checkpoint_of_all(revision, 0, &[pages(1, 20)], changed).unwrap();
+            } else {
+                history.checkpoint(revision, 0, &[pages(1, 20)], changed).unwrap();
+            }
             history.retire(revision.saturating_sub(600)).unwrap();
         }
         let durable = history.durable_revision().min(history.newest_checkpoint().map_or(0, |info| info.revision));

@@ -9,6 +9,7 @@ mod damage;
 mod feeding;
 mod found;
 mod governing;
+mod image_files;
 mod inspection;
 mod placed;
 mod reopening;

@@ -255,7 +255,7 @@ fn a_store_that_takes_no_writes_because_tables_are_damaged_names_the_damage_when
     let error = wrote.unwrap_err();
     assert!(error.may_pass(), "it does not say why: {error:?}");
     let damage = match history.reopen() {
-        Ok(_) => history.read_all(|| true).unwrap_err(),
+        Ok(_) => history.read_all().unwrap_err(),
         Err(OpenError::Store(error)) => error,
         Err(other) => panic!("{other}"),
     };

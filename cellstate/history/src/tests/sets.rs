@@ -277,10 +277,20 @@ fn check_after_power_cut(from: &Path, given: &[(u64, Picture)], durable: u64, fl
 
 #[test]
 fn a_power_cut_at_any_time_leaves_all_checkpoints_from_the_floor_on() {
+    cut_at_any_time(&options());
+}
+
+#[test]
+fn so_it_does_where_sets_begin_with_files() {
+    cut_at_any_time(&Options { image_file_pages: 1, ..options() });
+}
+
+fn cut_at_any_time(options: &Options) {
     let folder = tempfile::tempdir().unwrap();
     let copies = tempfile::tempdir().unwrap();
     let path = folder.path().join("history");
-    let (mut history, _) = open(&path);
+    let open = || History::open(&path, options.clone()).unwrap().0;
+    let mut history = open();
     history.append(&batches(1, 600, 0)).unwrap();
     history.persist().unwrap();
     let (mut picture, mut changed, mut given, mut durable) = (Picture::default(), BTreeSet::new(), vec![], 0);
@@ -339,7 +349,7 @@ fn a_power_cut_at_any_time_leaves_all_checkpoints_from_the_floor_on() {
         }
         if below(15) == 0 {
             drop(history);
-            history = open(&path).0;
+            history = open();
         }
     }
     assert!(cuts > 20, "{cuts}");

@@ -139,10 +139,13 @@ impl Twin {
 
 #[test]
 fn the_cell_at_each_revision_is_the_fold_of_all_up_to_it() {
-    for seed in 0..4 {
+    for seed in 0..6 {
         let mut dice = Dice(seed);
         let folder = tempfile::tempdir().unwrap();
-        let mut history = open(folder.path()).0;
+        // Whole sets in files, in the store, and some here and some there.
+        let image_file_pages = [1, usize::MAX, 6][usize::try_from(seed % 3).unwrap()];
+        let open = || History::open(folder.path(), Options { image_file_pages, ..options() }).unwrap().0;
+        let mut history = open();
         let mut twin = Twin { pictures: vec![Picture::new()], batches: Vec::new(), imaged: None, floor: 0 };
         twin.decide(&mut dice);
         twin.feed(&history, 1);
@@ -167,7 +170,7 @@ fn the_cell_at_each_revision_is_the_fold_of_all_up_to_it() {
                 18 => history.persist().unwrap(),
                 _ => {
                     drop(history);
-                    history = open(folder.path()).0;
+                    history = open();
                 }
             }
             twin.check_some(&history, &mut dice);

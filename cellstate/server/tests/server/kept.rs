@@ -331,6 +331,51 @@ async fn a_cell_whose_newest_checkpoint_is_damaged_starts_from_what_was_before_i
     server.shutdown().await.unwrap();
 }
 
+/// Files of images, the newest last.
+fn image_files(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir.join("history/images")).into_iter().flatten();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// As of a large cell, whose sets of images begin with files.
+#[tokio::test]
+async fn a_cell_whose_newest_file_of_images_is_damaged_or_gone_starts_from_what_was_before_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let mut large = brisk(&dir);
+    large.settings.image_file_pages = 1;
+    let server = Server::start(large).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| image_files(&dir).len() >= 3).await;
+    caught_up(&channel).await;
+    assert_past_is_there(&channel, jobs).await;
+    server.shutdown().await.unwrap();
+    assert!(plenum_server::verify(&dir).unwrap().is_sound());
+
+    for is_gone in [false, true] {
+        let copy = temporary.path().join(format!("copy-{is_gone}"));
+        copy_folder(&dir, &copy);
+        let newest = image_files(&copy).pop().unwrap();
+        if is_gone {
+            std::fs::remove_file(&newest).unwrap();
+        } else {
+            let mut bytes = std::fs::read(&newest).unwrap();
+            bytes[40] ^= 1;
+            std::fs::write(&newest, bytes).unwrap();
+        }
+        let report = plenum_server::verify(&copy).unwrap();
+        let is_named = report.violations.iter().any(|violation| violation.place == "history");
+        assert!(is_named, "{is_gone}: {:?}", report.violations);
+        let server = Server::start(brisk(&copy)).await.unwrap();
+        let channel = connect(&server).await;
+        assert_eq!(machines(&channel).await, jobs, "{is_gone}");
+        submit(&channel, job("after", 1)).await;
+        server.kill().await.unwrap();
+    }
+}
+
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -311,7 +311,9 @@ impl Life {
             }
             _ => {
                 let keyspaces = files(&history.join("store/keyspaces"));
-                let tables: Vec<_> = keyspaces.iter().flat_map(|keyspace| files(&keyspace.join("tables"))).collect();
+                let mut tables: Vec<_> =
+                    keyspaces.iter().flat_map(|keyspace| files(&keyspace.join("tables"))).collect();
+                tables.extend(files(&history.join("images")));
                 self.flip_one_of(&tables)
             }
         };
@@ -432,8 +434,17 @@ impl Life {
         self.start_unharmed().await;
     }
 
+    /// As of a small cell, or of a large one, whose page images go to files.
+    fn options(&mut self) -> ServerOptions {
+        let mut options = hasty(&self.dir);
+        if self.dice.once_in(2) {
+            options.settings.image_file_pages = 1;
+        }
+        options
+    }
+
     async fn start_unharmed(&mut self) {
-        match Server::start(hasty(&self.dir)).await {
+        match Server::start(self.options()).await {
             Ok(server) => self.started(server).await,
             Err(error) => panic!("{error:?}"),
         }
@@ -441,7 +452,7 @@ impl Life {
 
     async fn start(&mut self) {
         let is_sound = !self.dir.exists() || self.is_sound();
-        match Server::start(hasty(&self.dir)).await {
+        match Server::start(self.options()).await {
             Ok(server) => self.started(server).await,
             Err(error) => {
                 self.tell(format!("refused: {error:?}"));

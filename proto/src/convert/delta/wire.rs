@@ -140,7 +140,7 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
         Self::of_bits(field, numbers, bits, count)
     }
 
-    /// Measures so many numbers, where it is known which bits some of them have.
+    /// Measures so many numbers, whose bits are known: those of all of them together.
     pub(in super::super) fn of_bits(field: u8, numbers: I, bits: u64, count: usize) -> Self {
         // Many columns are of states and the like.
         let bytes = match bits {

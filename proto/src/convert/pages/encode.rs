@@ -164,8 +164,8 @@ fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
 fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
     let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) = cell.allocation_images(range.clone()).unzip();
     let mut out = BytesMut::with_capacity(64 * rows.len());
-    // All bits that some row has, in one walk through the rows: one for each column takes as long as it does to write them.
-    let all = rows.iter().fold(AllocationRow::default(), |all, row| either(&all, row));
+    // The bits of all rows, in one walk through them: one for each column takes as long as it does to write them.
+    let all = rows.iter().fold(AllocationRow::default(), |all, row| united(&all, row));
     let rows = Rows { rows: &rows, all: &all };
     rows.put(&mut out, 1, |row| row.generation);
     Column::new(2, statuses.iter().map(|status| status.state as u32)).put(&mut out);
@@ -187,7 +187,7 @@ fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
     out
 }
 
-/// Rows of a page, and all bits that some of them has.
+/// Rows of a page, and the bits of all of them.
 struct Rows<'a> {
     rows: &'a [AllocationRow],
     all: &'a AllocationRow,
@@ -201,8 +201,8 @@ impl Rows<'_> {
     }
 }
 
-/// The bits that one of them has.
-fn either(one: &AllocationRow, other: &AllocationRow) -> AllocationRow {
+/// The bits of both of them.
+fn united(one: &AllocationRow, other: &AllocationRow) -> AllocationRow {
     AllocationRow {
         created: Revision(one.created.0 | other.created.0),
         session: one.session | other.session,

@@ -150,7 +150,7 @@ impl Feeder<'_> {
         }
         // A store whose tables are damaged fails again and again, and does not say why; and each time all pages would be written.
         if self.reopened.replace(Instant::now()).is_some() {
-            let read = history.read_all(|| !self.shared.feed.is_closing());
+            let read = history.read_store(|| !self.shared.feed.is_closing());
             read.or_else(|error| if error.may_pass() { Ok(()) } else { Err(WriteError::from(error)) })?;
         }
         // What was not durable may be gone, and comes from the log again; and nobody knows of which cell images were written.

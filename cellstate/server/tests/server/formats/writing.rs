@@ -18,7 +18,7 @@ use crate::kept::kept;
 const STEP: Duration = Duration::from_millis(150);
 
 /// A cell in which something of each table stands, as this version writes it, in a folder: `cell`, `backup` and `shown.txt`. It is
-/// started twice, so that there are checkpoints and blocks of two runs.
+/// started twice, so that there are checkpoints and blocks of two runs, and sets of images that begin in the store and with a file.
 pub(super) async fn write_fixture(folder: &Path) {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("cell");
@@ -51,6 +51,8 @@ pub(super) async fn write_fixture(folder: &Path) {
     drop((session, channel));
     server.shutdown().await.unwrap();
 
+    // As those of a large cell: its sets of images begin with files.
+    settings.settings.image_file_pages = 1;
     let server = Server::start(settings).await.unwrap();
     let channel = connect(&server).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
