@@ -30,7 +30,7 @@ pub(crate) struct CrashCell {
     // Ended before the stage is taken down.
     pub(crate) load: Load,
     dir: PathBuf,
-    config: String,
+    has_checkpoints: bool,
     pub(crate) starts: usize,
     pub(crate) stage: Stage,
 }
@@ -50,9 +50,8 @@ impl CrashCell {
 
     /// A cell in a folder of the stage that may be a file system of its own.
     pub(crate) fn within(stage: Stage, dir: &str, seed: u64) -> Self {
-        let config = stage.file("server.toml", CONFIGURATION);
         let dir = stage.path(dir);
-        Self { load: Load::new(seed), dir, config, starts: 0, stage }
+        Self { load: Load::new(seed), dir, has_checkpoints: false, starts: 0, stage }
     }
 
     /// The same cell, which writes checkpoints all the time from its next start on.
@@ -69,10 +68,15 @@ impl CrashCell {
 
     /// Whether it writes checkpoints all the time from its next start on, or as seldom as by default: hardly one while these tests run.
     pub(crate) fn set_checkpoints(&mut self, all_the_time: bool) {
-        // In files from one start to the next, and in the store in between.
+        self.has_checkpoints = all_the_time;
+    }
+
+    /// The file of the next server.
+    fn config(&self) -> String {
+        // Each second one has its images in the history's store.
         let images = if self.starts.is_multiple_of(2) { IMAGE_FILES } else { "" };
         let with_checkpoints = format!("{CHECKPOINTS}{images}");
-        self.config = self.stage.file("server.toml", if all_the_time { &with_checkpoints } else { CONFIGURATION });
+        self.stage.file("server.toml", if self.has_checkpoints { &with_checkpoints } else { CONFIGURATION })
     }
 
     /// How many segments of the log were released: a start has what stands in them from the history alone.
@@ -128,7 +132,8 @@ impl CrashCell {
         let _ = std::fs::remove_file(self.dir.join("address"));
         self.starts += 1;
         let dir = self.dir.display().to_string();
-        let words = ["server", "--dir", &dir, "--listen", "127.0.0.1:0", "--config", &self.config];
+        let config = self.config();
+        let words = ["server", "--dir", &dir, "--listen", "127.0.0.1:0", "--config", &config];
         self.stage.start_by("server", &words, |command| match judge {
             None => (command.spawn().unwrap(), None),
             Some(judge) => {

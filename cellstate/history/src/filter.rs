@@ -294,16 +294,18 @@ mod tests {
             let mixed = SummaryRecord { mixed_filter: odd().into(), ..SummaryRecord::default() };
             assert!(Filter::of(mixed).is_none());
         }
-        let (own, foreign) = (Subject::AllocationSlot(7), Subject::AllocationSlot(8));
-        let mut old = vec![0; 16];
-        places(own.old_hash(), old.len()).for_each(|(byte, mask)| old[byte] |= mask);
-        let old = Filter::of(SummaryRecord { old_filter: old.into(), ..SummaryRecord::default() }).unwrap();
-        let mut mixed = [0_u64; 16];
-        mixed[word_of(own.old_hash(), 16)] |= marks(own.old_hash());
-        let mixed: Vec<u8> = mixed.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let mixed = Filter::of(SummaryRecord { mixed_filter: mixed.into(), ..SummaryRecord::default() }).unwrap();
-        for filter in [old, mixed] {
-            assert!(filter.may_hold(own) && !filter.may_hold(foreign));
+        let slots = (Subject::AllocationSlot(7), Subject::AllocationSlot(8));
+        for (own, foreign) in [slots, (Subject::Job(7), Subject::Job(8))] {
+            let mut old = vec![0; 16];
+            places(own.old_hash(), old.len()).for_each(|(byte, mask)| old[byte] |= mask);
+            let old = Filter::of(SummaryRecord { old_filter: old.into(), ..SummaryRecord::default() }).unwrap();
+            let mut mixed = [0_u64; 16];
+            mixed[word_of(own.old_hash(), 16)] |= marks(own.old_hash());
+            let mixed: Vec<u8> = mixed.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mixed = Filter::of(SummaryRecord { mixed_filter: mixed.into(), ..SummaryRecord::default() }).unwrap();
+            for filter in [old, mixed] {
+                assert!(filter.may_hold(own) && !filter.may_hold(foreign));
+            }
         }
     }
 

@@ -36,6 +36,13 @@ fn with_batches(folder: &Path) -> History {
     history
 }
 
+/// A history whose first checkpoint, at 30, is a file of `a` on each of its pages.
+fn with_a_file(folder: &Path) -> (History, [TablePages; 1]) {
+    let (history, live) = (with_batches(folder), [pages(1, 3)]);
+    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    (history, live)
+}
+
 fn retire_all(history: &History, keep_from: u64) {
     while !history.retire(keep_from).unwrap().done {}
 }
@@ -43,9 +50,7 @@ fn retire_all(history: &History, keep_from: u64) {
 #[test]
 fn a_large_set_begins_with_a_file_and_what_is_added_to_it_stands_in_the_store() {
     let folder = tempfile::tempdir().unwrap();
-    let history = with_batches(folder.path());
-    let live = [pages(1, 3)];
-    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    let (history, live) = with_a_file(folder.path());
     assert_eq!((files(folder.path()).len(), stored(&history)), (1, 0));
     history.checkpoint(60, 0, &live, [page(1, 1, "b")]).unwrap();
     history.checkpoint(90, 0, &[pages(1, 4)], [page(1, 3, "c")]).unwrap();
@@ -115,9 +120,7 @@ fn a_file_goes_with_its_set_and_who_reads_it_meanwhile_gets_all_of_it() {
 #[test]
 fn a_set_that_is_refused_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let history = with_batches(folder.path());
-    let live = [pages(1, 3)];
-    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    let (history, live) = with_a_file(folder.path());
     let missing = history.checkpoint_of_all(60, 0, &live, all("b").take(2)).unwrap_err();
     assert!(matches!(missing, WriteError::PageMissing { revision: 60, table: 1, page: 2 }), "{missing}");
     let beyond = history.checkpoint_of_all(60, 0, &live, all("b").chain([page(1, 9, "b")])).unwrap_err();
@@ -133,9 +136,7 @@ fn a_set_that_is_refused_leaves_no_file() {
 #[test]
 fn a_checkpoint_that_fails_behind_its_images_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let history = with_batches(folder.path());
-    let live = [pages(1, 3)];
-    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    let (history, live) = with_a_file(folder.path());
     let bytes = history.disk_bytes();
     let overtaken = all("b").inspect(|page| {
         if page.number == 2 {
@@ -152,9 +153,8 @@ fn a_checkpoint_that_fails_behind_its_images_leaves_no_file() {
 fn a_file_that_no_record_tells_of_goes_with_the_next_opening() {
     let folder = tempfile::tempdir().unwrap();
     let path = {
-        let history = with_batches(folder.path());
-        history.checkpoint_of_all(30, 0, &[pages(1, 3)], all("a")).unwrap();
-        history.checkpoint(60, 0, &[pages(1, 3)], [page(1, 1, "b")]).unwrap();
+        let (history, live) = with_a_file(folder.path());
+        history.checkpoint(60, 0, &live, [page(1, 1, "b")]).unwrap();
         files(folder.path()).remove(0)
     };
     for set in ["0000000000000032", "000000000000005a"] {
@@ -200,9 +200,7 @@ fn a_file_that_can_not_be_removed_keeps_no_other_one() {
 fn what_a_crash_left_of_a_file_is_removed_and_the_checkpoint_before_is_the_newest() {
     let folder = tempfile::tempdir().unwrap();
     let (live_path, copy) = (folder.path().join("live"), folder.path().join("copy"));
-    let history = with_batches(&live_path);
-    let live = [pages(1, 3)];
-    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    let (history, live) = with_a_file(&live_path);
     let large = "noise ".repeat(200_000);
     let crashing = (0..3).map(|number| {
         if number == 2 {
