@@ -125,6 +125,12 @@ mod tests {
         let mut command = Command::new("sleep");
         command.arg("60").env("PLENUM_TASK_DIR", folder.join("cell/tasks/7-1"));
         let mut sleeper = command.spawn().expect("every system has a sleep");
+        // The kernel shows the environment of a program a moment after it has begun.
+        let variables = format!("/proc/{}/environ", sleeper.id());
+        let began = Instant::now();
+        while fs::read(&variables).is_ok_and(|shown| shown.is_empty()) && began.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(1));
+        }
         let left = before.left_after(Duration::from_millis(300));
         sleeper.kill().expect("it is our child");
         sleeper.wait().expect("it is our child");
