@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plenum_proto::v1::{
     AdoptTaskRequest, AllocationView, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest,
     ListAllocationsRequest, ListAllocationsResponse, ListMachinesResponse, ListRequest, ListUnknownTasksResponse,
-    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, Unfit,
+    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, Unfit, UnknownTaskView,
 };
 use serde_json::{Value, json};
 
@@ -156,7 +156,7 @@ async fn show(
     object["left"] = json!(stays);
     let text = || {
         let rows = output::listing(context.format, revision, &listed.allocations, false);
-        format!("{}\n{rows}{rest}", fields(&view, &listed.allocations, &stays))
+        format!("{}\n{rows}{rest}", fields(&view, (&listed.allocations, &unknown.tasks), &stays))
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
@@ -331,7 +331,11 @@ fn first_lost(allocations: &[AllocationView]) -> Option<String> {
 }
 
 /// `stays`: why tasks stay on it though it is drained.
-fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) -> String {
+fn fields(
+    view: &MachineView,
+    (allocations, unknown): (&[AllocationView], &[UnknownTaskView]),
+    stays: &[String],
+) -> String {
     let titles =
         ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "devices", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
@@ -344,9 +348,12 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
     // None of it is in the room that is taken.
     pairs.extend(view.holds.iter().map(|hold| ("held", output::held_words(hold))));
     pairs.extend(view.partitions.iter().map(|name| ("partition", name.clone())));
-    for line in output::device_lines(&view.devices, &view.devices_used_millis) {
-        pairs.push(("device", line));
-    }
+    let lines = output::device_lines(&view.devices, &view.devices_used_millis);
+    let unknown = unknown.iter().filter_map(|one| one.task.as_ref()).flat_map(|task| &task.devices);
+    let held = allocations.iter().flat_map(|one| &one.devices).chain(unknown);
+    let waited_for = allocations.iter().flat_map(|one| &one.take_overs).flat_map(|over| &over.devices);
+    let missing = output::missing_device_lines(&view.devices, held, waited_for);
+    pairs.extend(lines.into_iter().chain(missing).map(|line| ("device", line)));
     for (name, value) in &view.attributes {
         pairs.push(("attribute", format!("{name} = {value}")));
     }
@@ -355,7 +362,7 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::HoldView;
+    use plenum_proto::v1::{Device, HoldView};
 
     use super::*;
 
@@ -407,9 +414,15 @@ mod tests {
         let object = read(&listed);
         assert_eq!((&object["allocations"], &object["revision"]), (&json!(7), &json!(9)));
         assert_eq!(object["partitions"], json!(["lab"]));
-        let text = fields(&view, &[], &[]);
+        let text = fields(&view, (&[], &[]), &[]);
         assert!(text.lines().any(|line| line.starts_with("partition:") && line.ends_with(" lab")), "{text}");
         assert!(text.lines().any(|line| line.starts_with("held:") && line.contains(" for gold/royal, ")), "{text}");
+        let gpu = |index| Device { kind: "gpu".to_owned(), index, millis: 1000, ..Device::default() };
+        let with_gpu = AllocationView { devices: vec![gpu(1)], ..AllocationView::default() };
+        let view = MachineView { devices: vec![gpu(0)], devices_used_millis: vec![0], ..view.clone() };
+        let text = fields(&view, (&[with_gpu], &[]), &[]);
+        let devices: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("device:")).map(str::trim).collect();
+        assert_eq!(devices, ["gpu[0]: 0/1", "gpu[1]: 1/0, not there any more"]);
         assert_eq!(object["holds"][0]["job"], "royal");
         assert_eq!((&object["live"][1], &object["unknown"]), (&AllocationView::default().to_json(), &json!([])));
         assert_eq!(object.get("truncated"), None);
@@ -431,7 +444,7 @@ mod tests {
     fn a_machine_that_is_drained_says_when_what_is_left_is_stopped() {
         output::look_from(60_000_000);
         let told = |drain_deadline_micros| {
-            let text = fields(&MachineView { drain_deadline_micros, ..MachineView::default() }, &[], &[]);
+            let text = fields(&MachineView { drain_deadline_micros, ..MachineView::default() }, (&[], &[]), &[]);
             let line = text.lines().find_map(|line| line.strip_prefix("drain:"));
             line.map(|words| words.trim().to_owned())
         };

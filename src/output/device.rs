@@ -63,6 +63,26 @@ pub(crate) fn device_lines(devices: &[Device], used_millis: &[i64]) -> Vec<Strin
     devices.iter().enumerate().map(line).collect()
 }
 
+/// What tasks hold of devices that are not among the machine's any more, as after its agent found one less: `gpu[1] a100: 1/0, not there any more`.
+/// What they wait for is held by others still.
+pub(crate) fn missing_device_lines<'a>(
+    devices: &[Device],
+    held: impl Iterator<Item = &'a Device>,
+    waited_for: impl Iterator<Item = &'a Device>,
+) -> Vec<String> {
+    let is_there = |one: &Device| devices.iter().any(|there| (&there.kind, there.index) == (&one.kind, one.index));
+    let mut missing: BTreeMap<(&str, u32), (&Device, i64)> = BTreeMap::new();
+    for (one, sign) in held.map(|one| (one, 1)).chain(waited_for.map(|one| (one, -1))) {
+        if !is_there(one) {
+            missing.entry((&one.kind, one.index)).or_insert((one, 0)).1 += sign * i64::from(one.millis);
+        }
+    }
+    let line = |(one, millis): (&Device, i64)| {
+        format!("{}: {}, not there any more", named(&place(one), &one.model), part(Some(millis), 0))
+    };
+    missing.into_values().filter(|(_, millis)| *millis > 0).map(line).collect()
+}
+
 fn place(device: &Device) -> String {
     format!("{}[{}]", device.kind, device.index)
 }
@@ -93,6 +113,24 @@ mod tests {
     fn equal_devices_that_a_group_asks_for_are_told_together() {
         let asked = [device("gpu", 0, 1000, ""), device("gpu", 0, 500, "a100"), device("gpu", 0, 1000, "")];
         assert_eq!(wanted(&asked), ["2 gpu", "500m of gpu a100"]);
+    }
+
+    // Who had a device that the machine lost was seen nowhere but in the list of allocations.
+    #[test]
+    fn devices_that_tasks_hold_and_the_machine_lost_are_told() {
+        let gpu = |index, millis| device("gpu", index, millis, "");
+        let there = [gpu(0, 1000), gpu(1, 1000)];
+        let held = [gpu(0, 500), gpu(3, 500), gpu(1, 1000), gpu(3, 250), device("gpu", 4, 1000, "a100"), gpu(5, 1000)];
+        let told = |waited_for: &[Device]| missing_device_lines(&there, held.iter(), waited_for.iter());
+        let missing = [
+            "gpu[3]: 750m/0, not there any more",
+            "gpu[4] a100: 1/0, not there any more",
+            "gpu[5]: 1/0, not there any more",
+        ];
+        assert_eq!(told(&[]), missing);
+        assert_eq!(told(&[gpu(3, 250)])[0], "gpu[3]: 500m/0, not there any more", "a successor counts once");
+        assert_eq!(told(&[gpu(5, 1000)]), missing[..2]);
+        assert!(missing_device_lines(&there, there.iter(), [].iter()).is_empty());
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) use asked::asked_text;
 #[cfg(test)]
 pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::{grouped, key_columns, said_span};
-pub(crate) use device::device_lines;
+pub(crate) use device::{device_lines, missing_device_lines};
 pub(crate) use govern::{held_words, unknown_words};
 pub(crate) use job::{
     failing_words, how_often, job_called, job_state, state_words as job_state_words, waiting_reasons,
