@@ -24,7 +24,10 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("cmd", "command"),
     ("cores", "cpu"),
     ("depends_on", "after"),
+    ("device", "gpu"),
+    ("devices", "gpu"),
     ("environment", "env"),
+    ("gpus", "gpu"),
     ("instances", "count"),
     ("mem", "memory"),
     ("ram", "memory"),
@@ -227,7 +230,8 @@ fn elsewhere(name: &str, here: &'static [&'static str]) -> Option<String> {
     } else if is_in(group::KNOWN) {
         Some(format!("`{name}` belongs to a group: put it into one, in TOML below a line such as [group.main]"))
     } else if is_in(group::KNOWN_RESOURCES) {
-        Some(format!("`{name}` belongs to `resources` of a group: for example resources = {}", group::RESOURCES))
+        let example = if name == "gpu" { group::RESOURCES_WITH_GPU } else { group::RESOURCES };
+        Some(format!("`{name}` belongs to `resources` of a group: for example resources = {example}"))
     } else {
         None
     }

@@ -47,6 +47,8 @@ pub(super) const UNBUILT: &[&str] = &["topology", "check"];
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 /// An example of resources.
 pub(super) const RESOURCES: &str = "{ cpu = \"500m\", memory = \"64MiB\" }";
+/// The same with a device.
+pub(super) const RESOURCES_WITH_GPU: &str = "{ cpu = \"500m\", memory = \"64MiB\", gpu = 1 }";
 /// Those without which nothing is placed.
 const NEEDED_RESOURCES: &[&str] = &["cpu", "memory"];
 

@@ -62,6 +62,12 @@ fn a_field_of_another_table_is_told_where_it_belongs() {
         "job.toml:6:1: unknown field `mem` in `group.main`; did you mean `memory`?",
         resources,
     );
+    // Machines and allocations have `devices`: who wanted one wrote that.
+    let gpu = "`gpu` belongs to `resources` of a group: for example resources = { cpu = \"500m\", memory = \"64MiB\", gpu = 1 }";
+    for (name, value) in [("devices", "{ gpu = 1 }"), ("gpus", "2")] {
+        let place = format!("job.toml:6:1: unknown field `{name}` in `group.main`; did you mean `gpu`?");
+        belongs(format!("{HEAD}{GROUP}{name} = {value}\n"), &place, gpu);
+    }
     // Where it is refused, nobody is sent.
     check(&format!("{HEAD}{GROUP}schedule = 1\n"), "JOB_FILE_UNKNOWN_FIELD", &["known here: after, count"]);
 }
