@@ -3,6 +3,7 @@
 mod ends;
 mod fitness;
 mod heard;
+mod place;
 
 use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
@@ -15,6 +16,7 @@ use plenum_proto::{machines, v1};
 
 use self::fitness::{Outage, Starts};
 use self::heard::Heard;
+use self::place::{Lack, home};
 use crate::books::{Checked, hold};
 use crate::faults::Fault;
 use crate::random::Random;
@@ -27,8 +29,6 @@ const CALL_MICROS: i64 = 10_000_000;
 const LONG_MS: u64 = 2_000;
 /// Of each machine.
 pub(crate) const MEMORY_BYTES: u64 = 1 << 34;
-/// Machines begin in the first two of them: in the third one no task ever was.
-const RACKS: usize = 3;
 
 /// See the module.
 pub(crate) struct Machine {
@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     cpu_millis: i64,
     /// It begins at home, and ends there: some jobs run in one rack only.
     rack: usize,
+    /// What it began with, will end with, and has not now.
+    lacks: Lack,
     boots: u64,
     /// It boots until then.
     up_at_micros: i64,
@@ -77,6 +79,7 @@ impl Machine {
             name: format!("m{number}"),
             cpu_millis,
             rack: home(number),
+            lacks: Lack::default(),
             boots: 1,
             up_at_micros: 0,
             driver: FakeDriver::new(move |task| {
@@ -223,27 +226,6 @@ impl Machine {
         let Some(lost) = self.driver.spoil_record(number) else { return false };
         world.tell(|| format!("{}: the record of {lost} can't be read any more", self.name));
         true
-    }
-
-    /// The machine is put into another rack: its agent's process ends, and the next one says so.
-    pub(crate) fn moves_elsewhere(&mut self, world: &mut World) {
-        let further = 1 + world.random.index(RACKS - 1);
-        self.moves(world, (self.rack + further) % RACKS);
-    }
-
-    /// The machine is put back where it began, if it is elsewhere.
-    pub(crate) fn moves_home(&mut self, world: &mut World) {
-        let home = home(self.number);
-        if self.rack != home {
-            self.moves(world, home);
-            world.agenda.after(0, Event::AgentStarts { agent: self.number });
-        }
-    }
-
-    fn moves(&mut self, world: &mut World, rack: usize) {
-        self.kill(world);
-        self.rack = rack;
-        world.tell(|| format!("{}: is in rack r{rack} now", self.name));
     }
 
     pub(crate) fn wakes(&mut self, world: &mut World, life: u64, wish: u64) -> Checked {
@@ -495,14 +477,8 @@ impl Machine {
         id
     }
 
-    /// Every other machine has some.
-    fn devices(&self) -> Vec<v1::Device> {
-        let device = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: String::new() };
-        if self.number.is_multiple_of(2) { vec![device(0), device(1)] } else { Vec::new() }
-    }
-
     fn found(&self, inventory: &[Item]) -> v1::RegisterMachine {
-        let (cpu_millis, memory_bytes) = (self.cpu_millis, MEMORY_BYTES.cast_signed());
+        let (cpu_millis, memory_bytes) = (self.cpu_millis - self.lacks.cpu_millis, MEMORY_BYTES.cast_signed());
         let resources = v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() };
         v1::RegisterMachine {
             name: self.name.clone(),
@@ -514,11 +490,6 @@ impl Machine {
             seen_revision: 0,
         }
     }
-}
-
-/// The rack in which a machine begins.
-const fn home(number: usize) -> usize {
-    number % 2
 }
 
 fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {

@@ -85,6 +85,9 @@ faults! {
     /// An agent's process ends, and the next one can't read what was written down of one of its tasks: it stops that one, and says that it is lost. The
     /// machine is there, with all else.
     RecordUnreadable: "a task's record that could not be read",
+    /// A machine has less than it began with, fewer cores or a device less, or all of it again: its agent is started again, and says so. Its tasks go
+    /// on, also those that have more than is left.
+    OtherHardware: "a machine with other hardware",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
@@ -92,7 +95,8 @@ const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::Ot
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 /// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
-const LATER: [Fault; 4] = [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet, Fault::RecordUnreadable];
+const LATER: [Fault; 5] =
+    [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet, Fault::RecordUnreadable, Fault::OtherHardware];
 /// How often one of these is in a mix, in thousandths.
 const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.

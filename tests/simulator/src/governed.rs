@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use plenum_core::Decided;
 use plenum_model::{
-    Cell, Command, Decision, Delta, JobChange, Refusal, RefusalReason, Request, Resource, TaskState, Unfit,
-    task_is_wanted,
+    Cell, Command, Decision, Delta, Device, JobChange, Machine, Refusal, RefusalReason, Request, Resource, TaskState,
+    Unfit, task_is_wanted,
 };
 
 macro_rules! governed {
@@ -53,11 +53,30 @@ governed! {
     SetupsFailed: "a machine on which several tasks could not be set up",
     FitAgain: "a machine that was fit again",
     RefusedUnfit: "a claim refused because its machine was unfit",
+    Overfull: "a machine that came back with less than its tasks have",
+    DeviceLost: "a task whose device its machine lost",
     SessionsClosed: "a restored cell that closed the sessions of before",
 }
 
 /// By name.
 pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// A machine that lost what its tasks have.
+fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl FnMut(Governed)) {
+    let Some(known) = before.machine(machine.id) else { return };
+    let slot = machine.id.slot;
+    let is_short = |cell: &Cell| Resource::ALL.iter().any(|&resource| cell.room(slot).get(resource) < 0);
+    if known.capacity != machine.capacity && is_short(after) && !is_short(before) {
+        saw(Governed::Overfull);
+    }
+    let has = |machine: &Machine, device: &Device| {
+        machine.devices.iter().any(|one| (&one.kind, one.index) == (&device.kind, device.index))
+    };
+    let of_it =
+        after.extras().filter(|(held, _)| after.allocation_in(*held).is_some_and(|one| one.row.machine == slot));
+    let devices = of_it.flat_map(|(_, extra)| &extra.devices);
+    devices.filter(|device| has(known, device) && !has(machine, device)).for_each(|_| saw(Governed::DeviceLost));
+}
 
 fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
     let of_memory = refusal.short.is_some_and(|(resource, _)| resource == Resource::MemoryBytes);
@@ -140,6 +159,9 @@ pub(crate) fn count(
             (_, Some(Unfit::SetupFails)) => saw(Governed::SetupsFailed),
             (_, None) => saw(Governed::FitAgain),
         }
+    }
+    for machine in &change.machines {
+        by_hardware(before, after, machine, &mut saw);
     }
     let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
     launched.for_each(|_| saw(Governed::Launched));

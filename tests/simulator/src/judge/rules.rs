@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Device, Grants, Hold, JobId, RefusalKind,
-    Resource, Resources, TakeOver,
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Grants, Hold, JobId, RefusalKind, Resource,
+    Resources, TakeOver,
 };
 
 use super::{Step, governing};
@@ -125,35 +125,37 @@ fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
     Ok(())
 }
 
-/// On machines where something was granted: devices have their thousandths once, ports one holder, taken over ones apart; and no task that
-/// nobody knows has a port that was granted just now. Of one that is found later, nobody could know.
+/// On machines where something was granted: of devices that were, all thousandths are given once, and ports have one holder, taken over ones apart;
+/// and no task that nobody knows has a port that was granted just now. Of one that is found later, nobody could know; nor who has a device that the
+/// machine lost.
 fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
     let name = "invariant_no_device_or_port_is_given_twice";
     let special = step.delta.grants.iter().filter(|grants| !grants.extras.is_empty());
     for &slot in special.flat_map(|grants| &grants.machines) {
         let Some(machine) = step.after.machine_in(slot) else { continue };
         let (mut millis, mut ports) = (BTreeMap::<(&str, u32), i64>::new(), BTreeMap::<u16, i64>::new());
-        let mut granted = BTreeSet::<u16>::new();
-        let mut count = |device: &Device, sign: i64| {
-            let known = machine.devices.iter().find(|known| known.kind == device.kind && known.index == device.index);
-            let key = known.map_or(("", device.index), |known| (&*known.kind, known.index));
-            *millis.entry(key).or_default() += sign * i64::from(device.millis);
-        };
+        let (mut granted, mut granted_devices) = (BTreeSet::<u16>::new(), BTreeSet::<(&str, u32)>::new());
         for found in step.after.allocations().filter(|found| found.row.machine == slot) {
             let Some(extra) = found.extra else { continue };
-            extra.devices.iter().for_each(|device| count(device, 1));
-            extra.takes_over.iter().flat_map(|entry| &entry.devices).for_each(|device| count(device, -1));
+            for device in &extra.devices {
+                *millis.entry((&device.kind, device.index)).or_default() += i64::from(device.millis);
+            }
+            for device in extra.takes_over.iter().flat_map(|entry| &entry.devices) {
+                *millis.entry((&device.kind, device.index)).or_default() -= i64::from(device.millis);
+            }
             extra.ports.iter().for_each(|port| *ports.entry(port.number).or_default() += 1);
             if found.row.created == step.delta.revision {
                 granted.extend(extra.ports.iter().map(|port| port.number));
+                granted_devices.extend(extra.devices.iter().map(|device| (&*device.kind, device.index)));
             }
             let over = extra.takes_over.iter().flat_map(|entry| &entry.ports);
             over.for_each(|&port| *ports.entry(port).or_default() -= 1);
         }
         let facts = |what: String| format!("revision {}, {}: {what}", step.delta.revision, machine.name);
-        for ((kind, index), used) in millis {
+        for (kind, index) in granted_devices {
             let known = machine.devices.iter().find(|known| *known.kind == *kind && known.index == index);
             let there = known.map_or(0, |known| i64::from(known.millis));
+            let used = millis[&(kind, index)];
             hold(used <= there, name, || facts(format!("{used} of {there} of {kind} {index}")))?;
         }
         let twice = ports.into_iter().find(|(_, holders)| *holders > 1);

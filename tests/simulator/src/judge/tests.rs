@@ -15,6 +15,7 @@ use crate::books::Checked;
 
 mod accepted;
 mod blamed;
+mod devices;
 mod refused;
 mod told;
 

@@ -69,9 +69,9 @@ impl Simulation {
                 }
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
-            Fault::OtherRack => {
+            Fault::OtherRack | Fault::OtherHardware => {
                 world.struck(fault);
-                self.machines[agent].moves_elsewhere(world);
+                self.machines[agent].is_rebuilt(world, fault == Fault::OtherRack);
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
             Fault::Reboot => {
