@@ -152,6 +152,7 @@ pub(crate) fn count(
         unfit.for_each(|_| saw(Governed::RefusedUnfit));
     }
     for machine in &change.machines {
+        by_hardware(before, after, machine, &mut saw);
         match (before.machine(machine.id).and_then(|before| before.unfit), machine.unfit) {
             (earlier, now) if earlier == now => {}
             (_, Some(Unfit::AgentLeaves)) => saw(Governed::AgentLeft),
@@ -159,9 +160,6 @@ pub(crate) fn count(
             (_, Some(Unfit::SetupFails)) => saw(Governed::SetupsFailed),
             (_, None) => saw(Governed::FitAgain),
         }
-    }
-    for machine in &change.machines {
-        by_hardware(before, after, machine, &mut saw);
     }
     let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
     launched.for_each(|_| saw(Governed::Launched));

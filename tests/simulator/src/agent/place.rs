@@ -22,19 +22,14 @@ pub(super) const fn home(number: usize) -> usize {
 }
 
 impl Machine {
-    /// The machine is put into another rack, or has other hardware.
-    pub(crate) fn is_rebuilt(&mut self, world: &mut World, is_moved: bool) {
-        if is_moved { self.moves_elsewhere(world) } else { self.changes_hardware(world) }
-    }
-
     /// The machine is put into another rack: its agent's process ends, and the next one says so.
-    fn moves_elsewhere(&mut self, world: &mut World) {
+    pub(crate) fn moves_elsewhere(&mut self, world: &mut World) {
         let further = 1 + world.random.index(RACKS - 1);
         self.moves(world, (self.rack + further) % RACKS);
     }
 
     /// The machine has less than it began with, or all of it again: its agent's process ends, and the next one says so.
-    fn changes_hardware(&mut self, world: &mut World) {
+    pub(crate) fn changes_hardware(&mut self, world: &mut World) {
         let has_devices = !self.devices().is_empty();
         let quarters = i64::try_from(world.random.index(4)).unwrap_or(0);
         let drawn =

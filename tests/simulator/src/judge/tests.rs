@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, GroupShape,
-    Guard, Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Preemption,
-    Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces,
-    Transaction, TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, Device,
+    GroupShape, Guard, Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port,
+    Preemption, Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId,
+    TaskTraces, Transaction, TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, reasons, rules};
@@ -44,25 +44,35 @@ impl Stage {
             groups: vec![group],
             ..JobShape::default()
         };
-        let job = stage.ask(Command::SubmitJob {
+        stage.submit(shape);
+        stage.machine = MachineId::from_bits(machine).expect("an id");
+        stage
+    }
+
+    /// The job that is placed from here on.
+    fn submit(&mut self, shape: JobShape) {
+        let job = self.ask(Command::SubmitJob {
             shape: Arc::new(shape),
             body: Arc::new([]),
             body_digest: [0; 32],
             expected_version: None,
         });
-        stage.machine = MachineId::from_bits(machine).expect("an id");
-        stage.job = JobId::from_bits(job).expect("an id");
-        stage
+        self.job = JobId::from_bits(job).expect("an id");
     }
 
     fn register(&mut self, name: &str) -> u64 {
+        self.register_with(name, &[])
+    }
+
+    /// A machine that comes, or comes back, with these devices.
+    fn register_with(&mut self, name: &str, devices: &[Device]) -> u64 {
         let seen = self.core.cell().revision();
         self.ask(Command::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(8000, 1 << 30),
             attributes: Arc::default(),
-            devices: Vec::new(),
+            devices: devices.to_vec(),
             inventory: Vec::new(),
             seen,
         })

@@ -4,12 +4,13 @@ use plenum_journal::SimOperation;
 use plenum_model::planted::{self, Bug};
 
 use super::Simulation;
+use crate::agent::Machine;
 use crate::books::{Checked, Violation, hold};
 use crate::faults::Fault;
 use crate::report::Tally;
 use crate::rot;
 use crate::server::{self, NotStarted};
-use crate::world::{Event, Party, Side, Sleeper};
+use crate::world::{Event, Party, Side, Sleeper, World};
 
 /// A disk that is full at once, or soon: a segment with what belongs to a log.
 const DISK_BYTES: u64 = 70_000;
@@ -69,16 +70,9 @@ impl Simulation {
                 }
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
-            Fault::OtherRack | Fault::OtherHardware => {
-                world.struck(fault);
-                self.machines[agent].is_rebuilt(world, fault == Fault::OtherRack);
-                world.agenda.after(pause, Event::AgentStarts { agent });
-            }
-            Fault::Reboot => {
-                world.struck(fault);
-                self.machines[agent].reboot(world, pause);
-                world.agenda.after(pause, Event::AgentStarts { agent });
-            }
+            Fault::OtherRack => self.rebuilds(fault, agent, pause, Machine::moves_elsewhere),
+            Fault::OtherHardware => self.rebuilds(fault, agent, pause, Machine::changes_hardware),
+            Fault::Reboot => self.rebuilds(fault, agent, pause, |machine, world| machine.reboot(world, pause)),
             Fault::LateRegistration => {
                 world.agenda.after(0, Event::AgentDiesRegistering { agent, late_micros: pause });
                 world.agenda.after(pause / 4, Event::AgentStarts { agent });
@@ -96,6 +90,13 @@ impl Simulation {
             }
             _ => self.strikes_the_disk(fault, pause),
         }
+    }
+
+    /// A machine is another one than before, or boots: its agent ends with that, and is started again after a pause.
+    fn rebuilds(&mut self, fault: Fault, agent: usize, pause: i64, change: impl FnOnce(&mut Machine, &mut World)) {
+        self.world.struck(fault);
+        change(&mut self.machines[agent], &mut self.world);
+        self.world.agenda.after(pause, Event::AgentStarts { agent });
     }
 
     /// The server's process ends, and bits flip before it is started again. A log that is refused is repaired.

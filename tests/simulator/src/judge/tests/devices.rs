@@ -1,43 +1,21 @@
 //! Devices that a machine lost while a task had them.
 
-use plenum_model::Device;
-
 use super::*;
 
 fn gpu(index: u32, millis: u32) -> Device {
     Device { kind: "gpu".into(), index, millis, model: "".into() }
 }
 
-/// The machine's agent tells that these are its devices.
-fn finds(stage: &mut Stage, devices: &[Device]) {
-    let seen = stage.core.cell().revision();
-    stage.ask(Command::RegisterMachine {
-        name: "m1".into(),
-        boot_id: "boot".into(),
-        capacity: Resources::new(8000, 1 << 30),
-        attributes: Arc::default(),
-        devices: devices.to_vec(),
-        inventory: Vec::new(),
-        seen,
-    });
-}
-
 // Whoever had a device that the machine lost counted as somebody who had got too much, as soon as another task came there.
 #[test]
 fn a_grant_beside_a_task_that_lost_its_device_is_right_and_one_of_a_device_that_is_gone_is_found() {
     let mut stage = Stage::new(GroupShape { devices: vec![gpu(0, 400)], ..GroupShape::default() });
-    finds(&mut stage, &[gpu(0, 1000), gpu(1, 1000)]);
+    stage.register_with("m1", &[gpu(0, 1000), gpu(1, 1000)]);
     let (_, first) = stage.place();
     let has = first.grants[0].extras[0].devices[0].index;
-    finds(&mut stage, &[gpu(1 - has, 1000)]);
+    stage.register_with("m1", &[gpu(1 - has, 1000)]);
     let shape = (*stage.core.cell().job(stage.job).expect("it runs").shape).clone();
-    let job = stage.ask(Command::SubmitJob {
-        shape: Arc::new(JobShape { name: "other".into(), ..shape }),
-        body: Arc::new([]),
-        body_digest: [0; 32],
-        expected_version: None,
-    });
-    stage.job = JobId::from_bits(job).expect("an id");
+    stage.submit(JobShape { name: "other".into(), ..shape });
     let (before, granted) = stage.place();
     let judged = |devices: &[Device]| {
         let mut after = before.clone();
