@@ -161,7 +161,7 @@ impl History {
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
     ) -> Result<CheckpointInfo, WriteError> {
-        self.add_checkpoint(None, revision, time_micros, live, pages)
+        self.add_checkpoint(None, revision, time_micros, live, pages).inspect_err(|error| self.note_failure(error))
     }
 
     /// Records the cell as it is at `revision`: images of all pages that changed since the last checkpoint (of all
@@ -184,7 +184,7 @@ impl History {
     ) -> Result<CheckpointInfo, WriteError> {
         let before = self.newest_checkpoint().filter(|before| before.set.began > 0);
         let before = before.filter(|before| self.may_add_to(before, &mut self.writer()));
-        self.add_checkpoint(before, revision, time_micros, live, pages)
+        self.add_checkpoint(before, revision, time_micros, live, pages).inspect_err(|error| self.note_failure(error))
     }
 
     /// Adds a checkpoint to the set of the one before, or begins one.
@@ -199,7 +199,7 @@ impl History {
         self.check_checkpoint(revision, live)?;
         let mut missing = new_pages(before.as_ref(), live);
         let all = live.iter().fold(0_usize, |all, table| all.saturating_add(table.pages as usize));
-        let in_file = all >= self.options().image_file_pages;
+        let in_file = self.begins_with_file(all);
         let fresh = ImageSet { began: revision, in_file, ..ImageSet::default() };
         let begins_set = before.is_none();
         let mut set = before.map_or(fresh, |before| before.set);

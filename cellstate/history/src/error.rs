@@ -118,8 +118,16 @@ fn what_to_do_about(error: &io::Error) -> &'static str {
         Some(code) if OPEN_FILES_ERRORS.contains(&code) => {
             "too many open files: raise LimitNOFILE= of the unit, or ulimit -n"
         }
+        _ if error.kind() == io::ErrorKind::PermissionDenied => {
+            "let the user that the server runs as read and write it"
+        }
         _ => "check the disk",
     }
+}
+
+/// Whether room is what is missing: on the disk, or of a quota.
+pub(crate) fn is_for_want_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What systems say of bytes that the medium has lost: `EIO`, `EBADMSG` and `EUCLEAN`.

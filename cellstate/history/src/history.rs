@@ -2,7 +2,7 @@
 use crate::block::{newest_block, newest_block_until, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
 use crate::digest::{Digest, KnownMachines};
-use crate::error::{OpenError, ReadError, StoreError, WriteError};
+use crate::error::{OpenError, ReadError, StoreError, WriteError, is_for_want_of_room};
 use crate::filter::Subjects;
 use crate::frames::LogRange;
 use crate::identity;
@@ -14,6 +14,7 @@ use crate::store::{Store, decode};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ struct Shared {
     store: RwLock<Option<Arc<Store>>>,
     /// Why there is none, where nothing but another world would help. Changed by who has the writer.
     closed: RwLock<Option<String>>,
+    /// A file of images could not be written, and not for want of room: sets begin in the store, for as long as this process has the history.
+    files_fail: AtomicBool,
 }
 
 /// What readers may see.
@@ -127,6 +130,7 @@ impl History {
             view: RwLock::new(view),
             store: RwLock::new(Some(store)),
             closed: RwLock::new(None),
+            files_fail: AtomicBool::new(false),
         };
         Ok((Self { shared: Arc::new(shared) }, opened))
     }
@@ -248,6 +252,23 @@ impl History {
 
     pub(crate) fn options(&self) -> &Options {
         &self.shared.options
+    }
+
+    /// Whether a set of so many pages begins with a file.
+    pub(crate) fn begins_with_file(&self, pages: usize) -> bool {
+        pages >= self.options().image_file_pages && !self.shared.files_fail.load(Ordering::Relaxed)
+    }
+
+    /// Notes why a checkpoint was not written. Where it was its file, and something else than room was missing, the next one goes without: batches,
+    /// and the log behind them, are not to wait for a folder that nobody can write in.
+    pub(crate) fn note_failure(&self, error: &WriteError) {
+        let WriteError::Store(StoreError::ImageFile { path, source }) = error else { return };
+        if is_for_want_of_room(source) {
+            return;
+        }
+        let (path, error) = (path.display(), source as &dyn std::error::Error);
+        tracing::warn!(%path, error, "images can't be written into a file; until the next start they go into the store");
+        self.shared.files_fail.store(true, Ordering::Relaxed);
     }
 
     /// The store. Not to be kept for long: it can't be opened again meanwhile.

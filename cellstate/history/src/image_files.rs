@@ -369,11 +369,15 @@ impl ImageFile {
             key: format!("the file of images {}", path.display()),
             what: what.to_owned(),
         };
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (bytes, file) = opened.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => damaged("it is not there"),
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+        let (found, file) = opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => damaged("it is not there"),
             _ => failed(&path, error),
         })?;
+        if !found.is_file() {
+            return Err(damaged("expected a file, found something else"));
+        }
+        let bytes = found.len();
         let read = |bytes: &mut [u8], begin| {
             file.read_exact_at(bytes, begin).map_err(|error| match error.kind() {
                 ErrorKind::UnexpectedEof => damaged("it is too short"),

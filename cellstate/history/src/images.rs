@@ -84,7 +84,10 @@ impl Images {
             Passed::All(newest) => newest.map(|row| row.open()).transpose()?,
             Passed::TooMany => {
                 self.scan = None;
-                self.snapshot.last_image(set, first..=last.clone())?.map(|row| row.value)
+                // Of what the set began with the store has nothing, where a file has it.
+                let keys = Some(first..=last.clone()).filter(|keys| keys.start() <= keys.end());
+                let found = keys.map(|keys| self.snapshot.last_image(set, keys)).transpose()?;
+                found.flatten().map(|row| row.value)
             }
         };
         let found = match (found, &mut self.file) {

@@ -29,8 +29,18 @@ fn a_checkpoint_shows_the_newest_image_of_each_page() {
 
 #[test]
 fn a_page_with_many_images_hides_none_of_its_neighbours() {
+    hides_no_neighbours(options());
+}
+
+// The store was asked for what the set began with, from behind its end on.
+#[test]
+fn nor_does_it_where_the_set_begins_with_a_file() {
+    hides_no_neighbours(Options { image_file_pages: 1, ..options() });
+}
+
+fn hides_no_neighbours(options: Options) {
     let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
+    let (history, _) = History::open(folder.path(), options).unwrap();
     history.append(&batches(1, 90, 0)).unwrap();
     let live = [pages(2, 5)];
     // Pages 1 and 3 change with each of 40 checkpoints, page 2 with every ninth, pages 0 and 4 never.

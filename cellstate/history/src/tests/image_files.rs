@@ -251,9 +251,9 @@ fn wherever_a_file_is_damaged_that_is_named_and_nothing_else_is_read() {
         .collect();
     damages.extend((0..whole.len()).map(|length| whole[..length].to_vec()));
     damages.push([&whole[..], b"x"].concat());
+    let named = |error: &StoreError| matches!(error, StoreError::Damaged { .. }) && !error.may_be_sound();
     for damaged in damages {
         std::fs::write(&path, &damaged).unwrap();
-        let named = |error: &StoreError| matches!(error, StoreError::Damaged { .. }) && !error.may_be_sound();
         assert!(history.read_all().is_err_and(|error| named(&error)), "{damaged:?}");
         let pages = history.pages_at(30).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         assert!(matches!(&pages, Err(ReadError::Store(error)) if named(error)), "{pages:?} of {damaged:?}");
@@ -264,6 +264,10 @@ fn wherever_a_file_is_damaged_that_is_named_and_nothing_else_is_read() {
     assert!(matches!(history.pages_at(30), Err(ReadError::Store(StoreError::Damaged { .. }))));
     std::fs::remove_file(&path).unwrap();
     let gone = history.pages_at(30).err().unwrap().to_string();
+    std::fs::create_dir(&path).unwrap();
+    let folder_there = history.pages_at(30).err().unwrap();
+    assert!(matches!(&folder_there, ReadError::Store(error) if named(error)), "{folder_there}");
+    std::fs::remove_dir(&path).unwrap();
     assert!(gone.contains("000000000000001e") && gone.contains("it is not there"), "{gone}");
     assert!(history.read_all().is_err());
     // It is opened all the same, and goes on from what was before.
@@ -284,4 +288,30 @@ fn a_folder_of_images_that_can_not_be_used_is_named_and_keeps_no_history_from_be
     let error = history.checkpoint_of_all(30, 0, &[pages(1, 3)], all("a")).unwrap_err();
     assert!(error.may_pass() && error.to_string().contains("images/000000000000001e.draft"), "{error}");
     assert!(history.newest_checkpoint().is_none());
+    // No checkpoint was written as long as that was so, and the log grew until the cell took nothing more.
+    history.reopen().unwrap();
+    history.append(&batches(history.newest_revision() + 1, 30, 0)).unwrap();
+    history.checkpoint_of_all(30, 0, &[pages(1, 3)], all("a")).unwrap();
+    assert_eq!((stored(&history), images(&history, 30)), (3, vec!["1/0=a".into(), "1/1=a".into(), "1/2=a".into()]));
+    drop(history);
+    std::fs::remove_file(path.join("images")).unwrap();
+    let (history, _) = open_large(&path);
+    history.append(&batches(history.newest_revision() + 1, 60, 0)).unwrap();
+    history.checkpoint_of_all(60, 0, &[pages(1, 3)], all("b")).unwrap();
+    assert_eq!((files(&path).len(), images(&history, 30)[0].as_str()), (1, "1/0=a"));
+}
+
+// To write the same into the store would take twice the room.
+#[test]
+fn a_disk_without_room_is_no_reason_to_write_images_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open_large(folder.path());
+    let failed = |kind: std::io::ErrorKind| {
+        WriteError::Store(StoreError::ImageFile { path: folder.path().to_owned(), source: kind.into() })
+    };
+    history.note_failure(&failed(std::io::ErrorKind::StorageFull));
+    history.note_failure(&failed(std::io::ErrorKind::QuotaExceeded));
+    assert!(history.begins_with_file(3));
+    history.note_failure(&failed(std::io::ErrorKind::PermissionDenied));
+    assert!(!history.begins_with_file(3));
 }

@@ -333,7 +333,10 @@ fn write_while(
         if let Some(aside) = aside {
             fs::rename(dir.join(FALLBACK), aside)?;
         }
-        fs::rename(&draft, dir.join(FALLBACK))?;
+        fs::rename(&draft, dir.join(FALLBACK)).inspect_err(|_| {
+            // It goes on as the one of before.
+            let _ = aside.map(|aside| fs::rename(aside, dir.join(FALLBACK)));
+        })?;
         fs::File::open(dir)?.sync_all().map(|()| bytes)
     };
     write_draft(&draft, cell, at, has_room).and_then(put_in_place).map_err(|source| {

@@ -7,7 +7,7 @@ use plenum_proto::v1;
 use plenum_server::{Handle, RestoreOptions, Server, ServerOptions};
 use tonic::transport::Channel;
 
-use crate::client::{code, connect, job, options, register, submit};
+use crate::client::{code, connect, eventually, job, options, register, submit};
 use crate::inspection::page;
 
 type Inspect = v1::inspect_client::InspectClient<Channel>;
@@ -354,23 +354,27 @@ async fn a_cell_whose_newest_file_of_images_is_damaged_or_gone_starts_from_what_
     server.shutdown().await.unwrap();
     assert!(plenum_server::verify(&dir).unwrap().is_sound());
 
-    for is_gone in [false, true] {
-        let copy = temporary.path().join(format!("copy-{is_gone}"));
+    // Something else in its place was taken for a disk that can't be read just now, and no server started.
+    for how in ["damaged", "gone", "a folder"] {
+        let copy = temporary.path().join(how);
         copy_folder(&dir, &copy);
         let newest = image_files(&copy).pop().unwrap();
-        if is_gone {
-            std::fs::remove_file(&newest).unwrap();
-        } else {
-            let mut bytes = std::fs::read(&newest).unwrap();
-            bytes[40] ^= 1;
-            std::fs::write(&newest, bytes).unwrap();
+        let mut bytes = std::fs::read(&newest).unwrap();
+        std::fs::remove_file(&newest).unwrap();
+        match how {
+            "damaged" => {
+                bytes[40] ^= 1;
+                std::fs::write(&newest, bytes).unwrap();
+            }
+            "a folder" => std::fs::create_dir(&newest).unwrap(),
+            _ => {}
         }
         let report = plenum_server::verify(&copy).unwrap();
         let is_named = report.violations.iter().any(|violation| violation.place == "history");
-        assert!(is_named, "{is_gone}: {:?}", report.violations);
+        assert!(is_named, "{how}: {:?}", report.violations);
         let server = Server::start(brisk(&copy)).await.unwrap();
         let channel = connect(&server).await;
-        assert_eq!(machines(&channel).await, jobs, "{is_gone}");
+        assert_eq!(machines(&channel).await, jobs, "{how}");
         submit(&channel, job("after", 1)).await;
         server.kill().await.unwrap();
     }
@@ -461,4 +465,32 @@ async fn a_cell_with_damaged_tables_starts_or_does_so_without_its_history() {
     }
     // How far the history goes stands in the index; neither filters nor images are needed.
     assert!(refused.contains(&1) && !refused.contains(&2) && !refused.contains(&4), "{refused:?}");
+}
+
+/// Bytes of all files of the log.
+fn log_bytes(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir.join("log")).unwrap();
+    files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum()
+}
+
+// The harness holds a history's cost against such a log, whose segments are used again as well.
+#[tokio::test]
+async fn a_log_without_a_history_keeps_everything_unless_it_is_to_forget() {
+    for forgets_log in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut alone = brisk(dir.path());
+        (alone.settings.history, alone.settings.forgets_log) = (false, forgets_log);
+        let server = Server::start(alone).await.unwrap();
+        let channel = connect(&server).await;
+        // Of 50 KiB each: some 20 segments.
+        let count = std::cell::Cell::new(0);
+        submit_until(&channel, 0, |_| count.replace(count.get() + 1) == 100).await;
+        let most = 2 << 20;
+        if forgets_log {
+            eventually("the log has let go of what is durable", async || log_bytes(dir.path()) < most).await;
+        } else {
+            assert!(log_bytes(dir.path()) > 2 * most, "{} bytes", log_bytes(dir.path()));
+        }
+        server.shutdown().await.unwrap();
+    }
 }

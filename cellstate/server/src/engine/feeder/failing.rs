@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_history::{OpenError, WriteError};
+use plenum_history::{OpenError, StoreError, WriteError};
 use plenum_journal::ReadError;
 
 use super::Feeder;
@@ -55,6 +55,14 @@ impl FeedError {
             Self::Read(ReadError::Damaged(_)) => true,
             Self::Read(ReadError::Disk(error)) => !error.may_be_sound(),
             _ => false,
+        }
+    }
+
+    /// What the system said where it is of a file of images: the store beside that is as good as it was.
+    fn of_image_file(&self) -> Option<&std::io::Error> {
+        match self {
+            Self::Write(WriteError::Store(StoreError::ImageFile { source, .. })) => Some(source),
+            _ => None,
         }
     }
 
@@ -126,8 +134,8 @@ impl Feeder<'_> {
     }
 
     /// Waits until there is room, and opens the store again. False when the server ends meanwhile: the next start does that.
-    fn go_on_after(&mut self, error: &FeedError) -> Result<bool, FeedError> {
-        let error = error.told();
+    fn go_on_after(&mut self, failed: &FeedError) -> Result<bool, FeedError> {
+        let error = failed.told();
         tracing::error!(
             error,
             "the history can't be written now; it goes on by itself, and the log keeps it all meanwhile"
@@ -149,7 +157,7 @@ impl Feeder<'_> {
             }
         }
         // A store whose tables are damaged fails again and again, and does not say why; and each time all pages would be written.
-        if self.reopened.replace(Instant::now()).is_some() {
+        if self.reopened.replace(Instant::now()).is_some() && failed.of_image_file().is_none() {
             let read = history.read_store(|| !self.shared.feed.is_closing());
             read.or_else(|error| if error.may_pass() { Ok(()) } else { Err(WriteError::from(error)) })?;
         }
@@ -160,7 +168,21 @@ impl Feeder<'_> {
         self.retiring_due = None;
         self.shared.feed.goes_on(self.shared.keeper.size_bytes());
         tracing::info!(from = history.newest_revision() + 1, "the history goes on");
+        self.make_room(failed);
         Ok(true)
+    }
+
+    /// What may go goes before images of all pages are written: room may be what was missing. Where it is known to be, the fallback takes about as much
+    /// as they do; it comes anew when the log, which keeps all until there is a checkpoint, can be let go of.
+    pub(super) fn make_room(&mut self, failed: &FeedError) {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        self.give_up();
+        let lacked_room =
+            failed.of_image_file().is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded));
+        if lacked_room && self.shared.space.is_read_only() && self.fallback.revision().is_some() {
+            tracing::warn!("the fallback is removed: a checkpoint needs its room");
+            self.fallback.remove();
+        }
     }
 
     /// Waits for a while, longer each time, and then until a try may help. False when the server ends.

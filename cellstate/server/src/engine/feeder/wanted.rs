@@ -43,6 +43,9 @@ impl Room {
 struct Facts {
     /// The oldest revision of the history.
     oldest: u64,
+    /// That is durable. Of a store that took no writes when it was opened nobody knows whether a power cut brings back what is older, which is read from
+    /// the log.
+    is_sure: bool,
     /// The first one that is needed behind the fallback; without one, the first of all.
     next: u64,
     /// There is no fallback, and the log does not go back to the beginning.
@@ -78,12 +81,16 @@ enum Step {
 impl Facts {
     /// From which revision on the log is wanted as long as the fallback stays as it is.
     fn unchanged(&self) -> u64 {
-        if self.is_given_up { self.oldest } else { self.oldest.min(self.next) }
+        match (self.is_sure, self.is_given_up) {
+            (false, _) => 0,
+            (true, true) => self.oldest,
+            (true, false) => self.oldest.min(self.next),
+        }
     }
 
     fn next_step(&self) -> Step {
         // A cell that is not at hand comes with the next checkpoint.
-        if self.oldest <= self.next || !self.has_cell || self.taken_bytes == 0 {
+        if !self.is_sure || self.oldest <= self.next || !self.has_cell || self.taken_bytes == 0 {
             return Step::Keep;
         }
         // Its room is what is missing. Where it is something else, there is room for another one.
@@ -130,12 +137,10 @@ impl Feeder<'_> {
     pub(super) fn give_up_again(&self) {
         let history = self.shared.feed.history();
         let oldest = history.oldest_revision();
-        // Of a store that took no writes when it was opened it is not known whether it is durable how far back it goes.
-        let is_sure = history.durable_revision() > 0;
         // One that has just begun takes the place of another one, which may be put back, and leads to what is kept.
         let is_new = oldest > history.newest_revision();
         // Without a fallback what waits to be used again has one tried with the first checkpoint.
-        if !is_sure || is_new || self.fallback.is_given_up() {
+        if !self.is_sure() || is_new || self.fallback.is_given_up() {
             return;
         }
         if let Err(error) = self.fallback.make_durable() {
@@ -143,6 +148,12 @@ impl Feeder<'_> {
             return;
         }
         self.shared.keeper.give_up(oldest.min(self.fallback.next_revision()));
+    }
+
+    /// Whether it is known to be durable how far back the history goes: of one that has retired nothing yet there is nothing to know.
+    fn is_sure(&self) -> bool {
+        let history = self.shared.feed.history();
+        history.durable_revision() > 0 || history.oldest_revision() <= 1
     }
 
     fn facts(&self, oldest: u64) -> Facts {
@@ -153,6 +164,7 @@ impl Feeder<'_> {
         let anyway = if is_given_up { 0 } else { next };
         Facts {
             oldest,
+            is_sure: self.is_sure(),
             next,
             is_given_up,
             has_cell: self.before.as_ref().is_some_and(may_replace),
@@ -210,6 +222,7 @@ mod tests {
     /// A fallback of revision 500, a history that goes back to 800, and a whole segment in between.
     const USUAL: Facts = Facts {
         oldest: 800,
+        is_sure: true,
         next: 501,
         is_given_up: false,
         has_cell: true,
@@ -234,6 +247,8 @@ mod tests {
             ("the history leads to all that the fallback does", Facts { next: 800, ..USUAL }, Step::Keep, 800),
             ("the fallback is newer than the history's oldest", Facts { next: 900, ..USUAL }, Step::Keep, 800),
             ("no checkpoint was written since the start", Facts { has_cell: false, ..USUAL }, Step::Keep, 501),
+            ("a power cut may bring back what is older", Facts { is_sure: false, ..USUAL }, Step::Keep, 0),
+            ("the same without room", Facts { is_sure: false, ..missing }, Step::Keep, 0),
             ("no whole segment is to go", Facts { taken_bytes: 0, ..USUAL }, Step::Keep, 501),
             ("less log has come than a fallback takes", Facts { since_bytes: 29, ..USUAL }, Step::Keep, 501),
             ("there is no room", missing, Step::Remove, 501),
