@@ -56,6 +56,7 @@ pub(crate) struct Opened {
 /// Opens the directory, or makes it a cell, and folds what is in it.
 pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     expect_restored(&options.dir)?;
+    expect_owner(&options.dir)?;
     let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
     let no_log = || ServerError::NoLog { path: options.dir.clone() };
     if is_absent(&options.dir.join(LOG)) && has_more {

@@ -133,9 +133,9 @@ async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_i
     assert!(told.len() == 1 && told[0].contains("incarnation 1, and the log of 2"), "{told:#?}");
 }
 
-// What root looked at, a server that ran as another user could not open any more. Only root can give files to another user.
+// What root looked at, or had a server run on once, a server that ran as another user could not open any more. Only root can give files to another user.
 #[tokio::test]
-async fn who_only_looks_makes_nothing_in_the_directory_of_another_user() {
+async fn nobody_makes_anything_in_the_directory_of_another_user() {
     let dir = tempfile::tempdir().unwrap();
     let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
     drop((session, channel));
@@ -152,6 +152,7 @@ async fn who_only_looks_makes_nothing_in_the_directory_of_another_user() {
         verify(dir.path()).unwrap_err().to_string(),
         back_up_folder(dir.path(), &mut Vec::new(), Path::new("memory")).unwrap_err().to_string(),
         restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err().to_string(),
+        plenum_server::Server::start(options(dir.path())).await.err().unwrap().to_string(),
     ];
     assert!(refused.iter().all(|refused| refused.contains("belongs to user 12345")), "{refused:#?}");
     // Where the identity is lost, segments tell whose it is.
