@@ -38,6 +38,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     check_minimums(&shape).within("spec.shape")?;
     check_ports(&shape).within("spec.shape")?;
     check_order(&shape).within("spec.shape")?;
+    check_sharing(&shape).within("spec.shape")?;
     check_resources(&shape).within("spec.shape")?;
     check_devices(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
@@ -101,6 +102,24 @@ fn check_order(shape: &JobShape) -> Result<(), Invalid> {
     let before = shape.groups.get(usize::from(*before)).map_or("", |group| &group.name);
     let expected = "nothing in a job that runs for ever, none of whose tasks ever succeeds";
     Err(Invalid::new("after", expected, quoted(before))).within_at("groups", at)
+}
+
+/// Tasks that are to be there at once, on the one machine that their job has, have to find room beside each other: for want of a second place, or of the
+/// same port once more, they would wait for ever. Not asked of what is read back, as above.
+fn check_sharing(shape: &JobShape) -> Result<(), Invalid> {
+    for (at, group) in shape.groups.iter().enumerate().filter(|_| shape.same_machine) {
+        let together = if shape.kind == JobKind::Forever { group.count } else { group.min };
+        if group.per_machine > 0 && group.per_machine < together {
+            let expected = format!("at least {together}, as so many tasks share the job's machine at once");
+            return Err(Invalid::new("per_machine", expected, group.per_machine)).within_at("groups", at);
+        }
+        if let Some(fixed) = group.ports.iter().find(|port| port.number > 0 && together > 1) {
+            let expected =
+                format!("0, for ports that the cell chooses, as {together} tasks share the job's machine at once");
+            return Err(Invalid::new("ports", expected, fixed.number)).within_at("groups", at);
+        }
+    }
+    Ok(())
 }
 
 /// Who asks for no CPU or no memory would count as nothing and have no limit. Not asked of what is read back, as above.

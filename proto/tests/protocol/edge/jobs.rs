@@ -112,6 +112,39 @@ fn groups_wait_for_known_groups_and_never_in_a_circle() {
     );
 }
 
+// They were taken, and waited for ever: on any other machine for the job's own, and there for room beside each other.
+#[test]
+fn tasks_that_share_a_machine_at_once_find_room_beside_each_other() {
+    let together = |change: fn(&mut v1::GroupShape)| {
+        move |shape: &mut v1::JobShape| {
+            shape.same_machine = true;
+            (shape.groups[0].count, shape.groups[0].min) = (2, 2);
+            shape.groups[0].ports.clear();
+            change(&mut shape.groups[0]);
+        }
+    };
+    let port = |number| v1::Port { name: "http".into(), number };
+    check(
+        together(|group| group.per_machine = 1),
+        "spec.shape.groups[0].per_machine: expected at least 2, as so many tasks share the job's machine at once, found 1",
+    );
+    check(
+        together(|group| group.ports = vec![v1::Port { name: "http".into(), number: 8080 }]),
+        "spec.shape.groups[0].ports: expected 0, for ports that the cell chooses, as 2 tasks share the job's machine at once, found 8080",
+    );
+    // One after the other they have it all.
+    let mut spec = valid();
+    let shape = spec.shape.as_mut().unwrap();
+    together(|group| (group.min, group.per_machine) = (0, 1))(shape);
+    shape.groups[0].ports = vec![port(8080)];
+    assert!(jobs::submit(spec.clone()).is_ok());
+    // Not where all of them run for ever.
+    let shape = spec.shape.as_mut().unwrap();
+    shape.kind = v1::JobKind::Forever.into();
+    shape.groups.iter_mut().for_each(|group| group.after.clear());
+    assert!(jobs::submit(spec).is_err());
+}
+
 // It was taken, and waited for ever for a group that is never done.
 #[test]
 fn nothing_of_a_job_that_runs_for_ever_comes_after_a_group_of_it() {
