@@ -47,6 +47,9 @@ impl Core {
         now: LogTime,
     ) -> Handled {
         let job = self.live_job(id, None)?;
+        if let Some(session) = self.cell.session(session) {
+            self.expect_own(&session.scheduler, &job)?;
+        }
         let before = self.cell.hold(id).cloned();
         let answer = accepted(id.to_bits(), job.version);
         let mut delta = self.draft(now);

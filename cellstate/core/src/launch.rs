@@ -35,9 +35,10 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::InstantPassed, message));
         }
-        // Here, and not only where it was asked: it may have been paused since. A scheduler launches from jobs of its own name only.
+        // Here, and not only where it was asked: it may have been paused since, or the job given to another one.
         if let Some(scheduler) = request.principal.strip_prefix("scheduler/") {
             self.may_commit(scheduler)?;
+            self.expect_own(scheduler, &job)?;
         }
         let body = job.body.clone().unwrap_or_else(|| Arc::new([]));
         let shape = Arc::new(self.child_shape(&job, instant_micros));

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    CellIdentity, LogTime, Rejection, RejectionCode, Request, Rights, SessionChange, SessionId, session::NUMBERS_KEPT,
+    CellIdentity, Job, LogTime, Rejection, RejectionCode, Request, Rights, SessionChange, SessionId,
+    session::NUMBERS_KEPT,
 };
 
 use crate::{Core, Handled, Verdict, accepted};
@@ -115,6 +116,16 @@ impl Core {
         }
         let message = format!("{scheduler} is paused by an operator; it may try again once it was resumed");
         Err(Rejection::new(RejectionCode::SchedulerPaused, message))
+    }
+
+    /// Makes sure that a job is this scheduler's: since that was looked at where it was asked, the job may have been given to another one.
+    pub(crate) fn expect_own(&self, scheduler: &str, job: &Job) -> Result<(), Rejection> {
+        let (name, owner) = (&job.shape.name, &job.shape.scheduler);
+        if **owner == *scheduler {
+            return Ok(());
+        }
+        let message = format!("the job {name} belongs to the scheduler {owner}, and the scheduler {scheduler} asks");
+        Err(Rejection::new(RejectionCode::NotPermitted, message))
     }
 }
 

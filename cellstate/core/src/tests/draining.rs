@@ -1,10 +1,11 @@
 //! Stories of drains and of paused schedulers.
 
-use plenum_model::{Command, Decision, GroupShape, RejectionCode, Resources, SessionId};
+use plenum_model::{Command, Decision, GroupShape, JobKind, JobShape, RejectionCode, Request, Resources, SessionId};
 
 use super::costs::Large;
+use super::sizes::submit;
 use super::story::check;
-use crate::CoreOptions;
+use crate::{CoreOptions, Decided};
 
 #[test]
 fn a_draining_machine_takes_no_claims_and_stops_the_rest_at_its_deadline() {
@@ -435,4 +436,43 @@ fn what_a_scheduler_asks_for_before_it_is_paused_is_not_held_afterwards() {
     large.ask(Command::CloseSession(session));
     assert_eq!(refused(large.ask(hold(session, 1, vec![machine]))), RejectionCode::NoSuchSession);
     assert!(large.core.cell().hold(job).is_none());
+}
+
+// Whose a job is was looked up where the request came in: one that waited its turn while the job was given to another scheduler took and ended the
+// hold of that one, and launched from its job.
+#[test]
+fn what_a_scheduler_asks_of_a_job_that_is_another_s_by_then_is_refused() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let own = large.core.cell().sessions().next().expect("it is open").id;
+    large.ask(Command::OpenSession { scheduler: "other".into() });
+    let foreign = large.core.cell().sessions().map(|session| session.id).find(|id| *id != own).expect("it is open");
+    let deadline = large.now.plus_micros(60_000_000);
+    let hold = |session, machines| {
+        let resources = Resources::new(1, 1);
+        Command::TakeHold { session, job, machines, resources, deadline }
+    };
+    let code = |decision| match decision {
+        Decision::Rejected(rejection) => Some(rejection.code),
+        _ => None,
+    };
+    assert_eq!(code(large.ask(hold(foreign, vec![machine]))), Some(RejectionCode::NotPermitted));
+    large.ask(hold(own, vec![machine]));
+    assert_eq!(code(large.ask(hold(foreign, Vec::new()))), Some(RejectionCode::NotPermitted));
+    assert!(large.core.cell().hold(job).is_some());
+
+    let kind = JobKind::Recurring;
+    let parent = large.submit(submit("nightly", JobShape { kind, ..JobShape::default() }, &[1]));
+    let mut launch = |principal: &str| {
+        let command = Command::Launch { parent, instant_micros: 5_000_000 };
+        let request = Request { principal: principal.into(), namespace: "default".into(), command };
+        match large.core.decide(&request, large.now) {
+            Decided::Changed { decision, .. } => code(decision),
+            Decided::Unchanged(decision) => code(decision),
+            Decided::Repeated(_) => None,
+        }
+    };
+    assert_eq!(launch("scheduler/other"), Some(RejectionCode::NotPermitted));
+    assert_eq!(launch("scheduler/batch"), None);
 }
