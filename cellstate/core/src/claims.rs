@@ -368,10 +368,7 @@ impl Resolver<'_> {
     fn promise(&mut self, txn: &Transaction, terms: &Terms<'_>, granted: &Granted) {
         match &granted.extra {
             None => self.promised.add(granted.machine, &terms.need),
-            Some(_) => {
-                self.promised.add(granted.machine, &granted.net(&terms.need));
-                self.promised.make_good(granted.machine, &granted.beyond(&terms.need));
-            }
+            Some(_) => self.promised.add(granted.machine, &granted.net(&terms.need)),
         }
         if terms.shares && terms.job.home.is_none() {
             self.promised.set_home(terms.job.id.slot, granted.machine);
@@ -582,13 +579,12 @@ impl Resolver<'_> {
         short.map_or(Ok(()), |short| Err(Trouble::Quota(short)))
     }
 
-    /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way. Nor
-    /// is what a machine lacked of what it gave, once earlier claims made that good.
+    /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way.
     fn unless_freed(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
         if !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
             return obstacle;
         }
-        if !self.promised.ends_holds() && self.promised.made_good(machine).is_none() {
+        if !self.promised.ends_holds() {
             return obstacle;
         }
         let mut room = self.free_room(terms, machine);
@@ -603,12 +599,11 @@ impl Resolver<'_> {
         others.filter(|holder| self.promised.ends_hold_of(holder.slot))
     }
 
-    /// What is free on a machine for the placement in hand, without what this transaction promised there, and with what it made good.
+    /// What is free on a machine for the placement in hand, without what this transaction promised there.
     fn free_room(&self, terms: &Terms<'_>, machine: u32) -> Room {
         let mut room = self.cell.room_for(machine, terms.job.id);
         let holds = self.ended_holders(terms, machine).filter_map(|holder| self.cell.hold(holder));
         holds.for_each(|hold| room.add(&hold.resources));
-        self.promised.made_good(machine).into_iter().for_each(|beyond| room.add(beyond));
         room
     }
 }

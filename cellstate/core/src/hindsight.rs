@@ -22,7 +22,7 @@ pub(crate) use self::suspects::{Suspect, Suspects, Who};
 use crate::derived::occupies;
 use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::{Heirs, add, nothing_of};
-use crate::ring::{Change, ChangeKind, Detail, Kinds, MachineEvent, Ring, SUCCESSOR_ENDED, Since, UNKNOWN_TASK, Whose};
+use crate::ring::{Change, ChangeKind, Kinds, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
 const WALK_ANEW: usize = 64;
@@ -305,24 +305,8 @@ impl<'a> Past<'a> {
                 let live = self.cell.allocation(change.allocation()).is_some();
                 (amount > 0 && live).then_some(Suspect { revision: change.revision, amount, who: Who::Grant(change) })
             });
-            Suspects::of(takers.chain(self.shrunk(resource)).chain(self.lacking_again(resource)).collect())
+            Suspects::of(takers.chain(self.shrunk(resource)).collect())
         })
-    }
-
-    /// Who ended since and took room with that: what a successor made good of what the machine has less than it gave is lacking again when it ends
-    /// before those whose room it took over. When one of these ends as well, his part is back. One that came since the base took nothing with all this.
-    fn lacking_again(&self, resource: Resource) -> Vec<Suspect<'a>> {
-        let suspect = |(position, detail): &(usize, &Detail)| {
-            let change = self.since.changes[*position];
-            let shape = self.cell.shapes().get(change.shape as usize)?;
-            let left = detail.made_good.iter().filter(|(victim, _)| self.cell.allocation(*victim).is_some());
-            let left = left.fold(0_u64, |sum, (_, amount)| sum.saturating_add(amount.get(resource)));
-            let amount = left.saturating_sub(shape.get(resource));
-            let was_there = || !self.granted().contains(&change.allocation());
-            let who = Who::Event(SUCCESSOR_ENDED, None);
-            (amount > 0 && was_there()).then_some(Suspect { revision: change.revision, amount, who })
-        };
-        self.since.details.iter().filter_map(suspect).collect()
     }
 
     /// What left less of a resource, as far as it did not come back since: nobody lacks room for a hold or an unknown task that has ended, nor for

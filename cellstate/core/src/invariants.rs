@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, MachineRow,
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, Grants, JobId, MachineId, MachineRow,
     Outcome, Request, Resource, Revision, Room, SessionChange, TaskChange, TaskState, Transaction, TransactionOutcome,
     UnknownId,
 };
@@ -340,7 +340,7 @@ pub fn invariant_used_equals_the_sum_of_live_allocations(cell: &Cell) -> Result<
     Ok(())
 }
 
-/// No grant makes free room negative, in any resource that it takes.
+/// No grant makes free room negative, in any resource that it takes. Where it was so before, who is granted takes over all that it needs.
 ///
 /// # Errors
 /// The first machine where one did.
@@ -356,13 +356,28 @@ pub fn invariant_no_grant_makes_room_negative(after: &Cell, delta: &Delta) -> Re
             }
             let room = after.room(machine);
             let negative = |&resource: &Resource| shape.get(resource) > 0 && room.get(resource) < 0;
-            if let Some(resource) = Resource::ALL.into_iter().find(negative) {
+            let made_so = |resource: &Resource| taken_of_free_room(after, delta, machine, *resource) > 0;
+            if let Some(resource) = Resource::ALL.into_iter().filter(negative).find(made_so) {
                 let free = room.get(resource);
                 return Err(Violation::Overcommitted { revision: after.revision(), machine, resource, free });
             }
         }
     }
     Ok(())
+}
+
+/// What the grants of a step take on a machine, without what they take over there. Below 0 where they take over more.
+pub(super) fn taken_of_free_room(after: &Cell, delta: &Delta, machine: u32, resource: Resource) -> i64 {
+    let of_grants = |grants: &Grants| {
+        let need = after.shapes().get(grants.shape as usize).map_or(0, |shape| shape.get(resource)).cast_signed();
+        let here = |claim: usize| grants.machines.get(claim) == Some(&machine);
+        let count = grants.machines.iter().filter(|of| **of == machine).count();
+        let extras = grants.extras.iter().filter(|extra| here(extra.claim as usize));
+        let taken_over =
+            extras.flat_map(|extra| &extra.takes_over).map(|entry| entry.amount.get(resource).cast_signed());
+        need.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)) - taken_over.sum::<i64>()
+    };
+    delta.grants.iter().map(of_grants).sum()
 }
 
 /// At most one allocation per task is not leaving, and the task names it.

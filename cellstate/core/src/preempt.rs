@@ -2,6 +2,9 @@
 //!
 //! A claim may name leaving allocations, and those that its own transaction stops; a placement may name victims. Each gives only
 //! what free room lacks, and a victim that gives nothing is not evicted.
+//!
+//! Where a machine has less than it gave, or than others hold, who leaves makes up for that first. A claim waits for as many as it takes until it fits,
+//! and takes over what it needs and no more: the rest of their room stays theirs until they have gone, and free room as negative as it was.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,7 +12,7 @@ use std::rc::Rc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, TakeOver,
+    AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, Room, TakeOver,
 };
 
 use crate::promised::Promised;
@@ -26,6 +29,8 @@ struct Source<'a> {
     /// It must be evicted for that.
     is_victim: bool,
     taken: TakeOver,
+    /// Its end is waited for, whatever is taken over: it makes up for what the machine lacks.
+    makes_up: bool,
 }
 
 /// Everybody that one claim may take over from, in order.
@@ -177,6 +182,11 @@ impl Source<'_> {
         lent_within(self.most, device)
     }
 
+    /// Whether it has to leave for the claim.
+    fn is_needed(&self) -> bool {
+        self.makes_up || !is_nothing(&self.taken)
+    }
+
     fn has_port(&self, port: u16) -> bool {
         let named = self.most.is_none_or(|most| most.ports.is_empty() || most.ports.contains(&port));
         named && self.left.ports.contains(&port) && !self.taken.ports.contains(&port)
@@ -226,20 +236,22 @@ impl<'a> HandOff<'a> {
             return;
         }
         let (left, taken) = (left(found), nothing_of(found.id));
-        self.sources.push(Source { slot: found.id.slot, left, most, is_victim, taken });
+        self.sources.push(Source { slot: found.id.slot, left, most, is_victim, taken, makes_up: false });
     }
 
-    /// Takes over what is lacking, and gives what is lacking still.
-    pub(crate) fn take_room(&mut self, lacking: &Resources) -> Resources {
-        let mut lacking = *lacking;
+    /// Sees to it that those leave who have what `need` lacks in what is `free`, and takes over what of that is need. Gives what is lacking still.
+    pub(crate) fn take_room(&mut self, free: &Room, need: &Resources) -> Resources {
+        let (mut lacking, mut own) = (free.lack(need), free.uncovered(need));
         for source in &mut self.sources {
             if lacking.is_nothing() {
                 break;
             }
-            let has = source.room().without(&source.taken.amount);
-            let part = if planted::is(Bug::TakesAllOver) { has } else { has.at_most(&lacking) };
-            source.taken.amount = source.taken.amount.with(&part);
-            lacking = lacking.without(&part);
+            let has = source.room();
+            let part = has.at_most(&lacking);
+            let taken = if planted::is(Bug::TakesAllOver) { has } else { part.at_most(&own) };
+            source.makes_up = !part.is_nothing();
+            source.taken.amount = taken;
+            (lacking, own) = (lacking.without(&part), own.without(&taken));
         }
         lacking
     }
@@ -258,7 +270,7 @@ impl<'a> HandOff<'a> {
 
     /// Whether a source stays as long as nothing more is taken over from it.
     pub(crate) fn stays(&self, source: usize) -> bool {
-        self.sources.get(source).is_some_and(|source| source.is_victim && is_nothing(&source.taken))
+        self.sources.get(source).is_some_and(|source| source.is_victim && !source.is_needed())
     }
 
     /// Takes over what `chosen` devices lack in `free`, from the first of these sources that have it. Gives what was not taken over.
@@ -304,7 +316,7 @@ impl<'a> HandOff<'a> {
 
     /// What was taken over, with the slots of those that must be evicted for it.
     pub(crate) fn conclude(self) -> (Vec<TakeOver>, Vec<u32>) {
-        let is_used = |source: &Source<'_>| !is_nothing(&source.taken) || planted::is(Bug::EvictsForNothing);
+        let is_used = |source: &Source<'_>| source.is_needed() || planted::is(Bug::EvictsForNothing);
         let used: Vec<_> = self.sources.into_iter().filter(is_used).collect();
         let victims = used.iter().filter(|source| source.is_victim).map(|source| source.slot).collect();
         (used.into_iter().map(|source| source.taken).collect(), victims)

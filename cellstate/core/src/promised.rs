@@ -33,8 +33,6 @@ pub(crate) struct Promised {
     mask: usize,
     /// Disk and named resources, for the few that use them.
     rest: BTreeMap<u32, Resources>,
-    /// By machine that has less than it gave: what claims took over beyond what they need. It lacks that no more for those that follow.
-    made_good: BTreeMap<u32, Resources>,
     /// Slots of allocations that are being stopped.
     stops: SlotSet,
     /// Rows of the groups that the transaction places tasks of.
@@ -77,7 +75,6 @@ impl Promised {
         self.placed.clear();
         self.there.clear();
         self.rest.clear();
-        self.made_good.clear();
         self.homeless.clear();
         self.homes.clear();
         self.started.clear();
@@ -150,29 +147,6 @@ impl Promised {
             let rest = self.rest.entry(machine).or_default();
             rest.disk_bytes -= resources.disk_bytes;
             (0..CUSTOM_RESOURCES).for_each(|custom| rest.custom[custom] -= resources.custom[custom]);
-        }
-    }
-
-    /// What claims on a machine took over beyond what they need, if any did.
-    pub(crate) fn made_good(&self, machine: u32) -> Option<&Resources> {
-        self.made_good.get(&machine)
-    }
-
-    /// Notes what a claim took over beyond what it needs.
-    pub(crate) fn make_good(&mut self, machine: u32, beyond: &Resources) {
-        if !beyond.is_nothing() {
-            let sum = self.made_good.entry(machine).or_default();
-            *sum = sum.with(beyond);
-        }
-    }
-
-    /// Takes that back.
-    pub(crate) fn lack_again(&mut self, machine: u32, beyond: &Resources) {
-        if let Entry::Occupied(mut sum) = self.made_good.entry(machine) {
-            *sum.get_mut() = sum.get().without(beyond);
-            if sum.get().is_nothing() {
-                sum.remove();
-            }
         }
     }
 

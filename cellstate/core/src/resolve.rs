@@ -430,7 +430,6 @@ impl<'a> Resolver<'a> {
         let need = self.need(placement);
         for granted in granted {
             self.promised.remove(granted.machine, &granted.net(&need));
-            self.promised.lack_again(granted.machine, &granted.beyond(&need));
             let facts = Facts::plain(RefusalKind::Mate, RefusalReason::MinimumMissed);
             resolution.refusals.push(refusal(Some((number, granted.claim)), placement, facts));
         }
@@ -462,12 +461,6 @@ impl Granted {
     pub(crate) fn net(&self, need: &Resources) -> Resources {
         let entries = self.extra.iter().flat_map(|extra| &extra.takes_over);
         entries.fold(*need, |left, entry| left.without(&entry.amount))
-    }
-
-    /// What it takes over beyond its need, on a machine that has less than it gave.
-    pub(crate) fn beyond(&self, need: &Resources) -> Resources {
-        let entries = self.extra.iter().flat_map(|extra| &extra.takes_over);
-        entries.fold(Resources::default(), |sum, entry| sum.with(&entry.amount)).without(need)
     }
 }
 

@@ -61,8 +61,6 @@ impl Change {
 pub(crate) const UNKNOWN_TASK: &str = "unknown task";
 /// The word for one that has ended.
 pub(crate) const UNKNOWN_ENDED: &str = "unknown task ended";
-/// The word for the end of an allocation before those from whom it took over more than it needs, on a machine that has less than it gave.
-pub(crate) const SUCCESSOR_ENDED: &str = "successor ended";
 
 /// What changed of a machine itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +162,6 @@ pub(crate) struct Ring {
 // Each queue has an entry a change at most, and one more while that is noted: the next power of two. docs/benchmarks.md has the sums.
 const _: () = assert!(size_of::<Change>() == 48 && size_of::<(u64, MachineEvent)>() <= 104);
 const _: () = assert!(size_of::<(u64, Detail)>() <= 120 && size_of::<Device>() <= 40);
-const _: () = assert!(size_of::<(AllocationId, Resources)>() <= 72);
 
 /// What a grant took, or an end gave back, beyond the room of its shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,8 +172,6 @@ pub(crate) struct Detail {
     pub(crate) devices: Box<[Device]>,
     /// Ports.
     pub(crate) ports: Box<[u16]>,
-    /// Of an end that took more room than it gave: those who were still to end whose room had made that good, and how much of each.
-    pub(crate) made_good: Box<[(AllocationId, Resources)]>,
 }
 
 /// What a walk along a machine's changes since a base found.
@@ -445,7 +440,6 @@ fn detail_of_grant(extra: &GrantExtra) -> Detail {
         taken_over: taken.iter().fold(Resources::default(), |sum, entry| sum.with(&entry.amount)),
         devices: without(&extra.devices, taken.iter().flat_map(|entry| &entry.devices)).into(),
         ports: extra.ports.iter().map(|port| port.number).collect(),
-        made_good: Box::default(),
     }
 }
 
@@ -463,13 +457,10 @@ fn detail_of_end(cell: &Cell, machine: u32, id: AllocationId, ended: &BTreeSet<u
     let taken_over = entries().fold(Resources::default(), |sum, entry| sum.with(&entry.amount));
     let devices = own.map(|extra| extra.devices.as_slice()).unwrap_or_default();
     let ports = own.map(|extra| extra.ports.as_slice()).unwrap_or_default();
-    let shape = found.map(|found| cell.resources_of(found.row)).unwrap_or_default();
-    let made_good: &[&TakeOver] = if taken_over.without(&shape).is_nothing() { &[] } else { &own_entries };
     Detail {
         taken_over,
         devices: without(devices, entries().flat_map(|entry| &entry.devices)).into(),
         ports: ports.iter().map(|port| port.number).collect(),
-        made_good: made_good.iter().map(|entry| (entry.victim, entry.amount)).collect(),
     }
 }
 

@@ -293,11 +293,16 @@ impl Room {
         free
     }
 
-    /// What `need` is more than what is free, in each dimension that is asked for.
+    /// What of `need` no free room is there for, in each dimension: all of it where that is negative.
+    #[must_use]
+    pub fn uncovered(&self, need: &Resources) -> Resources {
+        need.without(&self.positive())
+    }
+
+    /// What has to come free before `need` fits, in each dimension that is asked for: what is uncovered, and besides what negative room lacks.
     #[must_use]
     pub fn lack(&self, need: &Resources) -> Resources {
-        let mut lack = need.without(&self.positive());
-        // Where free room is negative, taking over less than the whole of it would still leave it negative.
+        let mut lack = self.uncovered(need);
         for resource in Resource::ALL.into_iter().filter(|&resource| self.get(resource) < 0 && need.get(resource) > 0) {
             *lack.get_mut(resource) += self.get(resource).unsigned_abs();
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{AllocationId, AllocationRef, Cell, Device, DeviceRoom, Resources, TakeOver, choose_lent};
+use plenum_model::{AllocationId, AllocationRef, Cell, Device, DeviceRoom, Resources, Room, TakeOver, choose_lent};
 
 /// What is left of those who were asked.
 #[derive(Clone, Debug, Default)]
@@ -35,13 +35,15 @@ impl Leaving {
 }
 
 impl HandOff {
-    /// Takes over all of what is lacking; false where these don't have it.
-    pub(crate) fn take_room(&mut self, lacking: &Resources) -> bool {
-        let mut lacking = *lacking;
+    /// Takes over what of the need no room is free for; false where these have not all that is lacking. What the machine has less than it gave, or than
+    /// others hold, stays theirs: all claims wait for it.
+    pub(crate) fn take_room(&mut self, free: &Room, need: &Resources) -> bool {
+        let (mut lacking, mut own) = (free.lack(need), free.uncovered(need));
         for left in &mut self.0 {
             let part = left.amount.at_most(&lacking);
-            left.amount = left.amount.without(&part);
-            lacking = lacking.without(&part);
+            let taken = part.at_most(&own);
+            left.amount = left.amount.without(&taken);
+            (lacking, own) = (lacking.without(&part), own.without(&taken));
         }
         lacking.is_nothing()
     }

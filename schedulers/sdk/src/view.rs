@@ -439,9 +439,10 @@ impl Ledger<'_> {
         if self.quota_shortage(work).is_some() {
             return false;
         }
-        let lacking = match self.room_obstacle(work, slot) {
-            None => Resources::default(),
-            Some(Obstacle::NoRoom(_)) => self.room(work, slot).lack(&work.shape().resources),
+        let need = work.shape().resources;
+        let free = match self.room_obstacle(work, slot) {
+            None => None,
+            Some(Obstacle::NoRoom(_)) => Some(self.room(work, slot)),
             Some(_) => return false,
         };
         let gives = |found: &AllocationRef<'_>| {
@@ -450,11 +451,12 @@ impl Ledger<'_> {
         };
         let victims = victims.iter().filter_map(|&victim| view.cell.allocation(victim));
         let mut hand_off = self.leaving.asked(view.cell, victims.filter(gives));
-        if !hand_off.take_room(&lacking) {
+        if free.is_some_and(|free| !hand_off.take_room(&free, &need)) {
             return false;
         }
         let Some(own) = self.specials.have_with(view.cell, work, slot, &mut hand_off) else { return false };
-        if !self.book(work, slot, &lacking) {
+        let handed_over = free.map(|free| free.uncovered(&need)).unwrap_or_default();
+        if !self.book(work, slot, &handed_over) {
             return false;
         }
         if Special::is_needed_by(work.shape()) {

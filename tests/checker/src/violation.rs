@@ -63,6 +63,18 @@ pub enum Violation {
         /// What it leaves; nothing, if it does not leave.
         leaves: Amounts,
     },
+    /// An allocation takes over more than it has.
+    #[error("over-commit: revision {revision} has {allocation:#x} take over {taken}, and it is granted {granted}")]
+    TakesOverTooMuch {
+        /// At which revision.
+        revision: u64,
+        /// Which.
+        allocation: u64,
+        /// From all that it names.
+        taken: Amounts,
+        /// What it has.
+        granted: Amounts,
+    },
     /// A device or a port was taken over that nobody leaves.
     #[error("over-commit: revision {revision} takes over from {victim:#x} {what}")]
     TakenOverOther {

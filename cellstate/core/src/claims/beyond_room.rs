@@ -60,7 +60,7 @@ impl Resolver<'_> {
             let mut free = self.free_room(terms, machine);
             free.take(&self.promised.on(machine).0);
             // What is short is what those who leave don't have either.
-            let lacking = hand_off.take_room(&free.lack(&terms.need));
+            let lacking = hand_off.take_room(&free, &terms.need);
             if let Some(short) = Room::default().shortage(&lacking) {
                 return Err(Trouble::Machine(Obstacle::NoRoom(short)));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{Cell, Delta, Hold, Resource, Resources, Sum};
 
-use super::Violation;
+use super::{Violation, taken_of_free_room};
 
 /// Each hold is of a job that is not over, on machines that are there, each once.
 ///
@@ -85,7 +85,8 @@ pub fn invariant_no_grant_or_hold_exceeds_a_quota(before: &Cell, after: &Cell, d
     Ok(())
 }
 
-/// No grant takes room that others hold, in a resource that it asks for. A job that is granted anything holds nothing any more.
+/// No grant takes room that others hold, in a resource that it asks for: it may take over all that it needs where they hold more than is free. A job
+/// that is granted anything holds nothing any more.
 ///
 /// # Errors
 /// The first machine on which one does.
@@ -100,7 +101,8 @@ pub fn invariant_no_grant_takes_room_that_is_held_for_others(after: &Cell, delta
             let others = after.held_by(machine).iter().filter(|&&holder| holder != grants.job);
             others.filter_map(|&holder| after.hold(holder)).for_each(|hold| left.take(&hold.resources));
             let negative = |&resource: &Resource| shape.get(resource) > 0 && left.get(resource) < 0;
-            if let Some(resource) = Resource::ALL.into_iter().find(negative) {
+            let made_so = |resource: &Resource| taken_of_free_room(after, delta, machine, *resource) > 0;
+            if let Some(resource) = Resource::ALL.into_iter().filter(negative).find(made_so) {
                 let taken = left.get(resource).unsigned_abs();
                 return Err(Violation::HeldRoomTaken { revision: after.revision(), machine, resource, taken });
             }

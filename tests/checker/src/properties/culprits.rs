@@ -196,19 +196,6 @@ impl Judge<'_> {
         if of_room && machines.iter().all(is_over) {
             return Some(format!("nothing is there any more that is called {}", culprit.event));
         }
-        // Once those have ended whose room it took over, nothing is lacking of it.
-        let is_there = |entry: &v1::TakeOver| {
-            let victim = chronicle.allocations.get(&entry.victim);
-            victim.is_none_or(|victim| victim.ended.is_none_or(|ended| ended >= at))
-        };
-        let is_end = |facts: &Facts| {
-            let here = machines.contains(&facts.granted.machine);
-            here && facts.ended == Some(revision) && facts.granted.take_overs.iter().any(is_there)
-        };
-        if self.refusal.reason() == RefusalReason::NoRoom && culprit.event == "successor ended" {
-            let ended = chronicle.allocations.values().any(is_end);
-            return (!ended).then(|| format!("nothing happened there that is called {}", culprit.event));
-        }
         if self.blamed(&machines).is_no_event(culprit) {
             return Some(format!("nothing happened there that is called {}", culprit.event));
         }
@@ -271,11 +258,7 @@ impl Judge<'_> {
         if total <= all || chronicle.has_changed(slot, base, at) || chronicle.was_held(slot, base, at - 1) {
             return None;
         }
-        // What a successor made good of a machine that has less than it gave is lacking again when it ends.
-        let ended_since = |facts: &Facts| facts.ended.is_some_and(|ended| base < ended && ended < at);
-        let mut successors = chronicle.granted_on(slot, 0, at).filter(|facts| !facts.granted.take_overs.is_empty());
-        let took = || self.wrong_kind(format!("its culprits took {total}, and all who came since have {all}"));
-        (!successors.any(ended_since)).then(took)
+        Some(self.wrong_kind(format!("its culprits took {total}, and all who came since have {all}")))
     }
 
     fn wrong_sums(&self, short_by: i64) -> Option<Violation> {

@@ -7,7 +7,7 @@ use plenum_proto::v1;
 use super::rules;
 use crate::amounts::{Amounts, NAMES};
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::{Allocation, Picture, slot_of};
+use crate::picture::{Allocation, Picture, id_of, slot_of};
 use crate::room;
 use crate::violation::Violation;
 
@@ -28,8 +28,9 @@ pub struct Listing {
     pub quotas_truncated: bool,
 }
 
-/// No grant makes free room negative, counted as capacity − live + taken over, less what others hold, in any resource, device or port;
-/// and nothing is taken over but from those who leave, and not more than they leave.
+/// No grant makes free room negative, counted as capacity − live + taken over, less what others hold, in any resource, device or port: where it was
+/// so before, who is granted takes over all that it needs. And nothing is taken over but from those who leave, not more than they leave, and not more
+/// than whoever takes it over needs: what is beyond that would count as free while it is still used.
 #[must_use]
 pub fn property_no_room_is_overcommitted(chronicle: &Chronicle) -> Vec<Violation> {
     let mut check = Overcommit(Vec::new());
@@ -46,6 +47,11 @@ impl Visitor for Overcommit {
             let amounts = picture.amounts_of(grants.shape);
             let places = grants.machines.iter().map(|&machine| (machine, grants.job));
             places.for_each(|place| asked.entry(place).or_default().add(&amounts));
+            for extra in &grants.extras {
+                let Some(&machine) = grants.machines.get(extra.claim as usize) else { continue };
+                let sum = asked.entry((machine, grants.job)).or_default();
+                extra.take_overs.iter().for_each(|entry| sum.take(&Amounts::of_optional(entry.amount.as_ref())));
+            }
         }
         for ((machine, job), asked) in asked {
             // Only a machine that shrank, or a task that nobody knows, may have less than nothing; but no claim gets more of it.
@@ -61,6 +67,7 @@ impl Visitor for Overcommit {
             let victims: BTreeSet<u64> =
                 grants.extras.iter().flat_map(|extra| &extra.take_overs).map(|entry| entry.victim).collect();
             victims.into_iter().for_each(|victim| self.taken_over(picture, delta.revision, victim));
+            self.takes_over(picture, delta.revision, grants);
         }
     }
 }
@@ -85,6 +92,20 @@ impl Overcommit {
             let holders = holders.get(&port).copied().unwrap_or(0);
             if holders > 1 {
                 self.0.push(Violation::PortTwice { revision, machine, port, holders });
+            }
+        }
+    }
+
+    fn takes_over(&mut self, picture: &Picture, revision: u64, grants: &v1::Grants) {
+        let granted = picture.amounts_of(grants.shape);
+        for extra in &grants.extras {
+            let mut taken = Amounts::default();
+            extra.take_overs.iter().for_each(|entry| taken.add(&Amounts::of_optional(entry.amount.as_ref())));
+            if !taken.fits_in(&granted) {
+                let place = extra.claim as usize;
+                let id = |slot: &u32| grants.generations.get(place).map_or(0, |&generation| id_of(*slot, generation));
+                let allocation = grants.slots.get(place).map_or(0, id);
+                self.0.push(Violation::TakesOverTooMuch { revision, allocation, taken, granted });
             }
         }
     }

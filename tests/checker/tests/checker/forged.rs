@@ -528,6 +528,20 @@ fn room_that_is_taken_over_from_somebody_who_stays_is_found() {
     assert!(matches!(found[0], Violation::TakenOverTooMuch { .. }), "{found:?}");
 }
 
+// What is beyond the need counts as free, beside the one who still has it.
+#[test]
+fn more_room_than_is_needed_that_is_taken_over_is_found() {
+    let chronicle = told_otherwise(|delta| {
+        let Some(grants) = delta.grants.first_mut().filter(|_| delta.revision > 60) else { return false };
+        let amount = Some(v1::Resources { cpu_millis: 1 << 40, ..v1::Resources::default() });
+        let entry = v1::TakeOver { victim: 1 << 32, amount, ..v1::TakeOver::default() };
+        grants.extras.push(v1::GrantExtras { take_overs: vec![entry], ..v1::GrantExtras::default() });
+        true
+    });
+    let found = property_no_room_is_overcommitted(&chronicle);
+    assert!(found.iter().any(|one| matches!(one, Violation::TakesOverTooMuch { .. })), "{found:?}");
+}
+
 /// A grant of a task that somebody who leaves had before: its revision, and both.
 fn grant_anew(chronicle: &Chronicle) -> (u64, u64, u64) {
     let task = |found: &Allocation| (found.job, found.group, found.task);

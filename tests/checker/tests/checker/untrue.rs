@@ -349,50 +349,6 @@ fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
     assert!(blamed.iter().any(|one| one.contains("any more that is called hold")), "{blamed:?}");
 }
 
-/// That a successor had ended there since the base was enough, also where the one had ended since whose room it took over.
-#[test]
-fn a_successor_that_is_blamed_for_room_when_its_victim_is_gone_is_found() {
-    let blamed = |victim_ends: bool| {
-        let mut bench = Bench::new();
-        let machine = slot_of(bench.machine(machine("m1", 4000, &[])));
-        let session = bench.session("batch");
-        let mut number = 0;
-        let mut claim = |bench: &mut Bench, cpu_millis: i64, base_revision: u64, victim: Option<u64>| {
-            number += 1;
-            let priority = if victim.is_some() { 90 } else { 10 };
-            let job = JobBuilder::new(&format!("job{number}"), "batch").group("main", 1, cpu_millis).priority(priority);
-            let job = bench.submit(job.spec());
-            let preemptions = victim.map(|victim| v1::Preemption { machine, victim }).into_iter().collect();
-            let (machines, tasks) = (vec![machine], vec![0]);
-            let placement = v1::Placement { job, job_version: 1, machines, tasks, preemptions, ..Default::default() };
-            let placements = vec![placement];
-            let asked = v1::Transaction { session, number, base_revision, placements, ..Default::default() };
-            bench.commit("batch", asked).unwrap().placements[0].allocations[0]
-        };
-        let now = bench.revision();
-        let (low, filler) = (claim(&mut bench, 1000, now, None), claim(&mut bench, 1000, now, None));
-        let high = claim(&mut bench, 2500, now, Some(low));
-        bench.report(filler, v1::AllocationState::Complete);
-        let base = bench.revision();
-        bench.report(high, v1::AllocationState::Complete);
-        let ended = bench.revision();
-        if victim_ends {
-            bench.report(low, v1::AllocationState::Evicted);
-        }
-        let rival = claim(&mut bench, if victim_ends { 3500 } else { 2500 }, base, None);
-        assert!(low > 0 && filler > 0 && high > 0 && rival > 0);
-        assert_eq!(claim(&mut bench, 1000, base, None), 0);
-        found_with_culprit(&bench, |culprit| {
-            let (event, amount) = ("successor ended".into(), culprit.amount);
-            *culprit = v1::Culprit { revision: ended, event, amount, ..v1::Culprit::default() };
-        })
-    };
-    // Whoever came since is left out each time.
-    let is_untrue = |found: &[String]| found.iter().any(|one| one.contains("that is called successor ended"));
-    let found = [blamed(false), blamed(true)];
-    assert_eq!(found.each_ref().map(|found| is_untrue(found)), [false, true], "{found:?}");
-}
-
 /// A guard that named what had made it fail was said to be no conflict, and to blame nobody.
 #[test]
 fn a_failed_guard_may_name_what_came_between_and_nothing_else() {

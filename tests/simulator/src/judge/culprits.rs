@@ -123,7 +123,6 @@ impl Judge {
                 by_unknown && culprit.amount == 1 && ports.any(|port| is_meant(refusal, port.number))
             }
             RefusalReason::NoRoom => match &*culprit.event {
-                "successor ended" => self.lacks_again(step, refusal, culprit),
                 word @ ("hold" | "unknown task") => here && is_still_taken(step, refusal, word),
                 _ => refusal.short.is_some_and(|(resource, _)| {
                     let shrank = self.happened.shrank(culprit.revision, slot, resource);
@@ -132,15 +131,6 @@ impl Judge {
             },
             _ => true,
         }
-    }
-
-    /// Whether a successor that ended then on that machine had taken over from somebody who is still there: what it had made good is lacking no longer than
-    /// that.
-    fn lacks_again(&self, step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
-        let ended = self.happened.successors_ended(culprit.revision).iter();
-        let mut here =
-            ended.filter(|id| self.granted.get(*id).is_some_and(|granted| granted.machine == refusal.machine));
-        here.any(|&id| self.victims_of(id).iter().any(|&victim| step.before.allocation(victim).is_some()))
     }
 }
 
@@ -186,9 +176,9 @@ fn took(granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) ->
     }
 }
 
-/// Of unknown tasks and holds several may have come together, and several successors have ended.
+/// Of unknown tasks and holds several may have come together.
 fn is_same(one: &Culprit, other: &Culprit) -> bool {
-    let of_many = one.allocation.is_none() && matches!(&*one.event, "unknown task" | "hold" | "successor ended");
+    let of_many = one.allocation.is_none() && matches!(&*one.event, "unknown task" | "hold");
     !of_many && (one.allocation, one.revision, &one.event) == (other.allocation, other.revision, &other.event)
 }
 

@@ -35,7 +35,8 @@ pub(super) fn left(cell: &Cell, machine: u32, counts: impl Fn(JobId) -> bool, re
     capacity - taken - unknown - held.map(|(_, hold)| amount(&hold.resources)).sum::<i128>()
 }
 
-/// Holds of others are taken room, for each job that is granted anything: none of these holds anything any more.
+/// Holds of others are taken room, for each job that is granted anything: none of these holds anything any more. Where they have more than is free, a
+/// claim takes over all that it needs.
 fn invariant_no_grant_takes_room_that_is_held_for_others(step: &Step<'_>) -> Checked {
     if step.after.holds().next().is_none() {
         return Ok(());
@@ -43,8 +44,10 @@ fn invariant_no_grant_takes_room_that_is_held_for_others(step: &Step<'_>) -> Che
     for grants in &step.delta.grants {
         let job = grants.job;
         let asked = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
-        for &machine in &grants.machines {
-            for resource in Resource::ALL.into_iter().filter(|&resource| asked.get(resource) > 0) {
+        for (claim, &machine) in (0..).zip(&grants.machines) {
+            let own = grants.extras.iter().filter(|extra| extra.claim == claim).flat_map(|extra| &extra.takes_over);
+            let own = own.fold(Resources::default(), |sum, entry| sum.with(&entry.amount));
+            for resource in Resource::ALL.into_iter().filter(|&resource| asked.get(resource) > own.get(resource)) {
                 let left = left(step.after, machine, |other| other != job, resource);
                 hold(left >= 0, "invariant_no_grant_takes_room_that_is_held_for_others", || {
                     format!("revision {}: {job} on {machine}: {left} of {resource:?} left", step.delta.revision)

@@ -37,8 +37,6 @@ struct What {
     lose_devices: BTreeSet<u32>,
     /// What machines have less than before, by slot.
     shrank: BTreeMap<u32, Resources>,
-    /// Allocations that ended and had still to take over from somebody.
-    successors: Vec<AllocationId>,
     /// Machines that were removed, and jobs that were retired.
     removed: BTreeSet<MachineId>,
     retired: BTreeSet<JobId>,
@@ -117,11 +115,6 @@ impl Happened {
         what.is_some_and(|what| what.machines.iter().any(|&(of, word)| of == slot && *word == *culprit.event))
     }
 
-    /// Who ended at that revision and had still to take over from somebody.
-    pub(super) fn successors_ended(&self, at: Revision) -> &[AllocationId] {
-        self.steps.get(&at).map(|what| what.successors.as_slice()).unwrap_or_default()
-    }
-
     /// How much less of a resource a machine had after that revision than before.
     pub(super) fn shrank(&self, at: Revision, slot: u32, resource: Resource) -> u64 {
         let less = self.steps.get(&at).and_then(|what| what.shrank.get(&slot));
@@ -172,11 +165,6 @@ impl What {
             let found = task.as_ref().filter(|_| step.before.unknown_task(*id).is_none());
             let occupies = found.is_some_and(|task| !task.traces.resources.is_nothing());
             what.occupied.extend(occupies.then_some((id.machine, None)));
-        }
-        let ended = step.delta.ends.iter().filter_map(|end| step.before.allocation_in(end.slot));
-        for found in ended.filter(|found| found.extra.is_some_and(|extra| !extra.takes_over.is_empty())) {
-            what.machines.insert((found.row.machine, "successor ended"));
-            what.successors.push(found.id);
         }
         what.jobs = of_jobs(step);
         let delta = step.delta;

@@ -58,8 +58,9 @@ fn invariant_only_who_may_evicts(step: &Step<'_>) -> Checked {
     Ok(())
 }
 
-/// Whoever is evicted gives something, and of room no more is taken over than the machine lacks. The latter is looked at where the transaction does
-/// nothing else there: nor frees what the job of another placement holds, which ends when that is granted anything.
+/// Whoever is evicted gives something, or makes up for what the machine has less than it gave, or than others hold; and of room no more is taken over
+/// than free room lacks. These are looked at where the transaction does nothing else there: nor frees what the job of another placement holds, which ends
+/// when that is granted anything.
 fn invariant_nobody_goes_for_nothing(step: &Step<'_>) -> Checked {
     let (name, revision) = ("invariant_nobody_goes_for_nothing", step.delta.revision);
     let entries = || step.delta.grants.iter().flat_map(|grants| &grants.extras).flat_map(|extra| &extra.takes_over);
@@ -68,7 +69,15 @@ fn invariant_nobody_goes_for_nothing(step: &Step<'_>) -> Checked {
             let nothing = entry.amount.is_nothing() && entry.devices.is_empty() && entry.ports.is_empty();
             entry.victim == victim.id && !nothing
         };
-        hold(entries().any(gives), name, || {
+        let makes_up = |grants: &Grants| {
+            let mut entries = grants.extras.iter().flat_map(|extra| &extra.takes_over);
+            let need = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
+            let others = |other| other != grants.job;
+            let lacks = |resource| governing::left(step.before, victim.row.machine, others, resource) < 0;
+            entries.any(|entry| entry.victim == victim.id)
+                && Resource::ALL.into_iter().any(|resource| need.get(resource) > 0 && lacks(resource))
+        };
+        hold(entries().any(gives) || step.delta.grants.iter().any(makes_up), name, || {
             format!("revision {revision}: {} is evicted, and gives nothing", victim.id)
         })?;
     }
@@ -93,7 +102,7 @@ fn invariant_nobody_goes_for_nothing(step: &Step<'_>) -> Checked {
                 continue;
             }
             let left = governing::left(step.before, machine, |other| other != grants.job, resource);
-            hold(taken <= i128::from(need.get(resource)) - left, name, || {
+            hold(taken <= i128::from(need.get(resource)) - left.max(0), name, || {
                 format!(
                     "revision {revision}: {taken} of {resource:?} is taken over on {machine}, where {left} was left"
                 )
@@ -103,14 +112,21 @@ fn invariant_nobody_goes_for_nothing(step: &Step<'_>) -> Checked {
     Ok(())
 }
 
-/// What is taken over from one who leaves is no more than it has, without what it waits for itself.
+/// What is taken over from one who leaves is no more than it has, without what it waits for itself; and nobody takes over more than he needs: the rest
+/// would count as free beside the one who still has it.
 fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
     let mut taken: BTreeMap<AllocationId, Resources> = BTreeMap::new();
     for found in after.allocations() {
+        let mut own = Resources::default();
         for entry in found.extra.iter().flat_map(|extra| &extra.takes_over) {
+            own = own.with(&entry.amount);
             let sum = taken.entry(entry.victim).or_default();
             *sum = sum.with(&entry.amount);
         }
+        let needs = after.resources_of(found.row);
+        hold(own.without(&needs).is_nothing(), "invariant_room_is_handed_over_once", || {
+            format!("revision {}: {} takes {own:?} over, and needs {needs:?}", after.revision(), found.id)
+        })?;
     }
     for (victim, taken) in taken {
         let found = after.allocation(victim).filter(|found| found.status.state.is_leaving());

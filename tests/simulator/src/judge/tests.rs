@@ -469,59 +469,6 @@ fn a_grant_by_sequence_where_others_hold_room_or_somebody_was_found_is_found() {
     assert!(is_kept(&judge, heard.revision));
 }
 
-// That a successor had ended there was enough, also where those were gone whose room it took over.
-#[test]
-fn a_successor_that_is_blamed_when_its_victim_is_gone_is_found() {
-    let mut stage = Stage::new(GroupShape::default());
-    let (mut judge, _, grant) = judge_of_a_grant(&mut stage);
-    let (machine, victim) = (stage.machine, grant.allocation.expect("it was placed"));
-    let mut ask = |stage: &mut Stage, command: Command| {
-        let before = stage.core.cell().clone();
-        let made = stage.ask(command);
-        let (request, decided) = stage.last.as_ref().expect("something was asked");
-        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
-        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
-        made
-    };
-    let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
-    (shape.name, shape.priority, shape.groups[0].resources) = ("high".into(), 90, Resources::new(8000, 1));
-    let submitted =
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
-    let job = JobId::from_bits(ask(&mut stage, submitted)).expect("an id");
-    ask(&mut stage, Command::OpenSession { scheduler: "batch".into() });
-    let opened = stage.core.cell().revision();
-    let claim = Placement {
-        job,
-        job_version: 1,
-        machines: vec![machine.slot],
-        tasks: vec![0],
-        preemptions: vec![Preemption { machine: machine.slot, victim }],
-        ..Placement::default()
-    };
-    let id = TransactionId { session: SessionId(opened.0), number: 1 };
-    let txn = Transaction { id, incarnation: 1, base: opened, placements: vec![claim], ..Transaction::default() };
-    ask(&mut stage, Command::Commit(Box::new(txn), 1));
-    let granted = stage.core.cell().allocations().find(|found| found.id != victim);
-    let successor = granted.expect("it was granted").id;
-    let base = stage.core.cell().revision();
-    let [ended, all_ended] =
-        [(successor, AllocationState::Complete), (victim, AllocationState::Evicted)].map(|(allocation, state)| {
-            let (reason, ready, exit_code, restarts) = ("".into(), false, 0, 0);
-            let transition = Transition { machine, epoch: 1, allocation, state, ready, exit_code, restarts, reason };
-            ask(&mut stage, Command::ReportStatus(vec![transition]));
-            stage.core.cell().clone()
-        });
-    let txn = Transaction { base, ..Transaction::default() };
-    let is_true = |cell: &Cell| {
-        let plain = conflict(&stage, RefusalReason::NoRoom, &[&event("successor ended", ended.revision().0)]);
-        let refusal = Refusal { short: Some((Resource::CpuMillis, 1)), ..plain };
-        let outcome = refused(&txn, cell);
-        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
-        stage.judged(cell, cell, &next(cell), check).is_ok()
-    };
-    assert!(is_true(&ended) && !is_true(&all_ended));
-}
-
 // That somebody had left the slot was enough, also one who came after the machine of the guard.
 #[test]
 fn an_end_that_is_blamed_for_a_guard_on_the_tenant_before_is_found() {
