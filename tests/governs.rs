@@ -311,6 +311,9 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     cell.stands("job", 0, 2);
     assert_eq!(cell.ask(&["machine", "show", "m1"])["allocated"]["cpu_millis"], 0);
 
+    // Nobody looked before the limit was over, and it was said not to be empty.
+    again(&["--timeout", "0s"]).says(0, &[]);
+
     assert_eq!(cell.ask(&["machine", "undrain", "m1"])["changed"], true);
     cell.stands("job", 2, 0);
     cell.stands("late", 1, 0);

@@ -27,6 +27,8 @@ const PERIOD_MAX: Duration = Duration::from_secs(1);
 /// Jobs of what is left on a machine that are asked why.
 const JOBS_ASKED_MAX: usize = 8;
 
+/// How long the last look of all may take.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// They are once what is left was the same for so long: what moves needs some seconds for each task.
 const SAME_MIN: Duration = Duration::from_secs(5);
 
@@ -71,15 +73,29 @@ pub(super) async fn wait(
     let waiting = async {
         tokio::select! {
             () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
-                Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
-                    .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
-                    .with_exit(EXIT_UNFINISHED))
+                at_the_limit(context, connection, name, since).await
             }
             ended = until_empty(context, connection, name, since) => ended,
         }
     };
     unless_interrupted(waiting, || format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"))
         .await
+}
+
+/// Looks once more: where the limit is 0, nobody has.
+async fn at_the_limit(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+    let request = GetMachineRequest { name: name.to_owned(), at: None };
+    let looked = tokio::time::timeout(LAST_LOOK, connection.inspect().get_machine(request)).await;
+    let found = looked.ok().and_then(Result::ok).map(tonic::Response::into_inner);
+    if let Some(answer) = found.filter(|answer| answer.revision >= since)
+        && let Some(view) = answer.machine.filter(|view| view.drain_deadline_micros > 0)
+        && output::tasks_left(&view) == 0
+    {
+        return done(context, name, "drained", Some(answer.revision));
+    }
+    Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
+        .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
+        .with_exit(EXIT_UNFINISHED))
 }
 
 async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {

@@ -87,7 +87,13 @@ impl<'file> Fields<'file> {
         let renamed = elsewhere.is_some().then_some(own).filter(|own| *own != entry.name);
         let guess = renamed.or_else(|| meant(&entry.name, known));
         let guess = guess.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
-        let known_here = || format!("known here: {}", built(known).collect::<Vec<_>>().join(", "));
+        // Of these a cell may have more, which files are not to know.
+        let more = if std::ptr::eq(known, group::KNOWN_RESOURCES) {
+            "; what the cell itself names takes a whole number"
+        } else {
+            ""
+        };
+        let known_here = || format!("known here: {}{more}", built(known).collect::<Vec<_>>().join(", "));
         Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
             .with_code("JOB_FILE_UNKNOWN_FIELD")
             .with_hint(elsewhere.unwrap_or_else(known_here))
