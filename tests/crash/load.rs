@@ -329,7 +329,7 @@ impl Load {
             });
             for outcome in decided.step_by(5).take(READ_BACK) {
                 let view = rivals.transaction(client.session, outcome.number)?;
-                assert_eq!(view.outcome.as_ref(), Some(&**outcome), "what was acknowledged is what is in the log");
+                assert_eq!(view.outcome.as_ref(), Some(&**outcome), "what was acknowledged is what its number says");
             }
         }
         log::newest_are_as_told(&rivals, &self.clients)

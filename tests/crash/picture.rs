@@ -1,7 +1,7 @@
 //! A mirror of the cell, built from what a stream tells, that holds the stream to its promises: no gap, no step back, and what it
 //! was told once stays true.
 
-use plenum_model::Cell;
+use plenum_model::{Cell, Delta};
 use plenum_proto::{
     delta,
     pages::Decoder,
@@ -33,6 +33,14 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
+    /// For canaries: one that took each revision since this cell for a change of nothing.
+    pub(super) fn that_slept(mut cell: Cell, revision: u64) -> Self {
+        while cell.revision().0 < revision {
+            cell.apply(&Delta::new(cell.revision().next(), cell.time())).unwrap();
+        }
+        Self { cell, ..Self::default() }
+    }
+
     /// What a stream is asked for that goes on with it.
     pub(crate) fn hello(&self) -> v1::Hello {
         v1::Hello { incarnation: self.incarnation, revision: self.revision(), ..v1::Hello::default() }
