@@ -478,7 +478,8 @@ impl Machine {
     }
 
     fn found(&self, inventory: &[Item]) -> v1::RegisterMachine {
-        let (cpu_millis, memory_bytes) = (self.cpu_millis - self.lacks.cpu_millis, MEMORY_BYTES.cast_signed());
+        let cpu_millis = self.cpu_millis - self.lacks.cpu_millis;
+        let memory_bytes = (MEMORY_BYTES - self.lacks.memory_bytes).cast_signed();
         let resources = v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() };
         v1::RegisterMachine {
             name: self.name.clone(),

@@ -54,6 +54,7 @@ governed! {
     FitAgain: "a machine that was fit again",
     RefusedUnfit: "a claim refused because its machine was unfit",
     Overfull: "a machine that came back with less than its tasks have",
+    OverfullOfMemory: "a machine that came back with less memory than its tasks have",
     DeviceLost: "a task whose device its machine lost",
     SessionsClosed: "a restored cell that closed the sessions of before",
 }
@@ -68,6 +69,9 @@ fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl Fn
     let is_short = |cell: &Cell| Resource::ALL.iter().any(|&resource| cell.room(slot).get(resource) < 0);
     if known.capacity != machine.capacity && is_short(after) && !is_short(before) {
         saw(Governed::Overfull);
+        if after.room(slot).get(Resource::MemoryBytes) < 0 {
+            saw(Governed::OverfullOfMemory);
+        }
     }
     let has = |machine: &Machine, device: &Device| {
         machine.devices.iter().any(|one| (&one.kind, one.index) == (&device.kind, device.index))

@@ -29,7 +29,7 @@ const PARTITIONS: [(&str, &str); 2] = [("apart", "r0"), ("beyond", "r1")];
 /// Whom operators govern.
 const SCHEDULERS: [&str; 3] = ["batch", "service", rival::NAME];
 /// Memory of each task: see [`JobBuilder::group`].
-const TASK_BYTES: u64 = 1 << 20;
+pub(crate) const TASK_BYTES: u64 = 1 << 20;
 /// For so long restarts count where clocks are set: agents reckon that by times that others wrote down. Elsewhere they count for ever.
 const RESTARTS_WITHIN_MICROS: i64 = 4_000_000;
 /// How often memory is limited and held in a run, in thousandths.

@@ -2,7 +2,8 @@
 
 use plenum_proto::v1;
 
-use super::Machine;
+use super::{MEMORY_BYTES, Machine};
+use crate::owner::TASK_BYTES;
 use crate::world::{Event, World};
 
 /// Machines begin in the first two of them: in the third one no task ever was.
@@ -12,6 +13,7 @@ const RACKS: usize = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lack {
     pub(super) cpu_millis: i64,
+    pub(super) memory_bytes: u64,
     /// The first of its devices, if it began with any.
     device: bool,
 }
@@ -32,8 +34,13 @@ impl Machine {
     pub(crate) fn changes_hardware(&mut self, world: &mut World) {
         let has_devices = !self.devices().is_empty();
         let quarters = i64::try_from(world.random.index(4)).unwrap_or(0);
-        let drawn =
-            Lack { cpu_millis: self.cpu_millis / 4 * quarters, device: has_devices && world.random.chance(500) };
+        // What is left is for some tasks.
+        let memory_bytes = if world.random.chance(300) { MEMORY_BYTES - world.random.below(6) * TASK_BYTES } else { 0 };
+        let drawn = Lack {
+            cpu_millis: self.cpu_millis / 4 * quarters,
+            memory_bytes,
+            device: has_devices && world.random.chance(500),
+        };
         // Something changes with each.
         let other = if self.lacks == Lack::default() {
             Lack { cpu_millis: self.cpu_millis / 2, ..Lack::default() }
