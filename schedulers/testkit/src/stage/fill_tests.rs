@@ -152,8 +152,13 @@ fn what_is_filled_is_what_one_would_find_by_hand_and_none_of_it_is_refused() {
             if below(3) == 0 {
                 job = job.gpu(if below(2) == 0 { 500 } else { 1000 });
             }
-            job = if below(4) == 0 { job.per_machine(1 + below(2)) } else { job };
-            job = if below(3) == 0 { job.same_machine() } else { job };
+            let per_machine = (below(4) == 0).then(|| 1 + below(2));
+            // With fewer tasks there than are to be at once, such a job is refused.
+            job = match (below(3) == 0, per_machine) {
+                (true, _) => job.same_machine(),
+                (false, Some(most)) => job.per_machine(most),
+                (false, None) => job,
+            };
             stage.submit(&job);
         }
         let seat = stage.seat(Filling);

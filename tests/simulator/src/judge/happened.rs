@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, Hold, JobChange, JobId,
-    Machine, MachineId, MachineState, NotWanted, Refusal, RefusalReason, Resource, Resources, Revision, TaskState,
-    Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, Hold, JobChange, JobId, Machine,
+    MachineId, MachineState, NotWanted, Refusal, RefusalReason, Resource, Resources, Revision, TaskState, Transaction,
+    TransactionId,
 };
 
 use super::Step;

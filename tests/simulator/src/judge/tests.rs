@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, Device,
-    GroupShape, Guard, Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port,
-    Preemption, Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId,
-    TaskTraces, Transaction, TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
+    AllocationId, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, Device, GroupShape, Guard,
+    Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal,
+    RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction,
+    TransactionId, TransactionOutcome, UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, reasons, rules};
