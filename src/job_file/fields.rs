@@ -88,7 +88,7 @@ impl<'file> Fields<'file> {
         let guess = renamed.or_else(|| meant(&entry.name, known));
         let guess = guess.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
         // Of these a cell may have more, which files are not to know.
-        let more = if std::ptr::eq(known, group::KNOWN_RESOURCES) {
+        let more = if known == group::KNOWN_RESOURCES {
             "; what the cell itself names takes a whole number"
         } else {
             ""

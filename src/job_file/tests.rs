@@ -185,7 +185,8 @@ fn a_slip_in_a_resource_is_no_custom_resource() {
     let text = format!("{HEAD}[group.main]\ncommand = [\"x\"]\nresources = {{ cpus = 1, memory = \"1GiB\" }}\n");
     check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`cpus`", "did you mean `cpu`?"]);
     let text = format!("{HEAD}[group.main]\ncommand = [\"x\"]\nresources = {{ cpu = 1, licences = \"2\" }}\n");
-    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`licences`"]);
+    let told = ["`licences`", "what the cell itself names takes a whole number"];
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &told);
 }
 
 // Servers took these names, and no job could ask for one of them.
