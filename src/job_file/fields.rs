@@ -88,11 +88,8 @@ impl<'file> Fields<'file> {
         let guess = renamed.or_else(|| meant(&entry.name, known));
         let guess = guess.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
         // Of these a cell may have more, which files are not to know.
-        let more = if known == group::KNOWN_RESOURCES {
-            "; what the cell itself names takes a whole number"
-        } else {
-            ""
-        };
+        let more =
+            if known == group::KNOWN_RESOURCES { "; what the cell itself names takes a whole number" } else { "" };
         let known_here = || format!("known here: {}{more}", built(known).collect::<Vec<_>>().join(", "));
         Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
             .with_code("JOB_FILE_UNKNOWN_FIELD")

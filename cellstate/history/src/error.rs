@@ -89,6 +89,13 @@ impl StoreError {
         }
     }
 
+    /// Whether it is a file of images for which there is no room, on the disk or of a quota.
+    #[must_use]
+    pub fn images_lack_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::ImageFile { source, .. } if matches!(source.kind(), QuotaExceeded | StorageFull))
+    }
+
     /// Whether what is there may be as it was written, and could only not be looked at now: for want of room, of open files, of a right. A
     /// disk that can't give back what it was given may do so another time, and has damaged it all the same.
     #[must_use]
@@ -123,11 +130,6 @@ fn what_to_do_about(error: &io::Error) -> &'static str {
         }
         _ => "check the disk",
     }
-}
-
-/// Whether room is what is missing: on the disk, or of a quota.
-pub(crate) fn is_for_want_of_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What systems say of bytes that the medium has lost: `EIO`, `EBADMSG` and `EUCLEAN`.

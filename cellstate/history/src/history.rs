@@ -2,7 +2,7 @@
 use crate::block::{newest_block, newest_block_until, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
 use crate::digest::{Digest, KnownMachines};
-use crate::error::{OpenError, ReadError, StoreError, WriteError, is_for_want_of_room};
+use crate::error::{OpenError, ReadError, StoreError, WriteError};
 use crate::filter::Subjects;
 use crate::frames::LogRange;
 use crate::identity;
@@ -262,8 +262,9 @@ impl History {
     /// Notes why a checkpoint was not written. Where it was its file, and something else than room was missing, the next one goes without: batches,
     /// and the log behind them, are not to wait for a folder that nobody can write in.
     pub(crate) fn note_failure(&self, error: &WriteError) {
-        let WriteError::Store(StoreError::ImageFile { path, source }) = error else { return };
-        if is_for_want_of_room(source) {
+        let WriteError::Store(error) = error else { return };
+        let StoreError::ImageFile { path, source } = error else { return };
+        if error.images_lack_room() {
             return;
         }
         let (path, error) = (path.display(), source as &dyn std::error::Error);

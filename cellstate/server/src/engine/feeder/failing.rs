@@ -58,12 +58,9 @@ impl FeedError {
         }
     }
 
-    /// What the system said where it is of a file of images: the store beside that is as good as it was.
-    fn of_image_file(&self) -> Option<&std::io::Error> {
-        match self {
-            Self::Write(WriteError::Store(StoreError::ImageFile { source, .. })) => Some(source),
-            _ => None,
-        }
+    /// Whether it is of a file of images: the store beside that is as good as it was.
+    fn is_of_image_file(&self) -> bool {
+        matches!(self, Self::Write(WriteError::Store(StoreError::ImageFile { .. })))
     }
 
     /// It, and what is behind it.
@@ -157,7 +154,7 @@ impl Feeder<'_> {
             }
         }
         // A store whose tables are damaged fails again and again, and does not say why; and each time all pages would be written.
-        if self.reopened.replace(Instant::now()).is_some() && failed.of_image_file().is_none() {
+        if self.reopened.replace(Instant::now()).is_some() && !failed.is_of_image_file() {
             let read = history.read_store(|| !self.shared.feed.is_closing());
             read.or_else(|error| if error.may_pass() { Ok(()) } else { Err(WriteError::from(error)) })?;
         }
@@ -175,10 +172,8 @@ impl Feeder<'_> {
     /// What may go goes before images of all pages are written: room may be what was missing. Where it is known to be, the fallback takes about as much
     /// as they do; it comes anew when the log, which keeps all until there is a checkpoint, can be let go of.
     pub(super) fn make_room(&mut self, failed: &FeedError) {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         self.give_up();
-        let lacked_room =
-            failed.of_image_file().is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded));
+        let lacked_room = matches!(failed, FeedError::Write(WriteError::Store(error)) if error.images_lack_room());
         if lacked_room && self.shared.space.is_read_only() && self.fallback.revision().is_some() {
             tracing::warn!("the fallback is removed: a checkpoint needs its room");
             self.fallback.remove();
