@@ -242,7 +242,7 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
     assert!(set(&["--priority", "4", "--evict", "no"]).out.contains("batch: has these rights already"));
     assert_eq!((&batch()["evicts"], &batch()["priority"]), (&json!(false), &json!(4)));
     set(&["--evict", "maybe"]).says(2, &["'maybe'", "possible values: yes, no"]);
-    set(&["--priority", "101"]).says(2, &["expected a number from 1 to 100"]);
+    set(&["--priority", "101"]).says(2, &["expected a whole number from 1 to 100"]);
     set(&[]).says(2, &["--evict <yes|no>"]);
     let quota = |more: &[&str]| cell.stage.run(&[&["--addr", &cell.server.address, "quota"], more].concat());
     quota(&["set", "A B", "--cpu", "1"]).says(2, &["error[USAGE]", "the namespace `A B`"]);

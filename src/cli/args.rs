@@ -2,6 +2,7 @@
 
 mod jobs;
 mod machines;
+mod number;
 mod operators;
 mod parts;
 
@@ -13,6 +14,7 @@ use plenum_proto::{filters, v1::At};
 
 pub(crate) use jobs::{Alloc, Job, WaitFor};
 pub(crate) use machines::Machine;
+use number::whole;
 pub(crate) use operators::{Conflicts, Holds, Limits, Partitions, Quotas, Schedulers, Txn};
 #[cfg(test)]
 pub(crate) use parts::WithParent;
@@ -113,7 +115,7 @@ pub(crate) struct Listing {
     #[arg(short, long, conflicts_with = "at")]
     pub(crate) watch: bool,
     /// Most rows to list [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", value_parser = whole(0..=u32::MAX), allow_hyphen_values = true)]
     pub(crate) limit: u32,
     /// Only rows with these values: FIELD=VALUE or FIELD!=VALUE, joined by commas
     #[arg(long, value_parser = not_empty)]
@@ -130,7 +132,7 @@ pub(crate) struct Told {
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_before, allow_hyphen_values = true)]
     pub(crate) before: Option<At>,
     /// Most events, the newest, and what else happened at the first one's revision [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", value_parser = whole(0..=u32::MAX), allow_hyphen_values = true)]
     pub(crate) limit: u32,
 }
 

@@ -1,7 +1,7 @@
 //! Files of settings: TOML, read with the code and in the words of job files. It knows how a setting is read, and not which there are: a name that nobody
 //! asked for is unknown.
 
-use std::{collections::BTreeMap, fmt::Display, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{
     fault::{Fault, Faults, JobFileError},
@@ -80,10 +80,13 @@ impl Settings<'_> {
         self.faults.note(self.fields.boolean(name)).flatten().unwrap_or(false)
     }
 
-    /// An integer from 0 to `most`, the greatest of its type.
-    pub(crate) fn number<N: TryFrom<i64> + Display>(&mut self, name: &'static str, most: N) -> Option<N> {
+    /// An integer of `range`, which ends with the greatest of its type where there is no other bound.
+    pub(crate) fn number<N>(&mut self, name: &'static str, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: TryFrom<i64> + Display + PartialOrd,
+    {
         let node = self.asked(name)?;
-        self.faults.note(number(node, &self.fields.path_of(name), &most))
+        self.faults.note(number(node, &self.fields.path_of(name), &range))
     }
 
     /// A time.
@@ -110,7 +113,7 @@ impl Settings<'_> {
 
     /// Integers from 0 on by names that are free.
     pub(crate) fn named_numbers(&mut self, name: &'static str) -> BTreeMap<String, u64> {
-        self.named(name, "a table of numbers", |node, path, faults| faults.note(number(node, path, &u64::MAX)))
+        self.named(name, "a table of numbers", |node, path, faults| faults.note(number(node, path, &(0..=u64::MAX))))
     }
 
     /// Tables by names that are free.
@@ -159,10 +162,18 @@ impl<'file> Settings<'file> {
     }
 }
 
-fn number<N: TryFrom<i64> + Display>(node: &Node, path: &str, most: &N) -> Result<N, Fault> {
-    let Value::Integer(integer) = node.value else { return Err(node.unexpected(path, "an integer of 0 or more")) };
-    N::try_from(integer).map_err(|_| {
-        let expected = if integer < 0 { "0 or more".to_owned() } else { format!("at most {most}") };
+fn number<N>(node: &Node, path: &str, range: &RangeInclusive<N>) -> Result<N, Fault>
+where
+    N: TryFrom<i64> + Display + PartialOrd,
+{
+    let (least, most) = (range.start(), range.end());
+    let Value::Integer(integer) = node.value else {
+        return Err(node.unexpected(path, &format!("an integer of {least} or more")));
+    };
+    let number = N::try_from(integer).ok();
+    let is_too_small = number.as_ref().map_or(integer < 0, |number| number < least);
+    number.filter(|number| range.contains(number)).ok_or_else(|| {
+        let expected = if is_too_small { format!("{least} or more") } else { format!("at most {most}") };
         Fault::value(node.at.clone(), format!("`{path}` is {integer}; expected {expected}"))
     })
 }
@@ -188,7 +199,7 @@ mod tests {
     fn a_setting_of_another_kind_is_told_in_the_words_of_job_files() {
         let gpus = |settings: &mut Settings<'_>| {
             settings.named_tables("devices", "a table, such as { count = 2 }", |devices| {
-                devices.number("count", u32::MAX).or_else(|| {
+                devices.number("count", 0..=u32::MAX).or_else(|| {
                     devices.lacks("count");
                     None
                 })

@@ -68,8 +68,12 @@ pub(crate) fn failure_words(allocation: &AllocationView) -> String {
     reason
 }
 
-/// Those on whose room it was granted and who still leave it: it is started once they have ended.
+/// Those on whose room it was granted and who still leave it: it is started once they have ended. None where it is not to be started any more.
 pub(crate) fn waits_for(allocation: &AllocationView) -> Vec<String> {
+    use AllocationState::{Granted, Running, Starting};
+    if !matches!(allocation.state(), Granted | Starting | Running) {
+        return Vec::new();
+    }
     allocation.take_overs.iter().map(|entry| allocation_id(entry.victim)).collect()
 }
 
@@ -195,7 +199,7 @@ impl Row for AllocationView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Device, Resources};
+    use plenum_proto::v1::{Device, Resources, TakeOver};
 
     use super::*;
 
@@ -214,6 +218,20 @@ mod tests {
         // Its story told of that code, and its line did not.
         assert_eq!(ended(AllocationState::EndedLost, 143), ("143".to_owned(), json!(143)));
         assert_eq!(ended(AllocationState::Complete, 0), ("0".to_owned(), json!(0)));
+    }
+
+    // What was stopped before anybody left its room was told to wait for them for as long as it was retained.
+    #[test]
+    fn who_is_not_started_any_more_waits_for_nobody() {
+        let view = |state: AllocationState| AllocationView {
+            state: state.into(),
+            take_overs: vec![TakeOver { victim: 7, ..TakeOver::default() }],
+            ..AllocationView::default()
+        };
+        assert_eq!(waits_for(&view(AllocationState::Granted)), [allocation_id(7)]);
+        for over in [AllocationState::Stopping, AllocationState::Stopped, AllocationState::EndedLost] {
+            assert_eq!(view(over).to_json()["waits_for_allocations"], json!([]), "{over:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `plenum agent` and its shims.
 
-use std::{ffi::OsString, io, process::ExitCode};
+use std::{ffi::OsString, io, path::Path, process::ExitCode};
 
 use plenum_agent::{AgentError, Options};
 
@@ -28,6 +28,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
     };
+    expect_no_cell(&directory)?;
     let mut options = Options::new(address::url(&server_of(context, file.addr))?, directory);
     options.name = name_of(flags.name.as_deref(), file.name)?;
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
@@ -45,6 +46,15 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.waits_for_predecessor = flags.with_parent.with_parent.is_none();
     trace::begin();
     plenum_agent::run(&options).map_err(|error| failure(&error))
+}
+
+/// Refuses the directory of a cell: what a server and an agent keep would lie among each other's, and a backup or a move of one would take half of the other.
+fn expect_no_cell(directory: &Path) -> Result<(), Failure> {
+    if !directory.join("log").is_dir() {
+        return Ok(());
+    }
+    let what = format!("{} holds a cell: an agent needs a directory of its own", directory.display());
+    Err(Failure::new("BAD_DIRECTORY", what).with_hint("name another one with --dir; it is made where there is none"))
 }
 
 /// The machine's name, where somebody says it.
@@ -129,6 +139,16 @@ mod tests {
         for code in ["CONFIG", "IO", "DIRECTORY_LOCKED", "MACHINE_RENAMED"] {
             assert!(cli::has_page(code), "{code}");
         }
+    }
+
+    // It started in silence, and laid its tasks beside the log.
+    #[test]
+    fn an_agent_takes_no_directory_of_a_cell() {
+        let folder = tempfile::tempdir().expect("temporary folders are writable");
+        assert!(expect_no_cell(folder.path()).is_ok() && expect_no_cell(&folder.path().join("new")).is_ok());
+        std::fs::create_dir(folder.path().join("log")).expect("temporary folders are writable");
+        let failure = expect_no_cell(folder.path()).expect_err("it is a cell's");
+        assert_eq!(failure.code, "BAD_DIRECTORY", "{failure}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCod
     let options = RestoreOptions { accept_loss: flags.accept_loss, incarnation: flags.incarnation };
     let where_locked = "its server runs: back that cell up with `plenum backup --out FILE`, or stop it first";
     let restored = plenum_server::restore(&from, &flags.dir, &options);
-    let restored = restored.map_err(|error| failure_of(&error, where_locked))?;
+    let restored = restored.map_err(|error| failure_of_restore(&error, where_locked))?;
     let value = restored_json(&restored, &flags.dir);
     let name = flags.dir.display().to_string();
     output::print(&output::object(context.format, &value, &name, || restored_text(&restored, &flags.dir)))?;
@@ -80,6 +80,13 @@ fn chosen_incarnation(incarnation: u64) -> String {
         "incarnation {incarnation} was chosen, the one above what was restored; if the cell was restored since that was taken, from whichever \
          backup, nobody follows this one: remove it, and restore with `--incarnation N`, above all that the cell ever had (at most {INCARNATIONS_MAX})"
     )
+}
+
+/// The same as [`failure_of`], with what to do where a folder is no cell's: it may be one of backups.
+fn failure_of_restore(error: &BackupError, where_locked: &str) -> Failure {
+    let failure = failure_of(error, where_locked);
+    let is_no_cell = failure.code == "NO_CELL" && matches!(error, BackupError::Server(_));
+    if is_no_cell { failure.with_hint("where it is a folder of backups, name one of its files") } else { failure }
 }
 
 fn failure(error: &BackupError) -> Failure {
@@ -218,6 +225,19 @@ mod tests {
         assert_eq!(hint(being_restored.into()), "`plenum explain DIRECTORY_LOCKED` tells more");
         let half_restored = ServerError::HalfRestored { path: "/cell".into() };
         assert_eq!(hint(half_restored.into()), "`plenum explain BAD_DIRECTORY` tells more");
+    }
+
+    // It was said that `backups/log` can't be opened.
+    #[test]
+    fn a_restore_from_a_folder_of_backups_says_that_one_is_to_be_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("monday.backup"), "PLENUM").unwrap();
+        let to = folder.path().join("new");
+        let error = plenum_server::restore(folder.path(), &to, &RestoreOptions::default()).unwrap_err();
+        let failure = failure_of_restore(&error, "stop its server");
+        assert_eq!(failure.code, "NO_CELL", "{failure}");
+        assert!(failure.hint.is_some_and(|hint| hint.contains("name one of its files")));
+        assert!(!to.exists(), "nothing was made");
     }
 
     // A second restore of one backup ended well, and then no agent followed the cell.

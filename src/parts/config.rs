@@ -61,21 +61,21 @@ impl Read for ServerFile {
             lease: settings.time("lease"),
             session_linger: settings.time("session_linger"),
             retain: settings.time("retain"),
-            retain_bytes: settings.number("retain_bytes", u64::MAX),
+            retain_bytes: settings.number("retain_bytes", 0..=u64::MAX),
             unknown_after: settings.time("unknown_after"),
             retire_after: settings.time("retire_after"),
-            finished_jobs: settings.number("finished_jobs", usize::MAX),
-            checkpoint_bytes: settings.number("checkpoint_bytes", u64::MAX),
+            finished_jobs: settings.number("finished_jobs", 0..=usize::MAX),
+            checkpoint_bytes: settings.number("checkpoint_bytes", 0..=u64::MAX),
             checkpoint_interval: settings.time("checkpoint_interval"),
-            image_file_pages: settings.number("image_file_pages", usize::MAX),
-            segment_bytes: settings.number("segment_bytes", u64::MAX),
-            reserve_bytes: settings.number("reserve_bytes", u64::MAX),
-            recent_bytes: settings.number("recent_bytes", usize::MAX),
-            arriving_bytes: settings.number("arriving_bytes", usize::MAX),
-            unread_bytes: settings.number("unread_bytes", usize::MAX),
-            connections: settings.number("connections", usize::MAX),
-            shared_calls: settings.number("shared_calls", usize::MAX),
-            listing_rows: settings.number("listing_rows", u32::MAX),
+            image_file_pages: settings.number("image_file_pages", 0..=usize::MAX),
+            segment_bytes: settings.number("segment_bytes", 0..=u64::MAX),
+            reserve_bytes: settings.number("reserve_bytes", 0..=u64::MAX),
+            recent_bytes: settings.number("recent_bytes", 0..=usize::MAX),
+            arriving_bytes: settings.number("arriving_bytes", 0..=usize::MAX),
+            unread_bytes: settings.number("unread_bytes", 0..=usize::MAX),
+            connections: settings.number("connections", 0..=usize::MAX),
+            shared_calls: settings.number("shared_calls", 0..=usize::MAX),
+            listing_rows: settings.number("listing_rows", 0..=u32::MAX),
         }
     }
 }
@@ -107,17 +107,17 @@ impl Read for AgentFile {
             addr: settings.text("addr"),
             name: settings.text("name"),
             dir: settings.parsed("dir", folder),
-            share: settings.number("share", u32::MAX),
-            memory_aside: settings.number("memory_aside", u64::MAX),
+            share: settings.number("share", 1..=SHARES_MAX),
+            memory_aside: settings.number("memory_aside", 0..=u64::MAX),
             no_isolation: settings.is_true("no_isolation"),
             stop_tasks_on_exit: settings.is_true("stop_tasks_on_exit"),
             attributes: settings.named_texts("attributes"),
             devices: settings.named_tables("devices", "a table, such as { count = 2 }", Devices::read),
             resources: settings.named_numbers("resources"),
-            log_file_bytes_max: settings.number("log_file_bytes_max", u64::MAX),
-            ended_kept_max: settings.number("ended_kept_max", usize::MAX),
-            ended_bytes_max: settings.number("ended_bytes_max", u64::MAX),
-            pids_max: settings.number("pids_max", u32::MAX),
+            log_file_bytes_max: settings.number("log_file_bytes_max", LOG_FILE_BYTES_MIN..=u64::MAX),
+            ended_kept_max: settings.number("ended_kept_max", 0..=usize::MAX),
+            ended_bytes_max: settings.number("ended_bytes_max", 0..=u64::MAX),
+            pids_max: settings.number("pids_max", 0..=PIDS_MAX),
         }
     }
 }
@@ -131,7 +131,7 @@ pub(super) struct Devices {
 
 impl Devices {
     fn read(settings: &mut Settings<'_>) -> Self {
-        let count = settings.number("count", u32::MAX);
+        let count = settings.number("count", 1..=OF_ONE_KIND_MAX);
         if count.is_none() {
             settings.lacks("count");
         }
@@ -154,24 +154,10 @@ const PIDS_MAX: u32 = 1 << 22;
 impl AgentFile {
     /// Checks the bounds that flags have, too, and those that have no flag.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let wrong = |name: &str, found: u64, expected: String| {
-            Err(Failure::new("CONFIG", format!("{name} is {found}; expected {expected}")))
-        };
         if let Some(address) = &self.addr {
             url(address).map_err(|failure| failure.found_in_file("addr"))?;
         }
-        match (self.share, self.log_file_bytes_max, self.pids_max) {
-            (Some(share), ..) if !(1..=SHARES_MAX).contains(&share) => {
-                wrong("share", share.into(), format!("1 to {SHARES_MAX}"))
-            }
-            (_, Some(bytes), _) if bytes < LOG_FILE_BYTES_MIN => {
-                wrong("log_file_bytes_max", bytes, format!("at least {LOG_FILE_BYTES_MIN}"))
-            }
-            (.., Some(pids)) if pids > PIDS_MAX => {
-                wrong("pids_max", pids.into(), format!("at most {PIDS_MAX}, or 0 for no limit"))
-            }
-            _ => self.check_machine(),
-        }
+        self.check_machine()
     }
 
     /// What no cell takes is told here: an agent that is refused goes on asking, as a cell may change its mind.
@@ -226,10 +212,6 @@ impl AgentFile {
     pub(super) fn each_device(&self) -> Result<Vec<Device>, Failure> {
         let mut all = Vec::new();
         for (kind, devices) in &self.devices {
-            if !(1..=OF_ONE_KIND_MAX).contains(&devices.count) {
-                let message = format!("devices.{kind}.count is {}; expected 1 to {OF_ONE_KIND_MAX}", devices.count);
-                return Err(Failure::new("CONFIG", message));
-            }
             let (kind, model): (Arc<str>, Arc<str>) = (kind.as_str().into(), devices.model.as_str().into());
             let device = |index| Device { kind: kind.clone(), index, millis: 1000, model: model.clone() };
             all.extend((0..devices.count).map(device));
@@ -304,29 +286,26 @@ mod tests {
             devices.iter().map(|device| (&*device.kind, device.index)).collect::<Vec<_>>(),
             [("gpu", 0), ("gpu", 1)]
         );
-        let none: AgentFile = parse("[devices.gpu]\ncount = 0\n").unwrap();
-        assert!(none.each_device().unwrap_err().message.contains("expected 1 to 64"));
+        let refused = parse::<AgentFile>("[devices.gpu]\ncount = 0\n").unwrap_err();
+        assert!(refused.message.contains("`devices.gpu.count` is 0; expected 1 or more"), "{refused}");
     }
 
-    // With files of no bytes, a task's shim made new ones without end, and could not be asked to stop.
+    // They were told one at a time, and of none its place. With files of no bytes, a task's shim made new ones without end, and could not be asked to
+    // stop; with more processes than a kernel numbers, every task failed: it refused to make their control groups.
     #[test]
-    fn an_agents_file_has_the_bounds_of_the_flags() {
-        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
-        assert!(check("share = 64\nlog_file_bytes_max = 4096\n").is_ok());
-        assert!(check("share = 0\n").unwrap_err().message.contains("share is 0; expected 1 to 64"));
-        assert!(check("log_file_bytes_max = 0\n").unwrap_err().message.contains("expected at least 4096"));
-    }
-
-    // Who wrote so many to have no limit had every task of the machine fail: the kernel refused to make its control group.
-    #[test]
-    fn a_limit_of_processes_that_no_kernel_takes_is_told_at_the_start() {
-        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
-        for text in ["pids_max = 0\n", "pids_max = 4194304\n"] {
-            assert!(check(text).is_ok(), "{text}");
+    fn numbers_that_an_agent_can_not_have_are_told_together_and_with_their_places() {
+        let sound = "share = 64\nlog_file_bytes_max = 4096\npids_max = 4194304\n";
+        let read: AgentFile = parse(sound).unwrap();
+        assert_eq!((read.share, read.pids_max), (Some(64), Some(4_194_304)));
+        assert_eq!(parse::<AgentFile>("pids_max = 0\n").unwrap().pids_max, Some(0));
+        let refused = parse::<AgentFile>("share = 0\nlog_file_bytes_max = 0\npids_max = 4294967295\n").unwrap_err();
+        for told in [
+            ":1:9: `share` is 0; expected 1 or more",
+            ":2:22: `log_file_bytes_max` is 0; expected 4096 or more",
+            ":3:12: `pids_max` is 4294967295; expected at most 4194304",
+        ] {
+            assert!(refused.code == "CONFIG" && refused.message.contains(told), "{refused}");
         }
-        let failure = check("pids_max = 4294967295\n").unwrap_err();
-        let told = "pids_max is 4294967295; expected at most 4194304, or 0 for no limit";
-        assert!(failure.code == "CONFIG" && failure.message == told, "{failure}");
     }
 
     // The agent asked for ever for a cell at port 80 of a host that is called 7601.

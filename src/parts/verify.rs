@@ -184,7 +184,14 @@ mod tests {
     fn a_folder_without_a_cell_is_an_error_with_a_code() {
         let folder = tempfile::tempdir().unwrap();
         let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
-        assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+        assert_eq!((failure.code.as_str(), failure.exit), ("NO_CELL", EXIT_FAILED));
+        assert!(failure.message.contains("holds no cell"), "{failure}");
+        // It was said of the folder `log` that it can't be used.
+        let failure = verify(Format::Table, Some(folder.path().join("misspelt"))).unwrap_err();
+        assert_eq!(failure.code, "NO_CELL", "{failure}");
+        std::fs::write(folder.path().join("fallback.backup"), "PLENUM").unwrap();
+        let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
+        assert_eq!(failure.code, "DAMAGED_LOG", "what is left of a cell is not called none: {failure}");
     }
 
     // Of a backup it was said that its directory is to be there, and writable.

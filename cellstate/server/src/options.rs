@@ -152,7 +152,8 @@ impl Settings {
         };
         let size = |name, least: usize, found: usize| whole(name, least as u64, found as u64);
         let span = |name, least: Duration, found: Duration| {
-            (found < least).then(|| (name, format!("at least {least:?}"), format!("{found:?}")))
+            let found_words = if found.is_zero() { "0s".to_owned() } else { format!("{found:?}") };
+            (found < least).then(|| (name, format!("at least {least:?}"), found_words))
         };
         let beat = self.sync.heartbeat_micros;
         let least_beat = || ("sync.heartbeat_micros", format!("at least {HEARTBEAT_MICROS_MIN}"), beat.to_string());
@@ -320,8 +321,8 @@ mod tests {
             (with_sync(0, 1_000_000), "sync.message_bytes: expected at least 1, found 0"),
             (with_sync(1 << 10, 0), "sync.heartbeat_micros: expected at least 1000, found 0"),
             (with_sync(1 << 10, -1), "sync.heartbeat_micros: expected at least 1000, found -1"),
-            (Settings { lease: Duration::ZERO, ..usual() }, "lease: expected at least 100ms, found 0ns"),
-            (Settings { session_linger: Duration::ZERO, ..usual() }, "session_linger: expected at least 1s, found 0ns"),
+            (Settings { lease: Duration::ZERO, ..usual() }, "lease: expected at least 100ms, found 0s"),
+            (Settings { session_linger: Duration::ZERO, ..usual() }, "session_linger: expected at least 1s, found 0s"),
         ] {
             let error = settings.check().unwrap_err();
             assert!(error.code() == "BAD_SETTING" && error.to_string().contains(told), "{error}");

@@ -57,7 +57,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     expect_restored(&options.dir)?;
     expect_owner(&options.dir)?;
-    let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
+    let has_more = has_more_than_a_log(&options.dir);
     let no_log = || ServerError::NoLog { path: options.dir.clone() };
     if is_absent(&options.dir.join(LOG)) && has_more {
         return Err(no_log());
@@ -214,6 +214,23 @@ fn begin_with_fallback(history: &History, cell: &Cell) -> Result<(), ServerError
         "there is no history: the cell goes on from its fallback and the log; the past before that can't be read any more"
     );
     Ok(())
+}
+
+/// Refuses a directory that has no log: there is nothing to read, and what is wrong is not the folder `log`, but that this is the wrong directory, or that
+/// its log is lost.
+pub(crate) fn expect_log(dir: &Path) -> Result<(), ServerError> {
+    if !is_absent(&dir.join(LOG)) {
+        return Ok(());
+    }
+    if has_more_than_a_log(dir) {
+        return Err(ServerError::NoLog { path: dir.to_owned() });
+    }
+    Err(OpenError::NoCell { directory: dir.display().to_string(), file: "log/CELL" }.into())
+}
+
+/// Whether there is what only a cell has beside its log.
+fn has_more_than_a_log(dir: &Path) -> bool {
+    !is_absent(&dir.join(HISTORY)) || dir.join(FALLBACK).exists()
 }
 
 /// Whether there is no such folder, or nothing in it.

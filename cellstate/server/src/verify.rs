@@ -22,7 +22,9 @@ use crate::backup::fallback::FALLBACK;
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, expect_restored, read_options, retained};
+use crate::recovery::{
+    HISTORY, LOG, check_incarnation, expect_log, expect_owner, expect_restored, read_options, retained,
+};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -86,13 +88,9 @@ impl VerifyReport {
 /// something could not be looked at, as on a full disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     expect_restored(dir)?;
-    let log = dir.join(LOG);
-    if !log.is_dir() {
-        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
-        return Err(ServerError::Directory { path: log, source });
-    }
+    expect_log(dir)?;
     expect_owner(dir)?;
-    let disk = RealDisk::open(&log).map_err(plenum_journal::OpenError::from)?;
+    let disk = RealDisk::open(&dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
     let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use plenum_proto::{filters, v1::At};
 
-use super::{Listing, Told, by, not_empty};
+use super::{Listing, Told, by, not_empty, number::whole};
 use crate::cli::at::{parse_at, parse_instant};
 
 /// `plenum job`
@@ -156,7 +156,7 @@ pub(crate) enum Alloc {
         #[arg(long)]
         stderr: bool,
         /// Only the last lines; with 0 none, or with -f only new ones
-        #[arg(long, value_name = "LINES", allow_hyphen_values = true)]
+        #[arg(long, value_name = "LINES", value_parser = whole(0..=u32::MAX), allow_hyphen_values = true)]
         tail: Option<u32>,
     },
     /// Stops an allocation; its task is placed again if its job still wants it. Also a task that the cell does not know, as after a restore

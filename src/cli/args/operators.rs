@@ -7,7 +7,7 @@ use clap::{
 use plenum_model::QUOTA_MAX;
 use plenum_proto::{filters, v1::At};
 
-use super::{Listing, Told, by, not_empty};
+use super::{Listing, Told, by, not_empty, number::whole};
 use crate::cli::at::{Since, parse_after, parse_at, parse_before, parse_since};
 
 /// `plenum scheduler list|pause|resume|set`
@@ -48,14 +48,9 @@ pub(crate) enum Schedulers {
         #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no(), hide_possible_values = true)]
         evict: Option<bool>,
         /// How many turns its transactions get for one of a usual scheduler's: 1 (usual) to 100
-        #[arg(long, value_name = "N", group = "rights", value_parser = turns, allow_hyphen_values = true)]
+        #[arg(long, value_name = "N", group = "rights", value_parser = whole(1..=100_u32), allow_hyphen_values = true)]
         priority: Option<u32>,
     },
-}
-
-fn turns(text: &str) -> Result<u32, String> {
-    let turns = text.parse().ok().filter(|turns| (1..=100).contains(turns));
-    turns.ok_or_else(|| "expected a number from 1 to 100".to_owned())
 }
 
 fn yes_or_no() -> impl TypedValueParser<Value = bool> {
@@ -190,7 +185,7 @@ pub(crate) struct Conflicts {
     #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
     pub(crate) since: Option<Since>,
     /// Most rows to list [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", value_parser = whole(0..=u32::MAX), allow_hyphen_values = true)]
     pub(crate) limit: u32,
     /// List again each time that the cell has changed, at most once a second, until interrupted; with `-o json`, one line of JSON each time
     #[arg(short, long)]

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use plenum_model::INCARNATIONS_MAX;
 
-use super::operators::Schedulers;
+use super::{
+    number::{socket, whole},
+    operators::Schedulers,
+};
 
 /// `plenum dev`
 #[derive(Clone, Debug, Args)]
@@ -15,13 +19,13 @@ pub(crate) struct Dev {
     #[arg(long, requires = "files")]
     pub(crate) until_done: bool,
     /// Agents; each offers an equal share of this machine
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=64_u32), value_name = "N", allow_hyphen_values = true)]
     pub(crate) machines: u32,
     /// Keep the cell in this directory [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// The port of the cell, on 127.0.0.1; 0 takes any free one [default: 7070, or any other where somebody has that one]
-    #[arg(long, value_name = "PORT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PORT", value_parser = whole(0..=u16::MAX), allow_hyphen_values = true)]
     pub(crate) port: Option<u16>,
     /// Run tasks as plain processes, even where cgroups and namespaces are there
     #[arg(long)]
@@ -47,7 +51,7 @@ pub(crate) struct Server {
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Where to listen; port 0 takes any free one [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket)]
     pub(crate) listen: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) with_parent: WithParent,
@@ -79,7 +83,7 @@ pub(crate) struct Agent {
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Offer only one part in N of this machine
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", value_parser = whole(1..=64_u32), allow_hyphen_values = true)]
     pub(crate) share: Option<u32>,
     /// Run tasks as plain processes, even where cgroups and namespaces are there
     #[arg(long)]
@@ -104,6 +108,6 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) accept_loss: bool,
     /// The new incarnation: above all there were, if the cell was restored before [default: one above the old one; at most 64]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", value_parser = whole(2..=INCARNATIONS_MAX), allow_hyphen_values = true)]
     pub(crate) incarnation: Option<u64>,
 }

@@ -128,8 +128,8 @@ impl Known {
 /// identity, which is no loss.
 pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
     recovery::expect_restored(dir)?;
-    let log = dir.join(LOG);
-    let disk = RealDisk::existing(&log).map_err(|error| ServerError::OpenJournal(error.into()))?;
+    recovery::expect_log(dir)?;
+    let disk = RealDisk::existing(&dir.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
     recovery::expect_owner(dir)?;
