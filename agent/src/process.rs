@@ -8,7 +8,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{SigHandler, Signal, kill, signal},
+    sys::{
+        signal::{SigHandler, Signal, kill, signal},
+        stat::{Mode, umask},
+    },
     unistd::Pid,
 };
 use rustix::{
@@ -92,6 +95,12 @@ pub fn hear_of_children() {
     #[allow(unsafe_code)]
     let set = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
     debug_assert!(set.is_ok(), "the kernel knows SIGCHLD");
+}
+
+/// Has what is made have the mode that it is made with, but that only its owner writes: under a stricter mask, as a unit's `UMask=0077`, tasks that change
+/// their user could not reach their own directories.
+pub(crate) fn let_others_pass() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// Makes a limit on the size of files a failure of the write that comes to it, as a full disk is. By default it ends the process, and with a shim its

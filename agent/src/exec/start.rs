@@ -299,7 +299,12 @@ fn never_made(options: &ExecOptions, facts: &StartFacts, failure: Failure, is_kn
     if is_known && let watched @ Prepared::Watched(_) = void(options, facts.allocation, facts.restart)? {
         return Ok(watched);
     }
-    Ok(Prepared::Ended(Exit::failed(failure, unix_ms())))
+    let (exit, directory) = (Exit::failed(failure, unix_ms()), options.directory.allocation(facts.allocation));
+    if directory.spec().exists() {
+        // The next agent would take it for one that is still to be made, also where the cell has given its room to others by then.
+        recover::write_end(&directory, facts.restart, &exit);
+    }
+    Ok(Prepared::Ended(exit))
 }
 
 /// Starts a shim that no signal of ours ends before it can heed one: it inherits what is blocked here. One that was stopped on its way would be gone
@@ -611,6 +616,27 @@ mod tests {
         assert!(durable::write_once(&directory.record(0), &gone).unwrap());
         assert_eq!(told().kind, FailureKind::LostTrack);
         assert!(directory.exit(0).exists(), "the next agent comes to the same end");
+    }
+
+    // It was told as failed, and nothing of that was written down: an agent that was started then, before the cell had decided on it, made it, and the cell
+    // had given its room to others.
+    #[test]
+    fn a_start_that_could_not_be_set_up_is_not_made_by_the_next_agent() {
+        let place = tempfile::tempdir().unwrap();
+        let options = exec::options_at(place.path().to_owned());
+        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
+        let directory = options.directory.allocation(spec.task.allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        for is_known in [false, true] {
+            let no_memory = io::Error::other("no memory");
+            assert!(not_watched(&options, &StartFacts::from(&spec), &no_memory, is_known).is_ok());
+            let found = recover::look(&directory, 0).unwrap();
+            let recover::Trace::Exit(exit) = found else { panic!("it is to be made") };
+            assert!(!exit.stop_requested && exit.failure.is_some_and(|failure| failure.kind == FailureKind::Setup));
+            fs::remove_file(directory.exit(0)).unwrap();
+        }
     }
 
     // An end of it had been forgotten and could not be marked. Marked later, it would be hidden from the next agent.

@@ -79,6 +79,14 @@ pub(super) fn close_kernel_files() {
     }
 }
 
+/// Closes what the agent's own parent left open, as `flock -n LOCK plenum agent` does: a shim outlives its agent, and would hold that for as long as its task runs.
+/// Before Linux 5.9 it stays open. To be called before anything is opened.
+pub(super) fn close_inherited() {
+    // SAFETY: nobody here has a descriptor yet but of the three standard streams.
+    #[allow(unsafe_code)]
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0 as libc::c_uint) };
+}
+
 /// What the agent's parent left open is no business of a task. Ours close by themselves; before Linux 5.11, only those.
 pub(super) fn close_on_exec_all() {
     let _ = close_on_exec_from(3);

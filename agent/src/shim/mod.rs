@@ -38,9 +38,10 @@ use crate::{
     driver::{Exit, Failure, FailureKind, TaskSpec},
     durable,
     isolation::Isolation,
-    process::{ProcessIdentity, boot_id, hear_of_children, outlive_limits_of_files},
+    process::{ProcessIdentity, boot_id, hear_of_children, let_others_pass, outlive_limits_of_files},
 };
 
+use self::closing::close_inherited;
 pub(crate) use self::{closing::not_in_kernel, supervise::is_readable};
 
 /// The shim's exit code when another shim has the record of this start.
@@ -69,8 +70,10 @@ pub(crate) struct ShimSpec {
 /// `arguments` are those after `shim`: the allocation's directory; or `--probe`, which writes to standard output, as JSON,
 /// which [`Isolation`] works here ([`Probed`](crate::isolation::Probed)).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    close_inherited();
     hear_of_children();
     outlive_limits_of_files();
+    let_others_pass();
     let mut arguments = arguments.into_iter();
     match (arguments.next(), arguments.next()) {
         (Some(flag), None) if flag == "--probe" => probe::main(),

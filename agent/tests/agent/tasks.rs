@@ -430,6 +430,31 @@ async fn a_task_inherits_no_capabilities_of_its_agent() {
     }
 }
 
+// A wrapper's lock that its agent had inherited was held by each task's shim after that agent's end: the next one was refused for as long as one ran.
+#[tokio::test]
+async fn a_shim_holds_nothing_that_its_agents_parent_had_open() {
+    let mut bench = Bench::by(&["/bin/sh", "-c", "exec 9</dev/zero; exec \"$@\"", "sh"]);
+    let task = bench.shell("readlink /proc/$PPID/fd/* /proc/self/fd/*");
+    let allocation = task.allocation;
+    bench.run(task).await;
+    let open = bench.output(allocation);
+    assert!(open.contains("/dev/null") && !open.contains("/dev/zero"), "{open}");
+}
+
+// Under `UMask=0077` a task that changes its user could not come into its own directory.
+#[tokio::test]
+async fn directories_of_tasks_can_be_passed_through_whatever_mask_the_agent_was_started_with() {
+    let mut modes = Vec::new();
+    for mask in ["022", "077"] {
+        let mut bench = Bench::by(&["/bin/sh", "-c", &format!("umask {mask}; exec \"$@\""), "sh"]);
+        let task = bench.shell("stat -c %a \"$PLENUM_TASK_DIR\" \"$PLENUM_JOB_DIR\"; umask");
+        let allocation = task.allocation;
+        assert!(bench.run(task).await.succeeded());
+        modes.push(bench.output(allocation));
+    }
+    assert_eq!(modes[0], modes[1]);
+}
+
 // Tasks of an agent that was to be spared when memory is short were spared, too: the kernel killed everything else before. One of -1000 stood
 // still at its limit instead of being killed.
 #[tokio::test]
