@@ -32,8 +32,14 @@ impl Memory {
         self.is_written.subscribe()
     }
 
+    /// Nothing is started until this is written.
     pub(super) fn keep(&self, value: Remembered) {
         self.is_written.send_replace(false);
+        self.note(value);
+    }
+
+    /// The same of what no start waits for.
+    pub(super) fn note(&self, value: Remembered) {
         self.newest.send_replace(value);
     }
 

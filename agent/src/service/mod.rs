@@ -47,12 +47,14 @@ use crate::{
     durable,
     exec::{ExecDriver, ExecOptions, holds_any, is_unreadable},
     machine::{self, Discovery, Machine},
-    process::{boot_id, hear_of_children, outlive_limits_of_files},
+    process::{boot_id, hear_of_children, let_others_pass, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
 };
 
 /// What waits to be looked at: events of tasks, and answers of the cell. Who has more waits.
 const QUEUE_MAX: usize = 256;
+/// How often what was seen of the cell is written down while it rises: what a copy of the cell from before lacks, an agent takes for ended.
+const NOTED_EVERY: Duration = Duration::from_secs(60);
 /// At the end, how long to wait for the cell to answer for it.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 /// At the end, how long to wait for what is being written. What the next agent misses then, it hears again.
@@ -174,6 +176,7 @@ impl Remembered {
 pub fn run(options: &Options) -> Result<(), AgentError> {
     hear_of_children();
     outlive_limits_of_files();
+    let_others_pass();
     let path = options.directory.clone();
     let named = |source| AgentError::Directory { path: path.clone(), source };
     directories::make(&options.directory).map_err(named)?;
@@ -282,6 +285,8 @@ struct Agent {
     log_uploads: LogUploads,
     remembered: Remembered,
     memory: Memory,
+    /// When what was seen of the cell was written down beside a registration.
+    noted_at: Instant,
     /// How often it was asked to end.
     end_requests: u32,
     /// It was said already that another agent serves this machine.
@@ -354,6 +359,7 @@ impl Agent {
             arrivals,
             remembered,
             memory,
+            noted_at: Instant::now(),
             end_requests: 0,
             is_taken_told: false,
             elsewhere: Elsewhere::default(),
@@ -373,6 +379,7 @@ impl Agent {
         }
         self.handle(Input::Recovered(recovered));
         loop {
+            self.note_what_was_seen();
             if self.has_said_farewell() {
                 return Ok(());
             }
@@ -518,6 +525,20 @@ impl Agent {
         let (machine, registered) = (self.machine.name.clone(), Some(registered));
         self.remembered = Remembered { cell_id, machine, incarnation, revision, registered };
         self.memory.keep(self.remembered.clone());
+    }
+
+    /// Has what was seen of the cell since written down, too, now and then and with the last word: the next agent would believe a copy of the cell from
+    /// before, and stop all that was granted since.
+    fn note_what_was_seen(&mut self) {
+        let (incarnation, revision) = self.reconciler.seen();
+        let is_known = (self.remembered.incarnation, self.remembered.revision) == (incarnation, revision);
+        let is_time = self.finished_at.is_some() || self.noted_at.elapsed() >= NOTED_EVERY;
+        if is_known || !is_time || self.remembered.incarnation != incarnation {
+            return;
+        }
+        self.noted_at = Instant::now();
+        self.remembered.revision = revision;
+        self.memory.note(self.remembered.clone());
     }
 
     /// Waits for what the next agent needs to be written down, unless the disk does not answer.

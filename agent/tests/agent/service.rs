@@ -111,7 +111,7 @@ impl Agents for Cell {
         let report = request.into_inner();
         heard.unfit = report.unfit;
         heard.transitions.extend(report.transitions);
-        Ok(Response::new(v1::ReportResponse { revision: 2, register: false }))
+        Ok(Response::new(v1::ReportResponse { revision: 1 + heard.revision, register: false }))
     }
 
     async fn report_many(&self, _: Request<v1::ReportManyRequest>) -> Result<Response<v1::ReportManyResponse>, Status> {
@@ -754,4 +754,19 @@ async fn what_an_agent_has_seen_is_not_unlearned_from_a_cell_that_it_refuses() {
     stage.follower().await;
     sees(10).await;
     assert!(agent.terminate().await.success());
+}
+
+// Only what it had seen with its registration was: a week later, an agent that was started anew followed last night's copy of its cell, and stopped all
+// that was granted since.
+#[tokio::test]
+async fn the_next_agent_knows_what_an_agent_has_seen_since_its_registration() {
+    let stage = Stage::set().await;
+    let agent = stage.agent_with(&[]);
+    let follower = stage.follower().await;
+    let told = v1::Assignments { revision: 12, ..full(vec![assignment(1, "exit 0")]).unwrap() };
+    follower.send(Ok(told)).await.unwrap();
+    stage.reported(1, v1::AllocationState::Complete).await;
+    assert!(agent.terminate().await.success());
+    let text = std::fs::read_to_string(stage.path().join("cell.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["revision"], 12);
 }
