@@ -93,7 +93,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
             within_ms: millis("restart.within_micros", policy.within_micros)?,
         },
     };
-    Ok(Work { task, restart })
+    Ok(Work { task, restart, every_end_fails: wire.every_end_fails })
 }
 
 /// Rounded up, so that a wait that was asked for never becomes none.
@@ -193,6 +193,7 @@ mod tests {
                 .into(),
             state: v1::AllocationState::Granted.into(),
             group_count: 8,
+            every_end_fails: false,
             ..v1::Assignment::default()
         }
     }

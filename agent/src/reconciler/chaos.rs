@@ -277,7 +277,8 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };
     let takes_over = row.takes_over.iter().copied().collect();
-    Assignment { allocation, takes_over, may_start: !row.started, work: Ok(Arc::new(Work { task, restart })) }
+    let work = Work { task, restart, every_end_fails: allocation.slot.is_multiple_of(2) };
+    Assignment { allocation, takes_over, may_start: !row.started, work: Ok(Arc::new(work)) }
 }
 
 #[test]

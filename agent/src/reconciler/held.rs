@@ -204,7 +204,9 @@ impl Held {
                 let exit = exit.clone();
                 match stop {
                     // It ended before it was told to.
-                    Some(stop) if exit.stop_requested || !exit.succeeded() => self.end_stopped(now_ms, stop, &exit),
+                    Some(stop) if exit.stop_requested || !self.is_done_with(&exit) => {
+                        self.end_stopped(now_ms, stop, &exit)
+                    }
                     _ => self.conclude(now_ms, &exit),
                 }
                 false
@@ -236,7 +238,7 @@ impl Held {
     fn conclude(&mut self, now_ms: u64, exit: &Exit) {
         // What was asked to end may end well and not be done. Asked by others than the cell, as when its machine shuts down, it counts as
         // if it had not obeyed.
-        if exit.succeeded() && !exit.stop_requested {
+        if self.is_done_with(exit) && !exit.stop_requested {
             // That it went on without them was its own choice, and what they were to do may be missing.
             let why = if exit.oom_kills > 0 { exit.to_string() } else { String::new() };
             self.end(now_ms, AllocationState::Complete, exit, why);
@@ -262,6 +264,12 @@ impl Held {
                 self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
             }
         }
+    }
+
+    /// Whether the task has done what it was to do. One that is to run for ever never has: its `restart` was for ends with another code only.
+    fn is_done_with(&self, exit: &Exit) -> bool {
+        let work = self.assignment.as_ref().and_then(|assignment| assignment.work.as_ref().ok());
+        exit.succeeded() && !work.is_some_and(|work| work.every_end_fails)
     }
 
     fn may_restart(&self, now_ms: u64, policy: &RestartPolicy) -> bool {

@@ -167,6 +167,7 @@ fn assignment(slot: u64, state: v1::AllocationState) -> v1::Assignment {
         devices: vec![v1::Device { kind: "gpu".to_owned(), index: 1, millis: 1000, model: "a100".to_owned() }],
         state: state.into(),
         group_count: 8,
+        every_end_fails: true,
         ..v1::Assignment::default()
     }
 }

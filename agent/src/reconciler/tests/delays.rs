@@ -1,4 +1,4 @@
-//! How long a task waits for its restart.
+//! What is followed by a restart, and how long a task waits for it.
 
 use super::*;
 
@@ -32,4 +32,25 @@ fn an_end_that_a_clock_put_into_the_future_is_waited_for_no_longer_than_the_dela
     assert_eq!(story.starts(), []);
     story.pass_ms(200, true);
     assert_eq!(story.starts(), [(1, 1)]);
+}
+
+fn running_for_ever(slot: u32, restart: RestartPolicy) -> Assignment {
+    let mut assignment = with_restarts(slot, restart);
+    let work = assignment.work.unwrap();
+    assignment.work = Ok(Arc::new(Work { every_end_fails: true, ..(*work).clone() }));
+    assignment
+}
+
+// Its agent told that it was complete, and never used its `restart`: each such end cost one of its job's `retry`, and its directory.
+#[test]
+fn a_task_that_is_to_run_for_ever_is_restarted_also_where_it_ended_well() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 0));
+    story.registered();
+    let policy = RestartPolicy { attempts: 1, delay_ms: 100, within_ms: 0 };
+    story.assignments(true, vec![running_for_ever(1, policy), with_restarts(2, policy)], &[]);
+    story.pass_ms(1000, true);
+    let starts = |story: &Story, slot| story.starts().iter().filter(|start| start.0 == slot).count();
+    assert_eq!((starts(&story, 1), starts(&story, 2)), (2, 1));
+    assert_eq!(story.reported(1).last(), Some(&Failed));
+    assert_eq!(story.reported(2).last(), Some(&Complete));
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Delta, Job, JobId, MachineId};
+use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Delta, Job, JobId, JobKind, MachineId};
 use plenum_proto::v1;
 use prost::Message;
 
@@ -284,6 +284,7 @@ fn assignment(cell: &Cell, allocation: &AllocationRef<'_>, told: &Told, bodies: 
         assignment.namespace = job.shape.namespace.to_string();
         assignment.job = job.shape.name.to_string();
         assignment.job_dir = job.shape.same_machine;
+        assignment.every_end_fails = job.shape.kind != JobKind::ToCompletion;
         let group = job.shape.groups.get(usize::from(row.group));
         assignment.group = group.map(|group| group.name.to_string()).unwrap_or_default();
         assignment.body = bodies.of(job, row.group);
