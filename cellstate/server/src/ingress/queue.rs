@@ -24,9 +24,12 @@ impl Default for QueueBounds {
 }
 
 impl QueueBounds {
-    /// Which bound of all principals together has no room for so many bytes more, when so many requests and bytes wait.
+    /// Which bound of all principals together has no room for so many bytes more, when so many requests and bytes wait. `has_little`: of its principal hardly
+    /// anything does.
     fn full(&self, (requests, waiting_bytes): (usize, usize), bytes: usize, has_little: bool) -> Option<Full> {
-        let reserved = if has_little { (0, 0) } else { (self.requests.div_ceil(RESERVED), self.bytes / RESERVED) };
+        // A few large requests of principals that had nothing waiting would fill it.
+        let may_use_all = has_little && bytes <= self.bytes / LITTLE;
+        let reserved = if may_use_all { (0, 0) } else { (self.requests.div_ceil(RESERVED), self.bytes / RESERVED) };
         let (most, most_bytes) = (self.requests - reserved.0, self.bytes - reserved.1);
         if requests >= most {
             return Some(Full::Requests(most));
@@ -54,7 +57,7 @@ const REQUEST_BYTES: usize = 256;
 /// What a principal may ask for in one turn, in bytes: a few dozen claims. Less only changes turns more often.
 const TURN_BYTES: usize = 2048;
 
-/// One part in so many of all room is for principals of which hardly anything waits: those of which much does leave it to them. Two that ask without
+/// One part in so many of all room is for small requests of principals of which hardly anything waits: those of which much does leave it to them. Two that ask without
 /// pause would otherwise keep everybody else out, and first of all who could have them paused.
 const RESERVED: usize = 8;
 /// Hardly anything is less than one part in so many of all room, or nothing at all.
@@ -350,17 +353,17 @@ mod tests {
     #[test]
     fn each_bound_is_a_refusal_of_its_own() {
         let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
-        let mut queue = queue(3, 10, 2);
-        queue.bounds.principal_bytes = 5;
-        queue.push(&ann, 1, 0).unwrap();
-        assert_eq!(queue.push(&ann, 10, 1), Err((Full::PrincipalBytes(5), 1)));
-        assert_eq!(queue.push(&bob, 10, 1), Err((Full::Bytes(10), 1)));
-        assert_eq!(queue.push(&ann, 5, 1), Err((Full::PrincipalBytes(5), 1)));
-        queue.push(&ann, 1, 2).unwrap();
-        assert_eq!(queue.push(&ann, 1, 3), Err((Full::Principal(2), 3)));
-        queue.push(&bob, 1, 4).unwrap();
-        assert_eq!(queue.push(&bob, 1, 5), Err((Full::Requests(2), 5)));
-        assert_eq!(queue.push(&"eve".into(), 1, 5), Err((Full::Requests(3), 5)));
+        let mut queue = queue(3, 640, 2);
+        queue.bounds.principal_bytes = 320;
+        queue.push(&ann, 10, 0).unwrap();
+        assert_eq!(queue.push(&ann, 640, 1), Err((Full::PrincipalBytes(320), 1)));
+        assert_eq!(queue.push(&bob, 640, 1), Err((Full::Bytes(560), 1)));
+        assert_eq!(queue.push(&ann, 320, 1), Err((Full::PrincipalBytes(320), 1)));
+        queue.push(&ann, 10, 2).unwrap();
+        assert_eq!(queue.push(&ann, 10, 3), Err((Full::Principal(2), 3)));
+        queue.push(&bob, 10, 4).unwrap();
+        assert_eq!(queue.push(&bob, 10, 5), Err((Full::Requests(2), 5)));
+        assert_eq!(queue.push(&"eve".into(), 10, 5), Err((Full::Requests(3), 5)));
         assert_eq!(queue.len(), 3);
     }
 
@@ -383,6 +386,18 @@ mod tests {
             assert!(queue.push(&ann, each_bytes, 0).is_err());
             queue.push(&"user".into(), each_bytes, 1).unwrap();
         }
+    }
+
+    // Sixteen principals with one large request each filled the last eighth, too, and an operator could not have them paused.
+    #[test]
+    fn large_requests_of_many_that_ask_seldom_leave_the_last_eighth_to_small_ones() {
+        let mut queue = queue(1000, 64 << 10, 1000);
+        for number in 0..14 {
+            queue.push(&number.to_string().into(), 4 << 10, number).unwrap();
+        }
+        assert_eq!(queue.push(&"another".into(), 4 << 10, 14), Err((Full::Bytes(56 << 10), 14)));
+        assert_eq!(queue.push(&"0".into(), 4 << 10, 14), Err((Full::Bytes(56 << 10), 14)));
+        assert!(queue.push(&"operator".into(), 1 << 10, 15).is_ok());
     }
 
     #[test]
