@@ -12,6 +12,7 @@ use plenum_journal::{Keeper, ReadError};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision, SessionId};
 use plenum_proto::v1;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
@@ -35,6 +36,7 @@ use crate::recovery::{self, LOG};
 
 use crate::sessions::{HighestQueued, Sessions};
 use crate::sync::Lending;
+use crate::tasks::on_a_thread;
 
 /// A snapshot that has not come after so long is made otherwise.
 const STALLED: Duration = Duration::from_secs(1);
@@ -326,7 +328,7 @@ impl Shared {
         let mut turn = self.folding.clone().lock_owned().await;
         let (picture, history, keeper) = (self.picture.clone(), self.feed.history().clone(), self.keeper.clone());
         // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
-        let folding = tokio::task::spawn_blocking(move || {
+        let folding = on_a_thread(&Handle::current(), move || {
             if !picture.shows(revision) {
                 let folded = past::fold(&history, revision.0);
                 let folded = folded.or_else(|_| recovery::present(&history, &keeper, revision));
@@ -342,7 +344,10 @@ impl Shared {
             }
             drop(turn);
         });
-        drop(folding.await);
+        // Where the system gives no thread it is tried again, as after any turn that failed.
+        if let Some(folding) = folding {
+            drop(folding.await);
+        }
     }
 
     /// The resolver's picture, when it has this durable revision: for as long as a write does not come back, that may be never.

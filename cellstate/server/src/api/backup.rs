@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use plenum_journal::{ReadError, Tail};
 use plenum_model::Cell;
 use plenum_proto::{pages, v1};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
@@ -17,6 +18,7 @@ use tonic::{Code, Status};
 use super::failure::Failure;
 use crate::backup::{Encoder, manifest};
 use crate::shared::Shared;
+use crate::tasks::on_a_thread;
 
 /// Most bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -105,7 +107,8 @@ async fn consistent(shared: &Arc<Shared>) -> Result<(Cell, Tail), Failure> {
         let cell = shared.snapshot().await;
         let revision = cell.revision().0;
         let keeper = shared.keeper.clone();
-        let found = tokio::task::spawn_blocking(move || tail_at(&keeper, revision)).await;
+        let no_thread = || Failure::internal("the system gives no thread to read the log; try again");
+        let found = on_a_thread(&Handle::current(), move || tail_at(&keeper, revision)).ok_or_else(no_thread)?.await;
         match found.map_err(|error| Failure::internal(error.to_string()))? {
             Ok(Some(tail)) => return Ok((cell, tail)),
             // Given up meanwhile: a newer one is there.

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use plenum_history::ReadError as HistoryError;
 use plenum_journal::ReadError as LogError;
 use plenum_model::Revision;
+use tokio::runtime::Handle;
 
 use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
+use crate::tasks::on_a_thread;
 
 /// Revisions of one message: those that change nothing for a watcher take hardly any bytes.
 const REVISIONS_MAX: usize = 4096;
@@ -29,7 +31,7 @@ enum Unavailable {
 pub(super) async fn after(shared: &Arc<Shared>, after: Revision) -> Vec<Bytes> {
     let Ok(turn) = shared.catching_up.clone().acquire_owned().await else { return Vec::new() };
     let reading = shared.clone();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = on_a_thread(&Handle::current(), move || {
         let found = match from_log(&reading, after) {
             Err(Unavailable::Log(LogError::Retired { .. })) => from_history(&reading, after),
             found => found,
@@ -38,6 +40,8 @@ pub(super) async fn after(shared: &Arc<Shared>, after: Revision) -> Vec<Bytes> {
         drop(turn);
         found
     });
+    // Where the system gives no thread, too: it is begun anew.
+    let Some(read) = read else { return Vec::new() };
     match read.await {
         Ok(Ok(deltas)) => deltas,
         Ok(Err(error)) => {
