@@ -347,8 +347,9 @@ impl SyncSession {
     fn greet(&mut self, resume: Resume, recent: &Recent) -> Tell {
         let known = resume.incarnation == self.identity.incarnation && resume.revision > Revision(0);
         let behind = recent.newest().0.checked_sub(resume.revision.0);
-        let goes_on = recent.continues(resume.revision) || behind.is_some_and(|revisions| revisions <= MISSED_MAX);
-        let resumes = known && self.follows_the_cell() && goes_on;
+        // Of another incarnation any number may be said: it is not looked for in this one.
+        let goes_on = known && (recent.continues(resume.revision) || behind.is_some_and(|behind| behind <= MISSED_MAX));
+        let resumes = self.follows_the_cell() && goes_on;
         self.joins = resumes;
         let revision = if resumes { resume.revision } else { recent.newest() };
         let resumes = resumes || !self.follows_the_cell();
@@ -362,6 +363,7 @@ impl SyncSession {
             cell_id: Bytes::copy_from_slice(&self.identity.cell_id),
             pulse_micros: self.options.pulse_micros.unsigned_abs(),
             message_bytes_max: self.message_bytes_max,
+            newest: recent.newest().0,
         })
     }
 

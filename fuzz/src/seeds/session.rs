@@ -70,6 +70,7 @@ fn welcome(revision: u64, snapshot: bool) -> v1::SessionResponse {
         cell_id,
         pulse_micros: 5_000_000,
         message_bytes_max: 0,
+        newest: revision,
     }))
 }
 

@@ -11,7 +11,7 @@ mod unanswered;
 
 use std::fmt;
 
-use plenum_model::{JobId, Outcome, Refusal, SessionId, TransactionId};
+use plenum_model::{JobId, Outcome, Refusal, Revision, SessionId, TransactionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
@@ -250,6 +250,8 @@ pub struct SchedulerRuntime<S> {
     attempts: u32,
     /// Since when the mirror is kept over the connection that there is, or was last.
     live_since_micros: i64,
+    /// What the cell had come to when this connection began: before its mirror has come to there, nothing is decided on it.
+    decides_from: Revision,
     seen: Seen,
     session: SessionId,
     /// The number of the last transaction of this session.
@@ -323,6 +325,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             link: Link::Down,
             attempts: 0,
             live_since_micros: i64::MIN,
+            decides_from: Revision(0),
             seen: Seen::default(),
             session: SessionId::default(),
             number: 0,
@@ -391,7 +394,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 // Before anything is decided: it is told of a time in which nothing was.
                 self.tell_pulse(now_micros, &mut outputs);
             }
-            self.decide_if_due(now_micros, &mut outputs);
+            if self.mirror.revision() >= self.decides_from {
+                self.decide_if_due(now_micros, &mut outputs);
+            }
             self.tell_notes(now_micros, &mut outputs);
             self.tell_pulse(now_micros, &mut outputs);
             self.tell_wake(&mut outputs);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use plenum_model::session::NUMBER_MAX;
-use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
+use plenum_model::{LogTime, Outcome, RejectionCode, Revision, SessionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::error::OUTCOME_UNKNOWN;
 use plenum_proto::transaction::commit_bytes;
@@ -194,7 +194,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             // The session of this number is somebody else's there.
             return self.leave("it is another cell now".into(), 0, outputs);
         }
-        self.seen.see(welcome.revision);
+        self.seen.see(welcome.revision.max(welcome.newest));
+        // What it missed is coming: on a mirror of before, healthy tasks were moved off a machine that was not drained any more, and others evicted beside free room.
+        self.decides_from = Revision(welcome.newest);
         self.message_bytes_max = match usize::try_from(welcome.message_bytes_max) {
             Ok(0) => REQUEST_BYTES_MAX,
             told => told.unwrap_or(usize::MAX),

@@ -62,6 +62,7 @@ fn welcome(session: u64, incarnation: u64, revision: u64) -> Tell {
         cell_id,
         pulse_micros: 0,
         message_bytes_max: 0,
+        newest: 0,
     })
 }
 

@@ -116,6 +116,7 @@ impl Stage {
             cell_id: vec![7; 16].into(),
             pulse_micros: self.pulse_micros,
             message_bytes_max: 0,
+            newest: self.cell().revision().0,
         })];
         if snapshot {
             let pages = self.pages();

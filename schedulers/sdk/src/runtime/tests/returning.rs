@@ -58,6 +58,37 @@ fn a_server_that_ends_a_stream_says_when_to_try_again_and_is_heeded_up_to_the_lo
     }
 }
 
+// It decided with the welcome, on the mirror of before its connection hung: what had been undrained or come free meanwhile was still on its way to it.
+#[test]
+fn who_goes_on_decides_nothing_before_it_has_come_to_where_the_cell_is() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Curious::default()).unwrap();
+    let mut now = 0;
+    let mut decisions_after = |input: Input| {
+        now += 10_000;
+        runtime.handle(now, input);
+        runtime.scheduler().oldest.len()
+    };
+    let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
+    decisions_after(Input::Start);
+    decisions_after(Input::Connected);
+    decisions_after(told(welcome(2, 1, 0)));
+    let before = decisions_after(told(deltas(1..=5)));
+    assert!(before > 0);
+    decisions_after(disconnected(14, "", "gone"));
+    decisions_after(Input::Connected);
+    let Tell::Welcome(again) = welcome(2, 1, 5) else { panic!() };
+    let again = v1::Welcome { snapshot: false, newest: 8, ..again };
+    assert_eq!(decisions_after(told(Tell::Welcome(again.clone()))), before);
+    assert_eq!(decisions_after(Input::Tick), before);
+    assert_eq!(decisions_after(told(deltas(6..=7))), before);
+    assert_eq!(decisions_after(told(deltas(8..=8))), before + 1);
+    // A server that does not tell, as of an earlier version, keeps nobody waiting.
+    decisions_after(disconnected(14, "", "gone"));
+    decisions_after(Input::Connected);
+    let untold = v1::Welcome { revision: 8, newest: 0, ..again };
+    assert_eq!(decisions_after(told(Tell::Welcome(untold))), before + 2);
+}
+
 fn opening() -> SessionChange {
     SessionChange::Opened { scheduler: "idle".into(), principal: "local".into(), namespace: "".into() }
 }
