@@ -524,7 +524,7 @@ fn change_json(answer: &ChangeResponse, name: &str, mut more: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{GroupView, TakeOver};
+    use plenum_proto::v1::{AllocationState, GroupView, TakeOver};
 
     use super::*;
 
@@ -543,7 +543,7 @@ mod tests {
     fn a_job_whose_tasks_wait_for_others_to_leave_says_so() {
         let granted = |victims: &[u64]| {
             let take_overs = victims.iter().map(|&victim| TakeOver { victim, ..TakeOver::default() }).collect();
-            AllocationView { take_overs, ..AllocationView::default() }
+            AllocationView { take_overs, state: AllocationState::Granted.into(), ..AllocationView::default() }
         };
         assert_eq!(waits_to_start(&[granted(&[])]), None);
         let one = waits_to_start(&[granted(&[]), granted(&[7 << 32 | 1])]);

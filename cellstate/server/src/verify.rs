@@ -90,7 +90,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     expect_restored(dir)?;
     expect_log(dir)?;
     expect_owner(dir)?;
-    let disk = RealDisk::open(&dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
+    let disk = RealDisk::open(dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
     let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);

@@ -129,7 +129,7 @@ impl Known {
 pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
     recovery::expect_restored(dir)?;
     recovery::expect_log(dir)?;
-    let disk = RealDisk::existing(&dir.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
+    let disk = RealDisk::existing(dir.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
     recovery::expect_owner(dir)?;

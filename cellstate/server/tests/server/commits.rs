@@ -49,6 +49,7 @@ async fn a_watcher_resumes_where_it_was_and_otherwise_gets_a_snapshot() {
     let last = submit(&channel, job("one", 1)).await.revision;
     let mut resumed = Session::hello(&channel, known.clone(), mirror).await.unwrap();
     assert!(!resumed.welcome.snapshot);
+    assert_eq!((resumed.welcome.revision, resumed.welcome.newest), (known.revision, last));
     resumed.reach(last).await;
 
     let foreign = v1::Hello { incarnation: 99, session: 0, scheduler: "batch".to_owned(), ..known };
@@ -365,6 +366,40 @@ async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays(
     assert_eq!(session.commit(dry).await.unwrap().granted, 4);
     let few = session.transaction(2, vec![placement(crunch, vec![0; 10], (0..10).collect())]);
     assert_eq!(session.commit(few).await.unwrap().granted, 4);
+    server.shutdown().await.unwrap();
+}
+
+// It was executed, and its answer was lost with the server. The next one, with smaller segments, said that it was not.
+#[tokio::test]
+async fn a_transaction_that_was_decided_is_answered_also_where_it_would_be_too_large_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 100)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let many = session.transaction(1, vec![placement(crunch, vec![0; 100], (0..100).collect())]);
+    let decided = session.commit(many.clone()).await.unwrap();
+    let hello = v1::Hello {
+        scheduler: "batch".to_owned(),
+        namespace: "default".to_owned(),
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: session.cell.revision().0,
+        ..Default::default()
+    };
+    let mirror = session.cell.clone();
+    server.shutdown().await.unwrap();
+
+    let mut small = options(dir.path());
+    small.settings.segment_bytes = 64 << 10;
+    let server = Server::start(small).await.unwrap();
+    let channel = connect(&server).await;
+    let mut session = Session::hello(&channel, hello, mirror).await.unwrap();
+    let again = session.commit(many.clone()).await.unwrap();
+    assert_eq!((again.revision, again.granted), (decided.revision, decided.granted));
+    let another = v1::Transaction { number: 2, ..many };
+    assert_eq!(session.commit(another).await.unwrap_err().code, "MESSAGE_TOO_LARGE");
     server.shutdown().await.unwrap();
 }
 
