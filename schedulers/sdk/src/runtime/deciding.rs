@@ -194,6 +194,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// occasion by itself: going on with a pass is none to begin another one after it.
     pub(super) fn goes_on_micros(&self) -> Option<i64> {
         let waits = (self.due || self.pass.is_some()) && self.window() > 0;
+        // What brings the mirror to where the cell is comes by itself: until then there is nothing to do, and no time at which there is.
+        let waits = waits && self.mirror.revision() >= self.decides_from;
         waits.then_some(self.not_before_micros())
     }
 

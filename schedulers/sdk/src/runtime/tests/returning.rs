@@ -65,7 +65,9 @@ fn who_goes_on_decides_nothing_before_it_has_come_to_where_the_cell_is() {
     let mut now = 0;
     let mut decisions_after = |input: Input| {
         now += 10_000;
-        runtime.handle(now, input);
+        let outputs = runtime.handle(now, input);
+        let is_woken = outputs.iter().any(|output| matches!(output, Output::WakeAt { micros } if *micros <= now));
+        assert!(!is_woken || runtime.mirror.revision() >= runtime.decides_from, "it would be woken without end");
         runtime.scheduler().oldest.len()
     };
     let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
