@@ -102,4 +102,6 @@ impl Scheduler for Batch {
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;

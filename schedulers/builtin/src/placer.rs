@@ -49,7 +49,7 @@ pub(crate) struct Placer {
     specials: Option<Specials>,
     /// What namespaces may still have.
     quotas: Quotas,
-    /// To so many of what comes first of peers' jobs this decision has left room, as far as there was any.
+    /// To so many of what comes before the work this decision has left room, as far as there was any.
     left_to: usize,
     /// Who may be evicted.
     evictions: Evictions,
@@ -210,15 +210,15 @@ impl Placer {
         }
     }
 
-    /// Claims machines for as many tasks of all the work as fit, and says why the others do not. Room is left to what comes first of peers' jobs.
+    /// Claims machines for as many tasks of all the work as fit, and says why the others do not. Room is left to what comes before it.
     pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
         if let Some(gpus) = &mut self.gpus {
             // What room is left to is ranked like work, and so has to be reckoned with.
             view.ahead().iter().chain(works).for_each(|work| gpus.expect(view.cell(), work));
         }
-        // Without peers neighbours of two bands are placed in one scan, too.
-        let is_one_band = |one: &Work, other: &Work| view.ahead().is_empty() || ahead::band(one) == ahead::band(other);
-        for works in works.chunk_by(is_one_band) {
+        // Where nothing comes between them neighbours of two bands are placed in one scan, too.
+        let before = |work: &Work| if view.ahead().is_empty() { 0 } else { ahead::before(view, work) };
+        for works in works.chunk_by(|one, other| before(one) == before(other)) {
             if let Some(next) = works.first() {
                 self.leave_room(view, next, decision);
             }

@@ -1,25 +1,29 @@
-//! What waits of peers and comes before own work: how sessions that share jobs keep one order without talking to each other.
+//! What waits and comes before own work, and is placed by somebody else or a moment later: how sessions that share jobs keep one order without talking to each other, and how one keeps its own.
 //!
 //! Each session orders its own jobs alone. So room that came free when a task of one session's urgent job ended was taken for another session's job of a lower band,
 //! and taken back by an eviction, task after task. Now each leaves room to what waits of its peers' jobs of higher bands, as if it had placed that first.
 //!
+//! What loses a race to another scheduler rests for a moment, and room that came free in it was taken for own jobs behind it: by lower ones, which it evicted then, or by others of its band, for whose
+//! end it waited. So room is left to that, too. Not to what rests for another reason: nothing says that it could have the room.
+//!
 //! It does so for as long as a silent peer is waited for, for each job, and no longer: one to which room was left for so long, and of which nothing was granted,
-//! has its turn when its owner comes.
+//! has its turn when its owner comes, or its rest ends.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{Cell, Job, JobId, LogTime, wanted};
 
 use crate::in_flight::InFlight;
-use crate::queue::Queue;
+use crate::queue::{Queue, Turn};
 use crate::share::Share;
 use crate::view::Work;
 
 /// After so many silences in which nobody looked for what waits of a job, nothing is known of how long room has been left to it.
 const STALE_SILENCES: i64 = 2;
 
-/// What a session sees of its peers' jobs.
+/// What a session sees of jobs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around<'a> {
     pub(crate) cell: &'a Cell,
@@ -65,28 +69,52 @@ struct Waited {
     met_micros: i64,
 }
 
-/// For how long room has been left to peers' jobs.
+/// For how long room has been left to jobs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ahead {
     /// Those of which nothing was granted since, also where they are waited for no longer.
     waited: BTreeMap<JobId, Waited>,
+    /// Those that lost a race, and until when they rest for it.
+    lost: BTreeMap<JobId, i64>,
 }
 
 impl Ahead {
-    /// What waits of peers and is of a higher band than the last of the own work, in the order of turns. Not what is offered here itself.
+    /// A job lost to others what it had claimed, and rests until then.
+    pub(crate) fn lost(&mut self, job: JobId, until_micros: i64) {
+        self.lost.insert(job, until_micros);
+    }
+
+    /// What waits of peers and is of a higher band than the last of the own work, and what is before that of own jobs that rest after a lost race. Not what is offered here itself. In the order of bands;
+    /// of each own jobs come first, in the order of their turns: these come before own work of the same band, too.
     pub(crate) fn gather(&mut self, around: &Around<'_>, own: &[Work]) -> Vec<Work> {
-        let mut ahead = Vec::new();
-        let Some(last) = own.last().filter(|_| around.share.has_peers()) else { return ahead };
+        // Who was refused again for another reason rests until another time.
+        let still = |job: &JobId| around.queue.get(*job).map(|standing| standing.not_before_micros);
+        self.lost.retain(|job, until| *until > around.now_micros && still(job) == Some(*until));
+        let has_any = around.share.has_peers() || !self.lost.is_empty();
+        let last = own.last().filter(|_| has_any).and_then(|last| around.queue.get(last.job.id));
+        let Some(last) = last.map(|standing| standing.turn) else { return Vec::new() };
         self.waited.retain(|&job, _| around.queue.contains(job));
+        let resting = self.lost.keys().filter(|job| around.share.is_own(**job));
+        let resting = resting.filter_map(|job| Some(around.queue.get(*job)?.turn)).filter(|turn| *turn < last);
+        let resting: BTreeSet<Turn> = resting.collect();
+        if !around.share.has_peers() {
+            return self.take(around, resting.into_iter());
+        }
         let offered: BTreeSet<JobId> = own.iter().map(|work| work.job.id).collect();
-        let jobs = around.queue.jobs(None, None).filter_map(|id| around.cell.job(id));
-        let mut left = around.tasks_max;
-        for job in jobs.take_while(|job| band(job) > band(&last.job)) {
+        let is_peers = |job: JobId| !around.share.is_own(job) && !offered.contains(&job);
+        let is_ahead = |turn: &Turn| resting.contains(turn) || (turn.band() > last.band() && is_peers(turn.job));
+        let until = |turn: &Turn| turn.band() > last.band() || resting.last().is_some_and(|last| turn <= last);
+        let mut ahead = self.take(around, around.queue.turns().take_while(until).filter(is_ahead));
+        ahead.sort_by_key(|work| (Reverse(band(&work.job)), !around.share.is_own(work.job.id)));
+        ahead
+    }
+
+    /// What waits of these jobs, but for those to which room was left for long enough.
+    fn take(&mut self, around: &Around<'_>, turns: impl Iterator<Item = Turn>) -> Vec<Work> {
+        let (mut ahead, mut left) = (Vec::new(), around.tasks_max);
+        for job in turns.filter_map(|turn| around.cell.job(turn.job)) {
             if left == 0 {
                 break;
-            }
-            if around.share.is_own(job.id) || offered.contains(&job.id) {
-                continue;
             }
             let works = around.waiting(job, left);
             if works.is_empty() {

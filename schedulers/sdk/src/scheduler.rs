@@ -155,7 +155,7 @@ impl Decision {
 
     /// Tells what of [`View::ahead`] room was left to: what this plan claims, which is not committed. A job to which room was left for `peer_silence_micros` of the
     /// settings and of which nothing was granted is in [`View::ahead`] no more until something of it is, or nothing of it waits any more, or nobody has looked for
-    /// twice as long, as after a new connection: its owner is gone, or has a reason of its own. The scheduler is called then for the work that it left unplaced.
+    /// twice as long, as after a new connection: its owner is gone, has a reason of its own, or others are always quicker. The scheduler is called then for the work that it left unplaced.
     pub fn leave(&mut self, plan: &Plan) {
         self.left.extend(plan.claims_by_group().map(|((job, _), _)| job));
     }

@@ -26,8 +26,8 @@ pub struct Settings {
     /// Before the next connection, and after a rejected transaction without a hint.
     pub reconnect: Backoff,
     /// Once a peer has committed nothing for so long while a job of it waits, that job is tried here too, at most as often. Where there is room
-    /// for it, the peer is thought dead until it commits something. For as long, room is left to a peer's job of a higher band of which nothing is granted
-    /// ([`View::ahead`](crate::View::ahead)).
+    /// for it, the peer is thought dead until it commits something. For as long, room is left to a peer's job of a higher band of which nothing is granted, and to an own one that rests after a
+    /// lost race ([`View::ahead`](crate::View::ahead)).
     pub peer_silence_micros: i64,
     /// Least time between two messages of notes why jobs were passed over.
     pub notes_pause_micros: i64,

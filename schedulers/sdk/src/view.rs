@@ -113,11 +113,12 @@ impl<'a> View<'a> {
         self.work
     }
 
-    /// What waits of peers' jobs and comes before some of [`View::work`]: of a higher band (priority / 10) than the last of it. In the order of turns, and at most as
-    /// many tasks as the settings say of work. Empty where there are no peers.
+    /// What waits and comes before some of [`View::work`]: of peers' jobs what is of a higher band (priority / 10) than the last of it, and of own ones that rest after they lost a race
+    /// to another scheduler ([`View::rests`]) what has an earlier turn. In the order of bands, of each own jobs first, and at most as many tasks as the settings say of work. Empty where
+    /// there are no peers and none rests so.
     ///
-    /// It is not to be committed: its owner places it. Who takes room and quota for it in the books, as far as there is any and before all work of a lower band, and
-    /// places the work beside that, keeps one order with its peers; and tells with [`Decision::leave`](crate::Decision::leave) what found room. Who does not may take
+    /// It is not to be committed: its owner places it, or it is offered once its rest is over. Who takes room and quota for it in the books, as far as there is any and before all work of a lower band, and
+    /// places the work beside that, keeps one order with its peers, and evicts nobody whom it has just placed; and tells with [`Decision::leave`](crate::Decision::leave) what found room. Who does not may take
     /// what comes free for a job that its peer then evicts again.
     #[must_use]
     pub const fn ahead(&self) -> &'a [Work] {

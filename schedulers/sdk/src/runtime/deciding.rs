@@ -28,7 +28,7 @@ type Left = BTreeMap<(JobId, u16), usize>;
 #[derive(Debug, Default)]
 struct Gathered {
     work: Vec<Work>,
-    /// What waits of peers and comes before some of it.
+    /// What waits of peers, or rests after a lost race, and comes before some of it.
     ahead: Vec<Work>,
     tasks: usize,
     /// Where there was more than one decision may have.

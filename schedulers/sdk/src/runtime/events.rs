@@ -182,6 +182,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             } else if let Some(refusal) = refused.get(&job) {
                 let why = v1::RefusalReason::from(refusal.reason).as_str_name();
                 self.refuse(now_micros, job, 0, AT_THE_COMMIT, why);
+                let standing = self.queue.get(job);
+                let lost = standing.filter(|_| matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale));
+                lost.into_iter().for_each(|standing| self.ahead.lost(job, standing.not_before_micros));
             }
         }
         self.tell_outcome(sent.tag, outcome);

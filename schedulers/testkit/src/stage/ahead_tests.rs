@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use plenum_sdk::{Decision, Ledger, Plan, Scheduler, Settings, View, Work};
+use plenum_sdk::{Backoff, Decision, Ledger, Plan, Scheduler, Settings, View, Work};
 
 use super::tests::job;
 use super::*;
@@ -15,6 +15,8 @@ struct Sight {
     own: BTreeSet<String>,
     /// How many tasks.
     ahead: BTreeMap<String, usize>,
+    /// In which order these were.
+    order: Vec<String>,
 }
 
 /// Claims the first machine that fits, beside what comes first of peers' jobs. It keeps away from some jobs of its own.
@@ -31,10 +33,11 @@ impl Scheduler for Polite {
     fn decide(&mut self, view: &View<'_>) -> Decision {
         let (mut decision, mut ledger) = (Decision::default(), view.ledger());
         let own = view.cell().jobs().filter(|job| view.is_own(job)).map(|job| job.shape.name.to_string());
-        let mut sight = Sight { own: own.collect(), ahead: BTreeMap::new() };
+        let mut sight = Sight { own: own.collect(), ..Sight::default() };
         let (mut left, mut plan) = (Plan::incremental(), Plan::incremental());
         for work in view.ahead() {
             *sight.ahead.entry(work.job.shape.name.to_string()).or_default() += work.tasks.len();
+            sight.order.push(work.job.shape.name.split('-').next().unwrap_or_default().to_owned());
             claim(view, &mut ledger, work, &mut left);
         }
         let avoids = |work: &&Work| !self.avoids.is_empty() && work.job.shape.name.starts_with(self.avoids);
@@ -121,6 +124,36 @@ fn what_waits_of_a_peers_higher_band_comes_before_own_work() {
     two.stage.advance(10_000);
     let found = names(&first);
     assert_eq!(found, [("high".to_owned(), 3), ("higher".to_owned(), 4), ("late".to_owned(), 3)]);
+}
+
+// In the milliseconds of its rest what came free was offered to the jobs behind it alone.
+#[test]
+fn what_rests_of_own_jobs_after_a_lost_race_comes_before_own_work_and_before_peers_of_its_band() {
+    let retry = Backoff { first_micros: 100_000, most_micros: 2_000_000 };
+    let mut two = Two::new("", &Settings { retry, peer_silence_micros: 60_000_000, ..Settings::default() });
+    let (first, second) = (Rc::clone(&two.first), Rc::clone(&two.second));
+    let of = |priority: u32, of: &'static str| move |name: &str| job(name, "blue", 1).priority(priority).on("for", of);
+    two.submit(&second, of(70, "nobody"), "higher");
+    two.submit(&second, of(69, "nobody"), "alike");
+    let high = two.submit(&first, of(65, "high"), "high");
+    two.submit(&first, of(51, "nobody"), "low");
+    let other = two.stage.submit(&job("other", "red", 1));
+    two.stage.hold(Seat(0));
+    let machine = two.stage.machine("m1", 1_000, &[("for", "high")]);
+    two.stage.advance(5_000);
+    let deadline = two.stage.cell().time().plus_micros(600_000_000);
+    let hold = |machines: Vec<u32>, resources| {
+        let session = SessionId::default();
+        Command::TakeHold { session, job: other, machines, resources, deadline }
+    };
+    two.stage.ask("owner", hold(vec![machine], Resources::new(1_000, 1)));
+    two.stage.release(Seat(0));
+    two.stage.ask("owner", hold(Vec::new(), Resources::default()));
+    two.stage.advance(5_000);
+    assert_eq!(two.stage.placed(high).len(), 0, "it lost, and rests");
+    assert_eq!(first.borrow().order, ["higher", "high", "alike"]);
+    two.stage.advance(200_000);
+    assert_eq!(two.stage.placed(high).len(), 1);
 }
 
 // Who was alive and left its job lying for a reason of its own kept the room from all others for ever.
