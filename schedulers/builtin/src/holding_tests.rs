@@ -2,6 +2,7 @@
 
 mod answers;
 mod bands;
+mod elsewhere;
 mod mates;
 mod rests;
 mod urgent;

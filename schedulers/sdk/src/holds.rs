@@ -8,6 +8,7 @@ mod contenders;
 mod held;
 mod rests;
 mod urgent;
+mod vain;
 mod wish;
 
 use std::borrow::Cow;
@@ -162,7 +163,7 @@ impl Holds {
             let makes_place = (held.rests_until_micros > rested_until).then_some(sight.now_micros);
             self.pauses.extend(makes_place.and_then(|_| held.pause(sight, job)));
             wake = wake.into_iter().chain(makes_place).min();
-            wake = wake.into_iter().chain(held.next_micros(sight)).min();
+            wake = wake.into_iter().chain(held.next_micros(sight, sight.cell.hold(job.id))).min();
             holders += usize::from(is_holder);
             if let Some(wish) = wish {
                 self.number += 1;
@@ -292,7 +293,7 @@ impl Holds {
             return "holds a part of a machine; ".to_owned();
         }
         let machines = u64::try_from(aim.machines).unwrap_or(u64::MAX);
-        if held.is_whole() && hold.machines.len() >= aim.machines {
+        if held.is_whole(hold) {
             return format!(
                 "holds all room that it takes, on {}, and lacks something else; ",
                 counted(machines, "machine")

@@ -71,6 +71,31 @@ fn room_is_not_held_for_long_for_what_lacks_something_else() {
     assert_eq!((held(&stage, wide).len(), stage.runtime(seat).counters().holds_given_back), (0, 1));
 }
 
+// A gang that had once had all that it takes had the patience of that, half a minute: as soon as a more urgent job took a machine of it, it gave the others back and rested.
+#[test]
+fn a_hold_that_was_whole_and_lost_a_machine_has_the_time_of_a_part_and_then_of_a_whole_one_again() {
+    let mut stage = Stage::new();
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    for name in ["m1", "m2"] {
+        stage.machine_with_gpus(name, 2000, &[], 1);
+    }
+    stage.submit(&JobBuilder::new("small", "batch").group("main", 2, 100).gpu(1000).forever());
+    stage.settle();
+    let wide = stage.submit(&gang("wide", "batch", 2).gpu(1000));
+    stage.advance(10_000_000);
+    assert_eq!(held(&stage, wide).len(), 2);
+    let urgent = stage.submit(&JobBuilder::new("urgent", "batch").group("main", 1, 1500).priority(90));
+    stage.advance(2_000_000);
+    assert_eq!((stage.placed(urgent).len(), held(&stage, wide).len()), (1, 1));
+    stage.advance(60_000_000);
+    assert_eq!(held(&stage, wide).len(), 1, "it lacks a machine, and not something else");
+    stage.finish(urgent, true);
+    stage.advance(20_000_000);
+    assert_eq!(held(&stage, wide).len(), 2, "it is whole for twenty seconds");
+    stage.advance(20_000_000);
+    assert_eq!(held(&stage, wide).len(), 0, "and starts no more than before");
+}
+
 // What was held for a gang stayed so when a machine was removed that it could not do without.
 #[test]
 fn what_can_not_fit_any_more_gives_its_room_back_at_once() {

@@ -9,6 +9,8 @@ use plenum_model::{
     choose_devices, device_rooms, most_when_empty,
 };
 
+use super::vain::Vain;
+
 /// Free room, as a hold of one job finds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rooms<'a> {
@@ -203,12 +205,12 @@ impl Aim {
     }
 
     /// Machines to hold it on, rising, as many as there are and no more than are needed: at first those of `kept`, then those of `slots` that have it free,
-    /// then those where later holds lose it; but for those on which it `leaves` what is free to others.
+    /// then those where later holds lose it; but for those on which it `leaves` what is free to others. Of those that have it free the ones come last that it `tried` in vain, the later the later.
     pub(super) fn choose(
         &self,
         rooms: &Rooms<'_>,
         kept: &[u32],
-        slots: &[u32],
+        (slots, tried): (&[u32], impl Fn(u32) -> usize),
         mut leaves: impl FnMut(u32) -> bool,
     ) -> Vec<u32> {
         let has_it = |slot: &u32| self.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &self.each);
@@ -220,7 +222,8 @@ impl Aim {
         // What was kept and not chosen does not suit, or there are enough.
         let others = slots.iter().copied().filter(|slot| kept.binary_search(slot).is_err()).filter(has_it);
         let others = others.collect::<BTreeSet<u32>>().into_iter();
-        let (free, held): (Vec<u32>, Vec<u32>) = others.partition(|slot| rooms.may_claim(*slot, &self.each));
+        let (mut free, held): (Vec<u32>, Vec<u32>) = others.partition(|slot| rooms.may_claim(*slot, &self.each));
+        free.sort_by_key(|slot| tried(*slot));
         let others = free.into_iter().chain(held).filter(|slot| !leaves(*slot)).filter(takes);
         chosen.extend(others.take(missing));
         chosen.sort_unstable();
@@ -234,13 +237,13 @@ impl Aim {
         slots.iter().copied().filter(takes).take(self.machines).collect()
     }
 
-    /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits. `None` where none
-    /// has some of each resource, but for those on which it `leaves` that to others.
+    /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits, and then where holds were not in `vain`. `None` where
+    /// none has some of each resource, but for those on which it `leaves` that to others.
     pub(super) fn part(
         &self,
         rooms: &Rooms<'_>,
         kept: &[u32],
-        slots: &[u32],
+        (slots, vain): (&[u32], &Vain),
         mut leaves: impl FnMut(u32) -> bool,
     ) -> Option<(u32, Resources)> {
         let part_of = |slot: u32| {
@@ -253,9 +256,10 @@ impl Aim {
         if let Some((_, slot, part)) = kept.iter().find_map(|&slot| part_of(slot)) {
             return Some((slot, part));
         }
-        let mut parts: Vec<_> = slots.iter().copied().filter_map(part_of).collect();
+        let others = slots.iter().copied().filter(|slot| vain.may_begin_on(*slot));
+        let mut parts: Vec<_> = others.filter_map(part_of).collect();
         // Of equal ones the lowest slot.
-        parts.sort_unstable_by_key(|&(thousandths, slot, _)| (Reverse(thousandths), slot));
+        parts.sort_by_cached_key(|&(thousandths, slot, _)| (vain.order(rooms.cell, slot), Reverse(thousandths), slot));
         parts.into_iter().map(|(_, slot, part)| (slot, part)).find(|(slot, _)| !leaves(*slot))
     }
 }

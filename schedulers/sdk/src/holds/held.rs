@@ -9,6 +9,7 @@ use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
 use super::rests::{Newcomers, Pause};
 use super::urgent::{Evictable, beside_victims, displacing};
+use super::vain::Vain;
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
 use crate::settings::Holding;
@@ -71,6 +72,10 @@ struct Kept {
     grew_micros: i64,
     /// What the mirror showed then.
     grew: Revision,
+    /// It is on fewer machines than it was: earlier holds took some.
+    is_short: bool,
+    /// When it came to what it is worth, for the first time or once more.
+    complete_micros: i64,
 }
 
 /// Why nothing is held for a job for a while.
@@ -116,6 +121,8 @@ pub(super) struct Held {
     rest: Option<Rest>,
     /// Holds that brought nothing, in a row.
     given_up: u32,
+    /// Where that was.
+    vain: Vain,
     /// The last one was taken as a rest had ended early.
     ended_early: bool,
     /// Pauses since then or before do not keep it back.
@@ -171,7 +178,7 @@ impl Held {
         if job.group_positions().any(|group| sight.in_flight.machines_of(job.id, group).next().is_some()) {
             return None;
         }
-        let gives_up = |held: &mut Self| held.gives_up(scene, rooms, job);
+        let gives_up = |held: &mut Self| hold.is_some_and(|hold| held.gives_up(scene, rooms, (job, hold)));
         if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || gives_up(self)) {
             return Some(given_back(job.id));
         }
@@ -200,8 +207,16 @@ impl Held {
         let worth = (machines, hold.resources);
         let halfway_micros = hold.deadline.micros.saturating_sub(sight.log_time.micros).max(0) / 2;
         let renew = sight.log_time.plus_micros(halfway_micros);
-        let new =
-            Kept { deadline: hold.deadline, renew, worth, grew_micros: sight.now_micros, grew: sight.cell.revision() };
+        let new = Kept {
+            deadline: hold.deadline,
+            renew,
+            worth,
+            grew_micros: sight.now_micros,
+            grew: sight.cell.revision(),
+            is_short: false,
+            complete_micros: sight.now_micros,
+        };
+        self.vain.holds();
         let kept = self.kept.get_or_insert(new);
         if kept.deadline != hold.deadline {
             (kept.deadline, kept.renew) = (new.deadline, new.renew);
@@ -209,16 +224,21 @@ impl Held {
         // Machines that it lost to an earlier one and gets back are no growth: two that take turns would never end.
         let is_more = machines > kept.worth.0 || !hold.resources.fits_in(&kept.worth.1);
         if is_more {
-            (kept.worth, kept.grew_micros, kept.grew) = (worth, new.grew_micros, new.grew);
+            *kept = Kept { deadline: kept.deadline, renew: kept.renew, ..new };
+        }
+        let was_short = std::mem::replace(&mut kept.is_short, machines < kept.worth.0);
+        if was_short && !kept.is_short {
+            kept.complete_micros = sight.now_micros;
         }
     }
 
     /// Whether a hold has brought nothing for so long that others have the room for a while, longer with each time: two that can't start would else keep it idle in
     /// turns. Its job may ask again then.
-    fn gives_up(&mut self, scene: Scene<'_>, rooms: &Rooms<'_>, job: &Job) -> bool {
+    fn gives_up(&mut self, scene: Scene<'_>, rooms: &Rooms<'_>, (job, hold): (&Job, &Hold)) -> bool {
         let Scene { sight, newcomers, .. } = scene;
-        let is_over = self.patience_ends_micros(sight.holding).is_some_and(|ends| ends <= sight.now_micros);
+        let is_over = self.patience_ends_micros(sight.holding, hold).is_some_and(|ends| ends <= sight.now_micros);
         if is_over {
+            self.note_vain(rooms, hold);
             let rest_micros = sight.holding.patience_micros.saturating_mul(1 << self.given_up);
             // Of tasks that run for longer than a hold is kept some end all the time: each would be a reason to try again.
             let wait_micros = if std::mem::take(&mut self.ended_early) { rest_micros / 2 } else { 0 };
@@ -237,11 +257,21 @@ impl Held {
         is_over
     }
 
+    /// The next hold is to begin elsewhere, where it is of a single machine: of several each was given as a whole, and others were missing.
+    fn note_vain(&mut self, rooms: &Rooms<'_>, hold: &Hold) {
+        let was_whole = self.is_whole(hold);
+        let aimed = self.aimed.as_ref().filter(|aimed| aimed.aim.machines == 1);
+        let (Some(kept), Some(_), &[slot]) = (self.kept, aimed, &hold.machines[..]) else { return };
+        if let Some(machine) = rooms.cell.machine_in(slot) {
+            self.vain.add(machine.id, was_whole, kept.grew);
+        }
+    }
+
     /// The job is another one than before: neither what was found out about it nor its rest says anything of it.
     pub(super) fn begin_anew(&mut self) {
         (self.given_up, self.fits_nowhere, self.refused, self.ended_early) = (0, 0, 0, false);
         (self.rests_until_micros, self.let_in) = (i64::MIN, Revision::default());
-        (self.aimed, self.rest) = (None, None);
+        (self.aimed, self.rest, self.vain) = (None, None, Vain::default());
     }
 
     /// When it was last looked at whether it could start by now; `None` of all but what fitted nowhere, and gangs that rest after a hold that brought nothing.
@@ -257,7 +287,8 @@ impl Held {
 
     /// Since when its hold has not grown, or had not when it was given back.
     pub(super) fn since(&self) -> Option<Revision> {
-        self.kept.map(|kept| kept.grew).into_iter().chain(self.rest.and_then(|rest| rest.since)).min()
+        let kept = self.kept.map(|kept| kept.grew).into_iter();
+        kept.chain(self.rest.and_then(|rest| rest.since)).chain(self.vain.since()).min()
     }
 
     /// Ends the rest, if its reason is gone: what waits of the job is something else, or what was in the way of all that it takes is there no more.
@@ -290,7 +321,7 @@ impl Held {
 
     /// Something of the job was granted.
     pub(super) fn granted(&mut self) {
-        (self.given_up, self.ended_early) = (0, false);
+        (self.given_up, self.ended_early, self.vain) = (0, false, Vain::default());
         // What its tasks leave of its limits is another thing now.
         self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }
@@ -306,18 +337,22 @@ impl Held {
         self.rests_until_micros.saturating_add(more_micros)
     }
 
-    /// When a hold has brought nothing for so long.
-    fn patience_ends_micros(&self, holding: &Holding) -> Option<i64> {
-        let patience_micros =
-            if self.is_whole() { FULL_MICROS.min(holding.patience_micros) } else { holding.patience_micros };
-        self.kept.map(|kept| kept.grew_micros.saturating_add(patience_micros))
+    /// When a hold has brought nothing for so long. One that is whole again, after it had lost machines, has its time for that once more, but not again and again.
+    fn patience_ends_micros(&self, holding: &Holding, hold: &Hold) -> Option<i64> {
+        let kept = self.kept?;
+        let ends_micros = kept.grew_micros.saturating_add(holding.patience_micros);
+        if !self.is_whole(hold) {
+            return Some(ends_micros);
+        }
+        let full_micros = FULL_MICROS.min(holding.patience_micros);
+        Some(kept.complete_micros.min(ends_micros).saturating_add(full_micros))
     }
 
-    /// Whether all is held that the job takes: what it waits for now is none of that.
-    pub(super) fn is_whole(&self) -> bool {
-        let Some((kept, Aimed { aim, .. })) = self.kept.zip(self.aimed.as_ref()) else { return false };
-        let (machines, resources) = kept.worth;
-        aim.each.fits_in(&resources) && machines >= u64::try_from(aim.machines).unwrap_or(u64::MAX)
+    /// Whether a hold is all that the job takes: what it waits for now is none of that.
+    pub(super) fn is_whole(&self, hold: &Hold) -> bool {
+        let is_all =
+            |aimed: &Aimed| aimed.aim.each.fits_in(&hold.resources) && hold.machines.len() >= aimed.aim.machines;
+        self.aimed.as_ref().is_some_and(is_all)
     }
 
     /// A larger hold than there is, if the room for one is there.
@@ -342,6 +377,9 @@ impl Held {
         let aim = &self.aimed.as_ref()?.aim;
         let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
         let band = job.shape.priority / 10;
+        if hold.is_none() && aim.machines == 1 {
+            self.vain.look((rooms, scene.newcomers), (aim, band), (sight.holding, sight.now_micros));
+        }
         let before = std::mem::take(&mut self.left);
         let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
         let beside = || beside_victims((rooms, victims), aim, band, need);
@@ -350,7 +388,7 @@ impl Held {
             Why::Urgent => displacing(&mut search, aim, &slots, need).or_else(beside),
             Why::Starves => {
                 let is_whole = |wish: &Wish| wish.machines.len() >= aim.machines && wish.resources == aim.each;
-                let larger = larger(&mut search, aim, hold, &slots).filter(|wish| {
+                let larger = larger(&mut search, aim, hold, (&slots, &self.vain)).filter(|wish| {
                     let may_wait = hold.is_none() && !is_whole(wish);
                     pause = if may_wait { self.pause_of(scene, rooms, (aim, band)) } else { None };
                     pause.is_none()
@@ -419,17 +457,18 @@ impl Held {
     }
 
     /// When there is something to do for it by then at the latest, by the process's own clock.
-    pub(super) fn next_micros(&self, sight: &Sight<'_>) -> Option<i64> {
+    pub(super) fn next_micros(&self, sight: &Sight<'_>, hold: Option<&Hold>) -> Option<i64> {
         let now_micros = sight.now_micros;
         let rests = Some(self.rests_until_micros).filter(|rests| *rests > now_micros);
-        let patience = self.patience_ends_micros(sight.holding);
+        let patience = hold.and_then(|hold| self.patience_ends_micros(sight.holding, hold));
+        let patience = patience.into_iter().chain(self.vain.waits_until_micros(sight.holding));
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
         // What changed since then, as a quota or a partition, may be another aim, and needs not be followed by anything else.
         let outdated = self.aimed.iter().filter(|aimed| aimed.walked < sight.cell.revision());
         let outdated = outdated.map(Aimed::fresh_until_micros);
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
-        let due = patience.into_iter().chain(renewal).chain(outdated).filter(|due| *due > now_micros);
+        let due = patience.chain(renewal).chain(outdated).filter(|due| *due > now_micros);
         rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
     }
 }

@@ -31,17 +31,19 @@ impl<'a> Newcomers<'a> {
     /// Whether a gang of this band could be held all that it takes, but for what was granted to its own and lower bands after that revision, which is none before that of `self`: what
     /// comes and goes would have come to its hold by and by. What is older stays, and so does what others hold that come before it.
     pub(super) fn leave_room(&self, rooms: &Rooms<'_>, aim: &Aim, (band, since): (u8, Revision)) -> bool {
-        let found = self.found.get_or_init(|| self.find());
-        let has_room = |slot: &u32| {
-            let mut room = rooms.room_to_hold(*slot);
-            let there = found.get(*slot as usize).into_iter().flatten();
-            let leave = there.filter(|newcomer| newcomer.created > since && newcomer.band <= band);
-            leave.for_each(|newcomer| room.add(&newcomer.resources));
-            room.shortage(&aim.each).is_none()
-        };
         let suited = (0..self.cell.machine_rows().len()).filter(|slot| aim.suits(self.cell, *slot));
-        let slots: Vec<u32> = suited.filter(has_room).collect();
+        let slots: Vec<u32> = suited.filter(|&slot| self.leave_room_on(slot, rooms, aim, (band, since))).collect();
         aim.together(self.cell, &slots).len() >= aim.machines
+    }
+
+    /// The same of what it takes on one machine.
+    pub(super) fn leave_room_on(&self, slot: u32, rooms: &Rooms<'_>, aim: &Aim, (band, since): (u8, Revision)) -> bool {
+        let found = self.found.get_or_init(|| self.find());
+        let mut room = rooms.room_to_hold(slot);
+        let there = found.get(slot as usize).into_iter().flatten();
+        let leave = there.filter(|newcomer| newcomer.created > since && newcomer.band <= band);
+        leave.for_each(|newcomer| room.add(&newcomer.resources));
+        room.shortage(&aim.each).is_none()
     }
 
     fn find(&self) -> Vec<Vec<Newcomer>> {

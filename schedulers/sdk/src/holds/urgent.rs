@@ -92,7 +92,7 @@ impl Victims {
 pub(super) fn displacing(search: &mut Search<'_>, aim: &Aim, slots: &[u32], need: Need) -> Option<Wish> {
     let rooms = search.rooms;
     let of_use: Vec<u32> = slots.iter().copied().filter(|&slot| aim.finds_devices(rooms.cell, slot)).collect();
-    let machines = aim.choose(rooms, &[], &of_use, |slot| search.leaves(slot));
+    let machines = aim.choose(rooms, &[], (&of_use, |_| 0), |slot| search.leaves(slot));
     let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
     let is_enough = machines.len() >= if need.is_gang { aim.machines } else { 1 };
     (displaces && is_enough).then(|| wish(rooms.job, None, machines, aim.each))

@@ -4,6 +4,7 @@ use plenum_model::{Hold, JobId, Resources};
 
 use super::aim::{Aim, fits};
 use super::contenders::Search;
+use super::vain::Vain;
 
 /// What a hold is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,14 +33,20 @@ pub(super) fn wish(job: JobId, hold: Option<&Hold>, machines: Vec<u32>, resource
 }
 
 /// More than is held, on the machines that it is on and on some of `slots`. `None` where these have no more for it.
-pub(super) fn larger(search: &mut Search<'_>, aim: &Aim, hold: Option<&Hold>, slots: &[u32]) -> Option<Wish> {
+pub(super) fn larger(
+    search: &mut Search<'_>,
+    aim: &Aim,
+    hold: Option<&Hold>,
+    (slots, vain): (&[u32], &Vain),
+) -> Option<Wish> {
     let rooms = search.rooms;
     let kept = hold.map_or(&[][..], |hold| hold.machines.as_slice());
     let takes_more_there = hold.is_some_and(|hold| !aim.each.fits_in(&hold.resources));
     if takes_more_there && kept.iter().any(|slot| search.leaves(*slot)) {
         return None;
     }
-    let machines = aim.choose(rooms, kept, slots, |slot| search.leaves(slot));
+    let tried = |slot| vain.tried(rooms.cell, slot);
+    let machines = aim.choose(rooms, kept, (slots, tried), |slot| search.leaves(slot));
     let number = |machines: &[u32]| u64::try_from(machines.len()).unwrap_or(u64::MAX);
     let before = hold.map_or(0, |hold| {
         // What is drained by now, or lost its room, is no part of it any more.
@@ -55,7 +62,7 @@ pub(super) fn larger(search: &mut Search<'_>, aim: &Aim, hold: Option<&Hold>, sl
     if aim.machines > 1 || before > 0 {
         return None;
     }
-    let (machine, part) = aim.part(rooms, kept, slots, |slot| search.leaves(slot))?;
+    let (machine, part) = aim.part(rooms, kept, (slots, vain), |slot| search.leaves(slot))?;
     let grows = |hold: &Hold| hold.resources.fits_in(&part) && hold.resources != part;
     let is_more = hold.is_none_or(|hold| hold.machines != [machine] || grows(hold));
     is_more.then(|| wish(rooms.job, hold, vec![machine], part))
