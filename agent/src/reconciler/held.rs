@@ -351,7 +351,11 @@ fn how_it_stopped(exit: &Exit) -> String {
 }
 
 fn why_failed(exit: &Exit) -> String {
-    if exit.succeeded() { format!("it was told to end by others than its cell ({exit})") } else { exit.to_string() }
+    match (exit.succeeded(), exit.stop_requested) {
+        (true, true) => format!("it was told to end by others than its cell ({exit})"),
+        (true, false) => format!("it ended, and was to run for ever ({exit})"),
+        (false, _) => exit.to_string(),
+    }
 }
 
 /// A machine that shuts down asks all processes to end, and then ends them, in no order: a task may be gone before its

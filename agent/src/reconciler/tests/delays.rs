@@ -54,3 +54,15 @@ fn a_task_that_is_to_run_for_ever_is_restarted_also_where_it_ended_well() {
     assert_eq!(story.reported(1).last(), Some(&Failed));
     assert_eq!(story.reported(2).last(), Some(&Complete));
 }
+
+// Of one that nobody had told to end it was said that others than its cell had.
+#[test]
+fn a_task_that_was_to_run_for_ever_failed_as_it_ended() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 0));
+    story.registered();
+    story.assignments(true, vec![running_for_ever(1, RestartPolicy::default())], &[]);
+    story.pass_ms(100, false);
+    let status = story.status(1).unwrap();
+    let told = (status.state, status.reason.as_ref());
+    assert_eq!(told, (Failed, "it ended, and was to run for ever (exit code 0)"));
+}
