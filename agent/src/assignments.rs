@@ -93,7 +93,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
             within_ms: millis("restart.within_micros", policy.within_micros)?,
         },
     };
-    Ok(Work { task, restart, every_end_fails: wire.every_end_fails })
+    Ok(Work { task, restart })
 }
 
 /// Rounded up, so that a wait that was asked for never becomes none.

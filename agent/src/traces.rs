@@ -29,6 +29,9 @@ pub struct Traces {
     pub devices: Vec<(String, u32, i32, String)>,
     /// Its ports.
     pub ports: Vec<(String, u32)>,
+    /// It is to run for ever: a restart follows also an end with code 0. Not written by agents that did not know that.
+    #[serde(default)]
+    pub every_end_fails: bool,
 }
 
 impl Traces {
@@ -47,6 +50,7 @@ impl Traces {
             custom: resources.custom,
             devices: wire.devices.iter().map(device).collect(),
             ports: wire.ports.iter().map(|port| (port.name.clone(), port.number)).collect(),
+            every_end_fails: wire.every_end_fails,
         }
     }
 

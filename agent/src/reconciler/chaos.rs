@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     driver::Driver,
     fake::{FakeDriver, Fate},
+    traces::Traces,
 };
 
 const MACHINE: MachineId = MachineId { slot: 0, generation: 1 };
@@ -271,14 +272,13 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         memory_bytes: 1,
         pids_max: 1,
         kill_timeout_ms: 100,
-        traces: None,
+        traces: Some(Box::new(Traces { every_end_fails: allocation.slot.is_multiple_of(2), ..Traces::default() })),
         policy: None,
         recent_restarts_at: Vec::new(),
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };
     let takes_over = row.takes_over.iter().copied().collect();
-    let work = Work { task, restart, every_end_fails: allocation.slot.is_multiple_of(2) };
-    Assignment { allocation, takes_over, may_start: !row.started, work: Ok(Arc::new(work)) }
+    Assignment { allocation, takes_over, may_start: !row.started, work: Ok(Arc::new(Work { task, restart })) }
 }
 
 #[test]

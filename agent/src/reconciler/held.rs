@@ -239,9 +239,7 @@ impl Held {
         // What was asked to end may end well and not be done. Asked by others than the cell, as when its machine shuts down, it counts as
         // if it had not obeyed.
         if self.is_done_with(exit) && !exit.stop_requested {
-            // That it went on without them was its own choice, and what they were to do may be missing.
-            let why = if exit.oom_kills > 0 { exit.to_string() } else { String::new() };
-            self.end(now_ms, AllocationState::Complete, exit, why);
+            self.end_for_good(now_ms, exit);
         } else if exit.failure.as_ref().is_some_and(|failure| is_of_the_machine(failure.kind)) {
             // Nothing that it did: with its machine, or its record, it is lost, and its attempts are not counted.
             self.end(now_ms, AllocationState::EndedLost, exit, exit.to_string());
@@ -253,7 +251,7 @@ impl Held {
                 let until_ms = self.since_ms.saturating_add(policy.delay_ms);
                 self.enter(now_ms, Phase::Pausing { until_ms, exit: exit.clone() });
             } else {
-                self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
+                self.end_for_good(now_ms, exit);
             }
         } else if let Some(policy) = self.policy_before_boot.filter(|_| !is_perhaps_of_a_shutdown(exit)) {
             // With the registration it must be told: what that does not have as ended is lost.
@@ -261,15 +259,25 @@ impl Held {
                 let why = format!("the machine was booted before its next start ({exit})");
                 self.end(now_ms, AllocationState::EndedLost, &Exit::default(), why);
             } else {
-                self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
+                self.end_for_good(now_ms, exit);
             }
         }
     }
 
-    /// Whether the task has done what it was to do. One that is to run for ever never has: its `restart` was for ends with another code only.
+    /// Whether the task has done what it was to do. One that is to run for ever never has: a restart follows also where it ended well.
     fn is_done_with(&self, exit: &Exit) -> bool {
-        let work = self.assignment.as_ref().and_then(|assignment| assignment.work.as_ref().ok());
-        exit.succeeded() && !work.is_some_and(|work| work.every_end_fails)
+        exit.succeeded() && !self.traces.as_ref().is_some_and(|traces| traces.every_end_fails)
+    }
+
+    /// An end that nobody asked for, and that no restart follows.
+    fn end_for_good(&mut self, now_ms: u64, exit: &Exit) {
+        if exit.succeeded() && !exit.stop_requested {
+            // That it went on without them was its own choice, and what they were to do may be missing.
+            let why = if exit.oom_kills > 0 { exit.to_string() } else { String::new() };
+            self.end(now_ms, AllocationState::Complete, exit, why);
+        } else {
+            self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
+        }
     }
 
     fn may_restart(&self, now_ms: u64, policy: &RestartPolicy) -> bool {
@@ -351,11 +359,7 @@ fn how_it_stopped(exit: &Exit) -> String {
 }
 
 fn why_failed(exit: &Exit) -> String {
-    match (exit.succeeded(), exit.stop_requested) {
-        (true, true) => format!("it was told to end by others than its cell ({exit})"),
-        (true, false) => format!("it ended, and was to run for ever ({exit})"),
-        (false, _) => exit.to_string(),
-    }
+    if exit.succeeded() { format!("it was told to end by others than its cell ({exit})") } else { exit.to_string() }
 }
 
 /// A machine that shuts down asks all processes to end, and then ends them, in no order: a task may be gone before its

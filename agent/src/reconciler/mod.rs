@@ -96,8 +96,6 @@ pub struct Work {
     pub task: TaskSpec,
     /// What follows failures.
     pub restart: RestartPolicy,
-    /// An end with code 0 is one, too.
-    pub every_end_fails: bool,
 }
 
 /// Where an allocation stands, as the cell is told.

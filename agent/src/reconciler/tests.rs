@@ -44,14 +44,14 @@ fn assignment(slot: u32) -> Assignment {
         policy: None,
         recent_restarts_at: Vec::new(),
     };
-    let work = Work { task, restart: RestartPolicy::default(), every_end_fails: false };
+    let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
 }
 
 fn with_restarts(slot: u32, restart: RestartPolicy) -> Assignment {
     let mut assignment = assignment(slot);
     let task = assignment.work.clone().unwrap().task.clone();
-    assignment.work = Ok(Arc::new(Work { task, restart, every_end_fails: false }));
+    assignment.work = Ok(Arc::new(Work { task, restart }));
     assignment
 }
 
