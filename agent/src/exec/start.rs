@@ -251,6 +251,15 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
     };
     let facts = StartFacts::from(&spec);
     match recover::look(&directory, facts.restart)? {
+        // In an earlier life of the cell it could not be set up, which was told. In this one that was not tried.
+        recover::Trace::Exit(exit) if was_never_made(&exit) && directory.ended().exists() => {
+            for file in [directory.exit(facts.restart), directory.record(facts.restart)] {
+                match std::fs::remove_file(file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
         recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
         recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: None }))),
         recover::Trace::Vanished => return recover::lost_track(&directory, &facts, None).map(Prepared::Ended),
@@ -276,6 +285,12 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
         Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: Some(child) }))),
         Err(error) => not_watched(options, &facts, &error, is_known),
     }
+}
+
+/// Whether it is the end of a start that could not be set up.
+fn was_never_made(exit: &Exit) -> bool {
+    let is_setup = exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Setup);
+    is_setup && exit.started_unix_ms.is_none()
 }
 
 /// What becomes of a start for which no shim could be started, or none that could be watched: that one was killed, and may have begun before.
@@ -637,6 +652,33 @@ mod tests {
             assert!(!exit.stop_requested && exit.failure.is_some_and(|failure| failure.kind == FailureKind::Setup));
             fs::remove_file(directory.exit(0)).unwrap();
         }
+    }
+
+    // In a cell that was restored from a backup of before, it was told to have failed once more, and its machine taken for one that sets nothing up.
+    #[test]
+    fn a_start_that_could_not_be_set_up_in_an_earlier_life_of_the_cell_is_tried_in_this_one() {
+        let place = tempfile::tempdir().unwrap();
+        let options = exec::options_at(place.path().to_owned());
+        let task = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job")).task;
+        let directory = options.directory.allocation(task.allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let shared = Shared {
+            options: Arc::new(options),
+            slots: Arc::new(Semaphore::new(1)),
+            recording: Arc::default(),
+            forgotten: Arc::default(),
+            gate: None,
+            permission: Permission::default(),
+        };
+        let told = || {
+            let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
+            exit.failure.unwrap().message
+        };
+        let earlier = Exit::failed(Failure::new(FailureKind::Setup, "no memory then"), 1);
+        durable::write_atomically(&directory.exit(0), &earlier).unwrap();
+        assert_eq!(told(), "no memory then", "the cell may not have heard of it");
+        fs::write(directory.ended(), "").unwrap();
+        assert!(told().starts_with("starting a shim"), "it was tried");
     }
 
     // An end of it had been forgotten and could not be marked. Marked later, it would be hidden from the next agent.

@@ -597,10 +597,13 @@ async fn a_start_that_fails_is_not_made_by_a_shim_that_is_late() {
     let task = bench.shell("echo up > $PLENUM_JOB_DIR/up");
     let failed = bench.run(task.clone()).await.failure.map(|failure| failure.kind);
     assert_eq!(failed, Some(FailureKind::Setup), "it was written down, and its shim was none");
+    let directory = allocation_directory(bench.directory.path(), task.allocation);
+    // As if it had been killed before it knew of that.
+    std::fs::remove_file(directory.join("exit-0")).unwrap();
     assert_eq!(bench.next_agent()[0].found, Found::NotStarted);
     let failed = bench.run(task.clone()).await.failure.map(|failure| failure.kind);
     assert_eq!(failed, Some(FailureKind::Setup));
-    let directory = allocation_directory(bench.directory.path(), task.allocation);
+    assert!(matches!(&bench.next_agent()[0].found, Found::Ended(exit) if exit.failure.is_some()));
     let late = std::process::Command::new(PROGRAM).arg("shim").arg(directory).status().unwrap();
     assert_eq!((late.code(), bench.directory.path().join("jobs/job-9-1-v1/up").exists()), (Some(3), false));
 }
