@@ -50,7 +50,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
 
 /// Refuses the directory of a cell: what a server and an agent keep would lie among each other's, and a backup or a move of one would take half of the other.
 fn expect_no_cell(directory: &Path) -> Result<(), Failure> {
-    if !directory.join("log").is_dir() {
+    if !directory.join("log/CELL").exists() {
         return Ok(());
     }
     let what = format!("{} holds a cell: an agent needs a directory of its own", directory.display());
@@ -147,6 +147,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folders are writable");
         assert!(expect_no_cell(folder.path()).is_ok() && expect_no_cell(&folder.path().join("new")).is_ok());
         std::fs::create_dir(folder.path().join("log")).expect("temporary folders are writable");
+        assert!(expect_no_cell(folder.path()).is_ok(), "somebody may keep other logs there");
+        std::fs::write(folder.path().join("log/CELL"), "").expect("temporary folders are writable");
         let failure = expect_no_cell(folder.path()).expect_err("it is a cell's");
         assert_eq!(failure.code, "BAD_DIRECTORY", "{failure}");
     }

@@ -228,6 +228,14 @@ pub(crate) fn expect_log(dir: &Path) -> Result<(), ServerError> {
     Err(OpenError::NoCell { directory: dir.display().to_string(), file: "log/CELL" }.into())
 }
 
+/// What is told of a log that holds no cell, as of a new disk in its place: where there is more of a cell, it is lost, and this is the right directory.
+pub(crate) fn told_of_log(dir: &Path, error: OpenError) -> ServerError {
+    match error {
+        OpenError::NoCell { .. } if has_more_than_a_log(dir) => ServerError::NoLog { path: dir.to_owned() },
+        error => error.into(),
+    }
+}
+
 /// Whether there is what only a cell has beside its log.
 fn has_more_than_a_log(dir: &Path) -> bool {
     !is_absent(&dir.join(HISTORY)) || dir.join(FALLBACK).exists()

@@ -23,7 +23,7 @@ use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{
-    HISTORY, LOG, check_incarnation, expect_log, expect_owner, expect_restored, read_options, retained,
+    HISTORY, LOG, check_incarnation, expect_log, expect_owner, expect_restored, read_options, retained, told_of_log,
 };
 pub use audit::Violation;
 use audit::{Audit, Origin};
@@ -91,7 +91,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     expect_log(dir)?;
     expect_owner(dir)?;
     let disk = RealDisk::open(dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
-    let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
+    let report = plenum_journal::verify(&disk, None, &mut |_| {}).map_err(|error| told_of_log(dir, error))?;
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);

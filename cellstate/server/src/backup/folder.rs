@@ -131,7 +131,7 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     recovery::expect_log(dir)?;
     let disk = RealDisk::existing(dir.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
-    let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
+    let identity = plenum_journal::identity(&disk).map_err(|error| recovery::told_of_log(dir, error))?;
     recovery::expect_owner(dir)?;
     let shown = fallback::shown_in(dir, identity).ok().flatten();
     let fallback_revision = shown.map_or(0, |shown| shown.revision);

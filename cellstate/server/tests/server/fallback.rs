@@ -339,6 +339,7 @@ async fn no_cell_is_made_beside_a_fallback_whatever_is_where_the_log_was() {
     assert_eq!(plenum_server::verify(&dir).unwrap_err().code(), "DAMAGED_LOG");
     assert_eq!(std::fs::read_dir(&log).unwrap().count(), 0, "nothing is made by who only looks");
     std::fs::create_dir(log.join("lost+found")).unwrap();
+    assert_eq!(plenum_server::verify(&dir).unwrap_err().code(), "DAMAGED_LOG");
     for _ in 0..2 {
         assert!(matches!(refused(&dir).await, ServerError::NoLog { .. }));
     }
