@@ -23,6 +23,10 @@ use crate::view::Work;
 /// After so many silences in which nobody looked for what waits of a job, nothing is known of how long room has been left to it.
 const STALE_SILENCES: i64 = 2;
 
+/// To so many own jobs that rest after a lost race room is left, the first ones: each parts the work before it from what is behind it, which is not placed in one
+/// scan then.
+const RESTING_MAX: usize = 64;
+
 /// What a session sees of jobs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around<'a> {
@@ -96,7 +100,10 @@ impl Ahead {
         self.waited.retain(|&job, _| around.queue.contains(job));
         let resting = self.lost.keys().filter(|job| around.share.is_own(**job));
         let resting = resting.filter_map(|job| Some(around.queue.get(*job)?.turn)).filter(|turn| *turn < last);
-        let resting: BTreeSet<Turn> = resting.collect();
+        let mut resting: BTreeSet<Turn> = resting.collect();
+        if let Some(more) = resting.iter().nth(RESTING_MAX).copied() {
+            drop(resting.split_off(&more));
+        }
         if !around.share.has_peers() {
             return self.take(around, resting.into_iter());
         }
