@@ -260,7 +260,7 @@ fn remembered_file(directory: &AgentDirectory) -> PathBuf {
     directory.root().join("cell.json")
 }
 
-/// The file that an agent of this directory writes anew with each registration, and the revision that it had seen then: at that one
+/// The file that an agent of this directory writes anew with each registration, and while it goes on, and the revision that it had seen then: at that one
 /// the cell knew what it offers. `None` before the first one.
 #[must_use]
 pub fn registration(directory: &Path) -> (PathBuf, Option<u64>) {
