@@ -222,10 +222,7 @@ pub(crate) fn expect_log(dir: &Path) -> Result<(), ServerError> {
     if !is_absent(&dir.join(LOG)) {
         return Ok(());
     }
-    if has_more_than_a_log(dir) {
-        return Err(ServerError::NoLog { path: dir.to_owned() });
-    }
-    Err(OpenError::NoCell { directory: dir.display().to_string(), file: "log/CELL" }.into())
+    Err(told_of_log(dir, OpenError::NoCell { directory: dir.display().to_string(), file: "log/CELL" }))
 }
 
 /// What is told of a log that holds no cell, as of a new disk in its place: where there is more of a cell, it is lost, and this is the right directory.
