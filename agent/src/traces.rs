@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reconciler::Status;
 
-/// What the cell said of an allocation that is not needed to run it. Amounts as the cell sent them.
+/// What the cell said of an allocation that is not needed to start it. Amounts as the cell sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traces {
     /// Its job's namespace.

@@ -552,7 +552,7 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
+    use std::{fs, path::Path};
 
     use tracing::Level;
 
@@ -605,16 +605,33 @@ mod tests {
         assert_eq!(levels.kept(), [Level::DEBUG, Level::WARN, Level::DEBUG]);
     }
 
+    /// An agent's directory with room for a start of this boot, and what that is.
+    fn recorded_in(place: &Path) -> (ExecOptions, ShimSpec, AllocationDirectory) {
+        let options = exec::options_at(place.to_owned());
+        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.join("job"));
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
+        let directory = options.directory.allocation(spec.task.allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        (options, spec, directory)
+    }
+
+    fn shared_by(options: ExecOptions, forgotten: Arc<Marks>) -> Shared {
+        Shared {
+            options: Arc::new(options),
+            slots: Arc::new(Semaphore::new(1)),
+            recording: Arc::default(),
+            forgotten,
+            gate: None,
+            permission: Permission::default(),
+        }
+    }
+
     // Its agent had no descriptor left to watch a shim by, and killed it. The task had run, and was told as one that could not be set up: it was
     // made again somewhere, and the machine was held to be broken.
     #[test]
     fn a_task_whose_shim_could_not_be_watched_is_lost_if_that_had_begun() {
         let place = tempfile::tempdir().unwrap();
-        let options = exec::options_at(place.path().to_owned());
-        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
-        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
-        let directory = options.directory.allocation(spec.task.allocation);
-        fs::create_dir_all(directory.root()).unwrap();
+        let (options, spec, directory) = recorded_in(place.path());
         let told = || {
             let prepared =
                 not_watched(&options, &StartFacts::from(&spec), &io::Error::other("no descriptor left"), false);
@@ -638,11 +655,7 @@ mod tests {
     #[test]
     fn a_start_that_could_not_be_set_up_is_not_made_by_the_next_agent() {
         let place = tempfile::tempdir().unwrap();
-        let options = exec::options_at(place.path().to_owned());
-        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
-        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
-        let directory = options.directory.allocation(spec.task.allocation);
-        fs::create_dir_all(directory.root()).unwrap();
+        let (options, spec, directory) = recorded_in(place.path());
         durable::write_atomically(&directory.spec(), &spec).unwrap();
         for is_known in [false, true] {
             let no_memory = io::Error::other("no memory");
@@ -662,14 +675,7 @@ mod tests {
         let task = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job")).task;
         let directory = options.directory.allocation(task.allocation);
         fs::create_dir_all(directory.root()).unwrap();
-        let shared = Shared {
-            options: Arc::new(options),
-            slots: Arc::new(Semaphore::new(1)),
-            recording: Arc::default(),
-            forgotten: Arc::default(),
-            gate: None,
-            permission: Permission::default(),
-        };
+        let shared = shared_by(options, Arc::default());
         let told = || {
             let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
             exit.failure.unwrap().message
@@ -694,14 +700,7 @@ mod tests {
         assert!(forgotten.forget(task.allocation));
         forgotten.mark(&directory, task.allocation);
         fs::remove_dir(directory.ended()).unwrap();
-        let shared = Shared {
-            options: Arc::new(options),
-            slots: Arc::new(Semaphore::new(1)),
-            recording: Arc::default(),
-            forgotten: Arc::clone(&forgotten),
-            gate: None,
-            permission: Permission::default(),
-        };
+        let shared = shared_by(options, Arc::clone(&forgotten));
         assert!(matches!(prepare(&shared, &task, false).unwrap(), Prepared::Ended(_)), "its shim is none");
         assert!(directory.spec().exists());
         forgotten.try_again(&agent);
