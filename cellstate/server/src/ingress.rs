@@ -124,9 +124,10 @@ pub(crate) struct TurnedAway {
     pub(crate) came_before: bool,
 }
 
-/// Whether a transaction of a session came before, or one with a higher number. None of that matters to a dry run, of which nothing is executed.
+/// Whether a transaction of a session may have come before, or one with a higher number. None of that matters to a dry run, of which nothing is
+/// executed.
 pub(crate) fn came_before(asked: &Asked, session: Option<&HighestQueued>) -> bool {
-    session.zip(asked.number()).is_some_and(|(highest, number)| highest.covers(number))
+    session.zip(asked.number()).is_some_and(|(highest, number)| highest.may_cover(number))
 }
 
 /// What the resolver finds beside requests.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use plenum_model::{Cell, Delta, Session, SessionChange, SessionId};
 
@@ -37,24 +37,34 @@ impl From<&Session> for Owner {
 /// The highest number of a session's transactions that was queued. Of those up to it one may have been decided, and its asker not have heard
 /// of that: the connection broke before.
 #[derive(Debug)]
-pub(crate) struct HighestQueued(AtomicU64);
+pub(crate) struct HighestQueued {
+    number: AtomicU64,
+    /// Streams of the session.
+    streams: AtomicU32,
+}
 
 impl HighestQueued {
     pub(crate) fn new(number: u64) -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(number)))
+        Arc::new(Self { number: AtomicU64::new(number), streams: AtomicU32::new(0) })
     }
 
     /// A transaction is queued. To be called before anybody can decide it.
     pub(crate) fn raise(&self, number: u64) {
         // Hardly ever by two at a time, and read before it is written: a line that is not written stays where it is.
         if !self.covers(number) {
-            self.0.fetch_max(number, Ordering::AcqRel);
+            self.number.fetch_max(number, Ordering::AcqRel);
         }
     }
 
     /// Whether the number, or a higher one, was queued before.
     pub(crate) fn covers(&self, number: u64) -> bool {
-        number <= self.0.load(Ordering::Acquire)
+        number <= self.number.load(Ordering::Acquire)
+    }
+
+    /// Whether the number may have come before, or may yet: while another stream of the session has not ended, what was sent over that one may
+    /// still wait in its connection, and be executed when it is read.
+    pub(crate) fn may_cover(&self, number: u64) -> bool {
+        self.covers(number) || self.streams.load(Ordering::Acquire) > 1
     }
 }
 
@@ -167,6 +177,7 @@ impl Sessions {
             Standing::Connected(streams) => Standing::Connected(streams + 1),
             Standing::Alone(_) | Standing::Used(_) => Standing::Connected(1),
         };
+        self.count_streams(session);
     }
 
     /// A stream of a session ended; whether it was its last one.
@@ -176,7 +187,20 @@ impl Sessions {
             Standing::Connected(streams) if streams > 1 => Standing::Connected(streams - 1),
             _ => Standing::Alone(now_micros),
         };
-        matches!(standing, Standing::Alone(_))
+        let was_last = matches!(standing, Standing::Alone(_));
+        self.count_streams(session);
+        was_last
+    }
+
+    /// Tells a session's streams how many they are.
+    fn count_streams(&self, session: SessionId) {
+        let streams = match self.standings.get(&session) {
+            Some(Standing::Connected(streams)) => *streams,
+            _ => 0,
+        };
+        if let Some(known) = self.known.get(&session) {
+            known.queued.streams.store(streams, Ordering::Release);
+        }
     }
 
     /// Whether it has a stream, or is used by somebody who needs none.
@@ -335,6 +359,23 @@ mod tests {
         sessions.published(&changed(4, opened()), 0);
         assert_eq!([1, 2].map(|number| sessions.queued(SessionId(4)).covers(number)), [true, false]);
         assert!(sessions.queued(SessionId(99)).covers(u64::MAX), "nothing is known of it");
+    }
+
+    // What was sent over a connection that broke was read after the same had been refused over the next one as not executed, and was executed then.
+    #[test]
+    fn a_number_may_have_come_before_while_the_session_has_another_stream() {
+        let mut sessions = Sessions::default();
+        sessions.published(&changed(1, opened()), 0);
+        let queued = sessions.queued(SessionId(1));
+        queued.raise(3);
+        let may_cover = || [3, 4].map(|number| queued.may_cover(number));
+        sessions.connected(SessionId(1));
+        assert_eq!(may_cover(), [true, false]);
+        sessions.connected(SessionId(1));
+        assert_eq!(may_cover(), [true, true]);
+        assert!(!queued.covers(4), "a new one is measured all the same");
+        sessions.disconnected(SessionId(1), 10);
+        assert_eq!(may_cover(), [true, false]);
     }
 
     // A stream of a session that was closed went on as if all were well, and what its scheduler said was heard by nobody.

@@ -200,7 +200,7 @@ impl Failure {
     /// The same of a transaction whose number came before, perhaps over a connection that broke: it may have been decided then.
     pub(crate) fn of_a_number_that_came_before(self) -> Self {
         let message = format!(
-            "{}; a transaction under this number or a higher one came before, and what became of it is not looked up now: ask again under the same number",
+            "{}; a transaction under this number or a higher one came before, or still may over another connection, and what became of it is not looked up now: ask again under the same number",
             self.message
         );
         Self::new(self.status, "OUTCOME_UNKNOWN", message).retry(self.retry_after)
