@@ -1,10 +1,11 @@
 //! A file of which some sectors can't be read any more: for whoever looks at what is left of a log.
 //!
 //! Such sectors read as bytes that no record has, so that what is walked is damaged there and goes on behind it. Only where nothing is
-//! decided by it but how much is lost: opening a log fails with the disk's own error.
+//! decided by it but how much is lost: opening a log fails with the disk's own error, or says that it has no mark.
 
 use crate::disk::{DiskError, DiskFile};
 use crate::format::{SECTOR_BYTES, count, index};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 /// Neither zeros, which would be the end of a log, nor the magic number of anything.
@@ -14,9 +15,17 @@ const LOST: u8 = 0xff;
 /// are open, is nothing lost.
 const LOST_ERRORS: [i32; 3] = [5, 74, 117];
 
+/// Operations in which the disk gives back what it was given. A file whose inode is lost can't even be opened.
+const READS: [&str; 3] = ["read", "opening", "stat"];
+
 /// Whether the disk can't give back what it was given.
 pub(crate) fn is_lost(error: &DiskError) -> bool {
-    error.operation == "read" && error.source.raw_os_error().is_some_and(|code| LOST_ERRORS.contains(&code))
+    READS.contains(&error.operation) && tells_of_loss(&error.source)
+}
+
+/// Whether the system says that the medium has lost what was asked for, whatever that was.
+pub(crate) fn tells_of_loss(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| LOST_ERRORS.contains(&code))
 }
 
 /// Sectors that follow each other and can't be read.
@@ -104,5 +113,28 @@ impl DiskFile for Forgiving {
 
     fn settle(&self) -> Result<(), DiskError> {
         self.file.settle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Of a file whose inode is damaged, which can't even be opened, it was said that it may be sound.
+    #[test]
+    fn what_can_not_even_be_opened_for_the_medium_is_lost_and_what_may_not_be_is_not() {
+        let is_lost = |operation, code| {
+            let error = DiskError { operation, path: String::new(), source: io::Error::from_raw_os_error(code) };
+            assert_ne!(is_lost(&error), error.may_be_sound());
+            is_lost(&error)
+        };
+        for code in LOST_ERRORS {
+            assert!(READS.iter().all(|operation| is_lost(operation, code)), "{code}");
+            assert!(!is_lost("write", code) && !is_lost("listing", code), "{code}");
+        }
+        // EACCES, ENFILE, EMFILE.
+        for code in [13, 23, 24] {
+            assert!(!READS.iter().any(|operation| is_lost(operation, code)), "{code}");
+        }
     }
 }

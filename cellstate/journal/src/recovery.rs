@@ -8,6 +8,7 @@ mod stand_in;
 
 use crate::disk::{Disk, DiskError, DiskLock, OpenMode};
 use crate::flaw::{Damage, Flaw};
+use crate::forgiving::is_lost;
 use crate::format::{CHUNK_BYTES, CellId, FORMAT_VERSION, SECTOR_BYTES, index};
 use crate::identity::{self, Identity};
 use crate::journal::{Journal, Place, begin};
@@ -329,7 +330,10 @@ fn read_mark(disk: &dyn Disk, cell: CellId, is_there: bool) -> Marked {
     if !is_there {
         return Err(damaged(0, Flaw::Missing));
     }
-    let mark_file = MarkFile::read(disk, cell)?;
+    let mark_file = match MarkFile::read(disk, cell) {
+        Err(error) if is_lost(&error) => return Err(damaged(0, Flaw::Unreadable { error: error.source.to_string() })),
+        read => read?,
+    };
     let Some(mark) = mark_file.mark() else {
         // Another version may read what this one can not, whatever is wrong with the other slot.
         let newer = mark_file.flaws.iter().find(|(_, flaw)| matches!(flaw, Flaw::OtherFormat { .. }));

@@ -164,10 +164,7 @@ impl<'a> Surveyor<'a> {
                 self.missing(expected, number);
             }
             match self.segment(number) {
-                // The past that it holds is lost, and that of the others is not.
-                Err(error) if number < self.log_from && (!self.joins || is_lost(&error)) => {
-                    self.unreadable(number, &error)
-                }
+                Err(error) if self.goes_on_behind(number, &error) => self.unreadable(number, &error),
                 walked => walked?,
             }
             expected = number.saturating_add(1);
@@ -177,6 +174,12 @@ impl<'a> Surveyor<'a> {
             self.survey.torn = Some(torn);
         }
         Ok(self.survey)
+    }
+
+    /// Whether the walk goes on behind a segment that can't be looked at: what it holds is lost, and what the others hold is not.
+    fn goes_on_behind(&self, number: u64, error: &DiskError) -> bool {
+        let is_kept = number < self.log_from;
+        if is_lost(error) { is_kept || self.forgives } else { is_kept && !self.joins }
     }
 
     fn missing(&mut self, number: u64, found: u64) {

@@ -61,8 +61,8 @@ impl Report {
 ///
 /// # Errors
 /// When there is nothing to walk: no cell, a cell of another id or version, a running server, a disk that fails as a whole.
-/// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read, or whose identity is lost while its segments
-/// tell whose it is.
+/// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read, or some files not even be opened, or whose identity is
+/// lost while its segments tell whose it is.
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
     let _lock = lock(disk)?;
     let Look { identity, marked, lost } = look(disk, expect)?;
