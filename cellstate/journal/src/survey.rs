@@ -39,6 +39,8 @@ pub(crate) struct Torn {
 pub(crate) struct Survey {
     /// Segments that were begun, in order.
     pub(crate) segments: Vec<SegmentSeen>,
+    /// The first revision of a whole frame in the oldest segment, where the header of that is lost.
+    pub(crate) first_without_header: Option<u64>,
     /// The file that is made and not begun, with its size.
     pub(crate) ready: Option<(u64, u64)>,
     /// The end of the chain of whole frames.
@@ -58,7 +60,8 @@ pub(crate) struct Survey {
 impl Survey {
     /// The last revision before the oldest segment: what was released, or never was.
     pub(crate) fn before_oldest(&self) -> u64 {
-        self.segments.first().map_or(0, |segment| segment.first_revision.saturating_sub(1))
+        let begun = self.segments.first().map(|segment| segment.first_revision);
+        self.first_without_header.or(begun).map_or(0, |first| first.saturating_sub(1))
     }
 
     fn note(&mut self, damage: Damage) {
@@ -133,14 +136,14 @@ impl<'a> Surveyor<'a> {
         self.walk_through(numbers)
     }
 
-    /// Walks the kept segments that come before the oldest segment of the log; and the header of that one, which shows whether they end
-    /// where they should.
-    pub(crate) fn walk_kept(mut self, log_from: u64) -> Result<Survey, DiskError> {
-        self.log_from = log_from;
+    /// Walks the kept segments that come before the oldest segment of the log, if there is any; and the header of that one, which shows whether they
+    /// end where they should.
+    pub(crate) fn walk_kept(mut self, log_from: Option<u64>) -> Result<Survey, DiskError> {
+        self.log_from = log_from.unwrap_or(u64::MAX);
         let mut numbers = kept::numbers(self.disk)?;
-        numbers.retain(|number| *number < log_from);
+        numbers.retain(|number| *number < self.log_from);
         if !numbers.is_empty() {
-            numbers.push(log_from);
+            numbers.extend(log_from);
         }
         self.walk_through(numbers)
     }
@@ -294,6 +297,7 @@ impl<'a> Surveyor<'a> {
             self.scanner.enter(number, size, Tail::default());
             if let Some((_, first)) = self.scanner.next_whole(file, FIRST_FRAME_AT.min(size))? {
                 self.survey.tail.revision = first.saturating_sub(1);
+                self.survey.first_without_header = Some(first);
             }
         }
         Ok(())

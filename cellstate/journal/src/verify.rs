@@ -21,7 +21,7 @@ pub struct Report {
     pub segments: u64,
     /// Whole frames.
     pub frames: u64,
-    /// The oldest revision that is there; one after the last when there is none.
+    /// The oldest revision that is there; one after the last when there is none. Where the oldest header is lost, that of the first whole frame.
     pub oldest_revision: u64,
     /// The end of the chain of whole frames.
     pub tail: Tail,
@@ -155,12 +155,10 @@ pub fn verify_kept(
     let _lock = lock(disk)?;
     let Look { identity, marked, .. } = look(disk, expect)?;
     let At { mark, .. } = mark_of(marked)?;
-    // Without any segment of the log there is no cell, which is `verify`'s to say.
-    let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
-        return Ok(KeptReport::default());
-    };
+    // That there is no segment of the log is `verify`'s to say.
+    let log_from = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min();
     let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk_kept(log_from)?;
-    let first_of_log = segment::name(log_from);
+    let first_of_log = log_from.map(segment::name).unwrap_or_default();
     let mut damages = survey.damages;
     // What is wrong with the log itself is in the other report.
     damages.retain(|damage| kept::concerns(damage, &first_of_log));

@@ -564,6 +564,18 @@ fn a_power_cut_at_every_step_of_keeping_leaves_every_segment_one_name() {
     assert!(kept_after_cuts > 100);
 }
 
+// Nothing of it was looked at, though it is all that is left.
+#[test]
+fn what_is_kept_is_looked_at_also_without_any_segment_of_the_log() {
+    let (disk, journal, _) = log_that_keeps(60);
+    let oldest = journal.keeper().oldest_revision();
+    drop(journal);
+    disk.names().iter().filter(|name| segment::number_in(name).is_some()).for_each(|name| disk.erase(name));
+    let mut last = 0;
+    let kept = verify_kept(&disk, Some(CELL), &mut |frame| last = frame.last_revision).unwrap();
+    assert_eq!((last + 1, kept.damages.len()), (oldest, 0));
+}
+
 #[test]
 fn a_change_of_names_that_fails_leaves_every_segment_one_name_done_or_not() {
     for (before, seed) in (0..20).flat_map(|before| (0..4).map(move |seed| (before, seed))) {

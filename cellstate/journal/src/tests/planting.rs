@@ -112,6 +112,21 @@ fn a_planted_log_that_lost_its_segment_is_not_taken_for_a_new_one() {
     assert!(try_open(&disk).is_err());
 }
 
+// It counted as one that begins at revision 1, and lacks all up to its first frame.
+#[test]
+fn a_log_whose_only_header_is_lost_begins_with_its_first_frame() {
+    let disk = planted();
+    let (mut journal, _) = open(&disk);
+    for batch in 10..12 {
+        journal.append_and_sync(BatchLabel { term: 5, ..label(batch) }, &[&payload(batch)]).unwrap();
+    }
+    drop(journal);
+    disk.flip_bit(&crate::segment::name(2), 72, 0);
+    let report = verify(&disk, Some(CELL), &mut |_| {}).unwrap();
+    assert_eq!((report.segments, report.oldest_revision, report.tail.revision), (0, 31, 36));
+    assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
+}
+
 #[test]
 fn nothing_is_planted_where_something_is() {
     let (disk, journal) = log_of(1);

@@ -221,7 +221,8 @@ fn follow_from(directory: &Directory<'_>, start: Start, most: u64) -> Result<Att
     Ok(Attempt { follower: follower.into_followed()?, report, before, before_unlisted, unread, known })
 }
 
-/// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log.
+/// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log, or nothing of the log tells where
+/// that begins.
 fn follow_log(
     disk: &RealDisk,
     cell: CellId,
@@ -231,7 +232,8 @@ fn follow_log(
     let mut follower = Follower::new(start.clone(), most);
     let report = plenum_journal::verify(disk, Some(cell), &mut |frame| follower.frame(frame));
     let report = report.map_err(ServerError::OpenJournal)?;
-    if start.revision().0.saturating_add(1) >= report.oldest_revision {
+    let tells_beginning = report.segments > 0 || report.frames > 0;
+    if tells_beginning && start.revision().0.saturating_add(1) >= report.oldest_revision {
         return Ok((follower, report, KeptReport::default()));
     }
     follower = Follower::new(start, most);

@@ -1,6 +1,6 @@
 //! The fallback: with it and the log a cell goes on when its history is gone, or can't be opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plenum_proto::v1;
@@ -435,6 +435,60 @@ async fn damage_before_the_fallback_in_the_very_file_that_goes_on_from_it_costs_
     let loss = plenum_server::restore(&dir, &new, &RestoreOptions::default()).unwrap().loss;
     assert_eq!(loss, None);
     let server = Server::start(brisk(&new)).await.unwrap();
+    assert_eq!(machines(&connect(&server).await).await, jobs);
+    server.shutdown().await.unwrap();
+}
+
+/// Flips a bit in the header of the newest segment of a stopped cell's log, the only one that is not kept then; gives its name.
+fn lose_only_header(dir: &Path) -> String {
+    let is_begun = |path: &PathBuf| {
+        path.extension().is_some_and(|suffix| suffix == "segment")
+            && std::fs::read(path).unwrap().starts_with(b"PLENUMSG")
+    };
+    let files = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut begun: Vec<_> = files.filter(is_begun).collect();
+    begun.sort();
+    let newest = begun.pop().unwrap();
+    // As if they had been released.
+    begun.iter().for_each(|path| std::fs::rename(path, path.with_extension("kept")).unwrap());
+    flip(&newest, 100);
+    newest.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+// Such a log was taken for one that begins with revision 1. What was kept before it was not looked at, and all behind the fallback given up; `verify`
+// began with an empty cell, into which nothing can be folded; and a restored cell was taken for one of another incarnation.
+#[tokio::test]
+async fn a_log_that_lost_its_only_header_costs_a_restore_and_no_revision() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [dir, new, again] = ["cell", "new", "again"].map(|name| temporary.path().join(name));
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, 0, |status| status.revision > 3).await;
+    server.shutdown().await.unwrap();
+    let fallback = backup_of(&dir);
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, jobs, |_| kept(&dir).len() >= 3).await;
+    server.shutdown().await.unwrap();
+    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    let last = plenum_server::verify(&dir).unwrap().to_revision;
+    let name = lose_only_header(&dir);
+    let report = plenum_server::verify(&dir).unwrap();
+    assert_eq!((report.violations.len(), report.to_revision), (1, last), "{:?}", report.violations);
+    assert!(report.violations[0].what.contains(&name), "{:?}", report.violations);
+
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let restored = plenum_server::restore(&dir, &new, &accept).unwrap();
+    assert_eq!((restored.manifest.revision, restored.loss.unwrap().revisions()), (last, 0));
+
+    // Killed before its first checkpoint: its history has none but that of the incarnation before.
+    let server = Server::start(without_checkpoints(&new)).await.unwrap();
+    let channel = connect(&server).await;
+    assert_eq!(machines(&channel).await, jobs);
+    let jobs = submit_until(&channel, jobs, |status| status.revision > last + 5).await;
+    server.kill().await.unwrap();
+    lose_only_header(&new);
+    assert_eq!(plenum_server::restore(&new, &again, &accept).unwrap().loss.unwrap().revisions(), 0);
+    let server = Server::start(brisk(&again)).await.unwrap();
     assert_eq!(machines(&connect(&server).await).await, jobs);
     server.shutdown().await.unwrap();
 }
