@@ -6,6 +6,7 @@ mod making;
 
 use crate::archive::FramePlace;
 use crate::disk::{Disk, DiskError, DiskFile, DiskLock, OpenMode};
+use crate::forgiving::tells_of_loss;
 use crate::mark::HighWater;
 use crate::options::Options;
 use crate::scan::Tail;
@@ -242,13 +243,25 @@ impl Shelf {
         self.unpin(from);
     }
 
-    /// The file of the next segment, made now if it was not made before.
+    /// The file of the next segment, made now if it was not made before; anew where it alone was removed under the server.
     pub(crate) fn next_segment(&self) -> Result<(u64, u64, Box<dyn DiskFile>), PrepareError> {
         self.make_ready()?;
+        match self.open_ready() {
+            // Where the directory is another one by now, nothing is made in that.
+            Err(failed) if failed.source.source.kind() == io::ErrorKind::NotFound && !self.lock.is_removed() => {
+                self.state().ready = None;
+                self.make_ready()?;
+                self.open_ready()
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_ready(&self) -> Result<(u64, u64, Box<dyn DiskFile>), PrepareError> {
         let state = self.state();
         let ready = state.ready;
         drop(state);
-        let (number, bytes) = ready.expect("made ready above, and only the commit path begins it");
+        let (number, bytes) = ready.expect("made ready before, and only the commit path begins it");
         let file = self.disk.open(&segment::name(number), OpenMode::Existing);
         Ok((number, bytes, file.map_err(|source| PrepareError::new(number, source))?))
     }
@@ -366,14 +379,36 @@ impl Shelf {
 
     /// Makes a file of zeros under the name of a segment; its size. Durable when it has the name.
     fn make(&self, number: u64, fill: Fill) -> Result<u64, DiskError> {
+        let mut stuck = None;
         if let Some(released) = self.take_recyclable(0) {
-            self.unless_gone(released, self.disk.rename(&released.name(), segment::SPARE))?;
-            tracing::debug!(from = released.segment.number, to = number, "segment recycled");
+            match self.unless_gone(released, self.disk.rename(&released.name(), segment::SPARE)) {
+                Ok(()) => tracing::debug!(from = released.segment.number, to = number, "segment recycled"),
+                // There may be room for another one all the same. One of the log itself has to go before those behind it, or there would be a gap.
+                Err(failed) if released.was_kept => stuck = Some((released, failed)),
+                Err(failed) => return Err(failed),
+            }
         }
         // Durable before its content goes: the log must not be seen to begin with zeros. Also where nothing was
         // renamed now, because an earlier try may have ended here.
         self.disk.sync_dir()?;
-        make_segment(&*self.disk, number, self.options.segment_bytes, fill)
+        let made = make_segment(&*self.disk, number, self.options.segment_bytes, fill)?;
+        if let Some((released, failed)) = stuck {
+            self.leave_aside(&released, &failed);
+        }
+        Ok(made)
+    }
+
+    /// Lets a kept segment be whose own file can't be moved, until the log is opened again: taken first at each try, it would keep all behind it from
+    /// being used again. Only once another file could be made: where none can, it is the disk that fails.
+    fn leave_aside(&self, stuck: &Taken, failed: &DiskError) {
+        let is_its_own = tells_of_loss(&failed.source) || failed.source.kind() == io::ErrorKind::PermissionDenied;
+        let file = stuck.name();
+        tracing::warn!(file, error = %failed.source, "a segment can't be used again; a new one was made in its place");
+        let mut state = self.state();
+        let is_oldest = state.kept.front().is_some_and(|oldest| oldest.number == stuck.segment.number);
+        if is_its_own && is_oldest {
+            state.kept.pop_front();
+        }
     }
 
     fn size_bytes(&self) -> u64 {

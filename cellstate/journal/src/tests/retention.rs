@@ -283,6 +283,18 @@ fn a_full_disk_stops_the_log_without_doubt_about_any_batch_and_room_lets_it_go_o
     assert_eq!(read_all(&journal), batch + 1);
 }
 
+// It counted as there for as long as the server ran: nothing could be appended any more, on a disk with room.
+#[test]
+fn a_ready_segment_that_is_removed_is_made_anew() {
+    let (disk, mut journal) = log_of(1);
+    journal.keeper().prepare().unwrap();
+    disk.erase(&segment::name(2));
+    for batch in 1..30 {
+        append(&mut journal, batch).unwrap();
+    }
+    assert_eq!(read_all(&journal), 30);
+}
+
 #[test]
 fn a_change_of_the_segment_size_applies_to_new_segments() {
     let (disk, journal) = log_of(5);

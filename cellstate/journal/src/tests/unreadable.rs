@@ -1,4 +1,4 @@
-//! A disk that can't read some sectors any more: a log on it is not opened, and what is left of it can be looked at.
+//! A disk that can't read some sectors any more, or not even open some files: a log on it is not opened, and what is left of it can be looked at.
 
 use super::*;
 use crate::segment;
@@ -16,11 +16,25 @@ type Places = Vec<(String, Range<u64>)>;
 struct Worn {
     disk: SimDisk,
     places: Arc<Mutex<Places>>,
+    /// Of a file of this name not even the inode can be read.
+    lost: Option<String>,
 }
 
 impl Worn {
     fn new(disk: SimDisk, places: Places) -> Self {
-        Self { disk, places: Arc::new(Mutex::new(places)) }
+        Self { disk, places: Arc::new(Mutex::new(places)), lost: None }
+    }
+
+    fn without(disk: SimDisk, lost: &str) -> Self {
+        Self { lost: Some(lost.to_owned()), ..Self::new(disk, Places::new()) }
+    }
+
+    fn refuse_if_lost(&self, operation: &'static str, name: &str) -> Result<(), DiskError> {
+        if self.lost.as_deref() != Some(name) {
+            return Ok(());
+        }
+        // EUCLEAN.
+        Err(DiskError { operation, path: name.to_owned(), source: std::io::Error::from_raw_os_error(117) })
     }
 }
 
@@ -46,15 +60,18 @@ impl Disk for Worn {
     }
 
     fn open(&self, name: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.refuse_if_lost("opening", name)?;
         let file = self.disk.open(name, mode)?;
         Ok(Box::new(WornFile { file, name: name.to_owned(), places: self.places.clone() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.refuse_if_lost("renaming", from)?;
         self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.refuse_if_lost("removal", name)?;
         self.disk.remove(name)
     }
 
@@ -296,4 +313,87 @@ fn a_kept_segment_that_can_not_be_read_does_not_keep_later_ones_from_joining_the
     let claimed = Journal::claim(Arc::new(Worn::new(disk, worn)), keeping).unwrap();
     assert_eq!(claimed.rejoin_kept(1).unwrap(), 0, "nobody knows whether it goes back so far");
     assert_eq!(claimed.rejoin_kept(oldest - 1).unwrap(), 1);
+}
+
+/// What a directory with a file of which not even the inode can be read is told to have, by the files that are named.
+fn named_in(report: &Report) -> Vec<&str> {
+    let unreadable = report.damages.iter().filter(|damage| matches!(damage.flaw, Flaw::Unreadable { .. }));
+    unreadable.map(|damage| damage.file.as_str()).collect()
+}
+
+// There was no report, and no restore from the directory, whatever loss was accepted: only what could be opened, and not be read, was damage.
+#[test]
+fn a_log_with_a_file_that_can_not_even_be_opened_is_looked_at_and_not_opened() {
+    let (disk, mut journal) = log_of(BATCHES);
+    journal.keeper().prepare().unwrap();
+    append(&mut journal, BATCHES).unwrap();
+    journal.keeper().prepare().unwrap();
+    journal.high_water().flush().unwrap();
+    drop(journal);
+    let disk = disk.copy();
+    let mut frames = Vec::new();
+    let whole = verify(&disk, None, &mut |frame| frames.push((frame.segment, batches_in(frame.first_revision))));
+    let whole = whole.unwrap();
+    let last = frames.last().unwrap().0;
+    assert!(disk.names().contains(&segment::name(last + 1)), "one is ready");
+    for number in 1..=last + 1 {
+        let name = segment::name(number);
+        let lost = Worn::without(disk.clone(), &name);
+        let (batches, report) = looked_at(&lost);
+        let others = frames.iter().filter(|(segment, _)| *segment != number).map(|(_, batch)| *batch);
+        assert_eq!((batches, named_in(&report)), (others.collect::<Vec<_>>(), vec![name.as_str()]));
+        assert!(matches!(report.refused, Some(OpenError::Damaged { .. })), "{:?}", report.refused);
+        assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
+        assert!(matches!(Journal::open(Arc::new(lost), options()), Err(OpenError::Disk(_))), "nothing is given up");
+    }
+
+    let lost = Worn::without(disk.clone(), "CELL");
+    let (batches, report) = looked_at(&lost);
+    assert_eq!((batches.len(), named_in(&report)), (frames.len(), vec!["CELL"]));
+    assert!(matches!(report.refused, Some(OpenError::IdentityDamaged { .. })), "{:?}", report.refused);
+    assert_eq!((identity(&lost).unwrap(), report.tail), (whole.identity, whole.tail));
+    assert!(matches!(Journal::open(Arc::new(lost), options()), Err(OpenError::Disk(_))), "nothing is given up");
+
+    let lost = Worn::without(disk, "MARK");
+    let (batches, report) = looked_at(&lost);
+    assert_eq!((batches.len(), named_in(&report)), (frames.len(), vec!["MARK"]));
+    assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
+    assert!(matches!(Journal::open(Arc::new(lost), options()), Err(OpenError::NoMark { .. })), "nothing is given up");
+}
+
+// The log was to be read again from its fallback, and the start was refused for a segment that was not needed for that.
+#[test]
+fn a_kept_segment_that_can_not_even_be_opened_does_not_keep_later_ones_from_joining_the_log() {
+    let (disk, keeping, oldest) = log_that_keeps();
+    let lost = Worn::without(disk, &segment::kept_name(1));
+    let kept = verify_kept(&lost, Some(CELL), &mut |_| {}).unwrap();
+    assert_eq!(kept.damages.iter().map(|damage| damage.file.clone()).collect::<Vec<_>>(), [segment::kept_name(1)]);
+    let range = FrameRange { segment: 1, offset: 512, bytes: 512, first_revision: 1, last_revision: 3 };
+    let error = Archive::new(Arc::new(lost.clone())).read(&range).unwrap_err();
+    assert!(matches!(&error, ReadError::Disk(failed) if !failed.may_be_sound()), "{error}");
+    let claimed = Journal::claim(Arc::new(lost), keeping).unwrap();
+    assert_eq!(claimed.rejoin_kept(1).unwrap(), 0, "nobody knows whether it goes back so far");
+    assert_eq!(claimed.rejoin_kept(oldest - 1).unwrap(), 1);
+}
+
+// It was taken at each try, as the oldest one: the log could not grow any more, on a disk with room.
+#[test]
+fn a_kept_segment_that_can_not_be_moved_stays_where_it_is_and_the_log_goes_on() {
+    let (disk, keeping, _) = log_that_keeps();
+    let stuck = segment::kept_name(1);
+    let lost = Worn::without(disk.clone(), &stuck);
+    let (mut journal, _) = Journal::open(Arc::new(lost), keeping).unwrap();
+    let keeper = journal.keeper();
+    for batch in 30..60 {
+        append(&mut journal, batch).unwrap();
+        keeper.release(label(batch).last_revision);
+        keeper.give_up(label(batch).first_revision);
+        keeper.prepare().unwrap();
+    }
+    assert_eq!(read_all(&journal), 60);
+    let names = disk.names();
+    assert!(
+        names.contains(&stuck) && !names.contains(&segment::kept_name(2)),
+        "those behind it are used again: {names:?}"
+    );
 }

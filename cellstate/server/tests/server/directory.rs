@@ -190,12 +190,14 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
     small.settings.segment_bytes = 64 << 10;
     let server = Server::start(small).await.unwrap();
     let channel = connect(&server).await;
-    // Taken away when it is ready: a segment that could not be made in time would make the cell read-only before.
+    // Taken away when it is ready: a segment that could not be made in time would make the cell read-only before. With a folder in its place it is not
+    // made anew.
     let next = dir.path().join("log/00000000000000000002.segment");
     while !next.exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     std::fs::remove_file(&next).unwrap();
+    std::fs::create_dir(&next).unwrap();
     let mut jobs = plenum_proto::v1::jobs_client::JobsClient::new(channel.clone());
     let mut waits = false;
     for number in 0..64 {
