@@ -156,6 +156,7 @@ fn restored_json(restored: &Restored, dir: &Path) -> Value {
             "kept_revision": loss.kept_revision,
             "last_known_revision": loss.last_known_revision,
             "may_be_more": loss.may_be_more,
+            "other_history": loss.other_history,
             "damages": loss.damages,
             "damages_unlisted": loss.damages_unlisted,
             "readable": lost.collect::<Vec<_>>(),
@@ -191,8 +192,13 @@ fn loss_text(loss: &Loss) -> String {
             "\nLOST is how far the log had come: there may have been revisions behind the last one that is known",
         );
     }
+    if let Some(marked) = loss.other_history {
+        text.push_str(&format!(
+            "\nLOST is what was acknowledged up to revision {marked}, as far as it is not in this log: that is of another history than its high-water mark"
+        ));
+    }
     if loss.revisions() == 0 {
-        if !loss.may_be_more {
+        if !loss.may_be_more && loss.other_history.is_none() {
             text.push_str(&format!("\nnothing is lost: all revisions up to {} are there", loss.kept_revision));
         }
         return text;
@@ -259,6 +265,7 @@ mod tests {
             kept_revision: 10,
             last_known_revision: 13,
             may_be_more: false,
+            other_history: None,
             damages: vec!["1.segment offset 512 revision 11: frame checksum".to_owned()],
             damages_unlisted: 7,
             readable: vec![lost(12), lost(13)],
@@ -271,8 +278,10 @@ mod tests {
         let none = Loss { last_known_revision: 10, readable: Vec::new(), ..loss };
         // Where a header alone was damaged there was no history that had had anything.
         assert!(loss_text(&none).ends_with("\nnothing is lost: all revisions up to 10 are there"));
-        let unknown = Loss { may_be_more: true, ..none };
+        let unknown = Loss { may_be_more: true, ..none.clone() };
         let text = loss_text(&unknown);
         assert!(text.contains("there may have been revisions") && !text.contains("nothing is lost"), "{text}");
+        let other = loss_text(&Loss { other_history: Some(8), ..none });
+        assert!(other.contains("acknowledged up to revision 8,") && !other.contains("nothing is lost"), "{other}");
     }
 }

@@ -35,6 +35,9 @@ pub struct Loss {
     /// The high-water mark is lost as well, or older than what the history or the fallback knows of: nobody knows how
     /// far the log had come, and there may have been more of it.
     pub may_be_more: bool,
+    /// The revision of the log's high-water mark, where that is of another history than the log: what was acknowledged up to there is lost as far as
+    /// it is not what the log has, and nobody knows how far that is.
+    pub other_history: Option<u64>,
     /// Damage of the log and of what is kept for the history, each with its place: at most 1000 of each.
     pub damages: Vec<String>,
     /// How much more of that there is.
@@ -56,7 +59,10 @@ impl Loss {
     /// What would be lost, in a sentence: for whoever has not accepted it yet.
     pub(super) fn forecast(&self) -> String {
         let (kept, last) = (self.kept_revision, self.last_known_revision);
-        match (self.revisions(), self.may_be_more) {
+        let forecast = match (self.revisions(), self.may_be_more) {
+            (0, false) if self.other_history.is_some() => {
+                format!("all revisions up to {kept} that the log has are there")
+            }
             (0, false) => format!("nothing would be lost: all revisions up to {kept} are there"),
             (0, true) => {
                 format!("all revisions up to {kept} are there; whether there were any behind that nobody knows")
@@ -65,6 +71,12 @@ impl Loss {
                 let more = if may_be_more { ", and what may have been behind that" } else { "" };
                 format!("revisions {} to {last} would be lost, {lost} in all{more}", kept.saturating_add(1))
             }
+        };
+        match self.other_history {
+            None => forecast,
+            Some(marked) => format!(
+                "{forecast}; but what was acknowledged up to {marked} was of another history, and would be lost as far as it is not in this one"
+            ),
         }
     }
 }
@@ -422,11 +434,16 @@ fn conclude(
     }
     let last_known_revision = kept_revision.max(last_known(report, last_seen, known));
     let may_be_more = is_ahead || matches!(report.refused, Some(OpenError::NoMark { .. }));
+    let other_history = match report.refused {
+        Some(OpenError::OtherHistory { revision, .. }) => Some(revision),
+        _ => None,
+    };
     let damages_unlisted = report.damages_unlisted.saturating_add(before_unlisted);
     let loss = Loss {
         kept_revision,
         last_known_revision,
         may_be_more,
+        other_history,
         damages,
         damages_unlisted,
         readable,
@@ -572,5 +589,11 @@ mod tests {
         assert_eq!(told(13, false), "revisions 11 to 13 would be lost, 3 in all");
         assert_eq!(told(13, true), "revisions 11 to 13 would be lost, 3 in all, and what may have been behind that");
         assert!(told(10, true).ends_with("whether there were any behind that nobody knows"), "{}", told(10, true));
+        let other = Loss { kept_revision: 10, last_known_revision: 10, other_history: Some(8), ..Loss::default() };
+        assert_eq!(
+            other.forecast(),
+            "all revisions up to 10 that the log has are there; but what was acknowledged up to 8 was of another history, and would be lost as far as \
+             it is not in this one"
+        );
     }
 }

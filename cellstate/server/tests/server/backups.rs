@@ -473,6 +473,40 @@ async fn a_log_whose_mark_is_gone_is_gone_on_from_and_nobody_says_that_nothing_i
     start(&target).await.shutdown().await.unwrap();
 }
 
+// Nothing would be lost, it was said: the log has all revisions, but others were acknowledged under these.
+#[tokio::test]
+async fn what_was_acknowledged_in_another_history_than_the_log_s_is_told_as_lost() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [dir, other, new] = ["cell", "other", "new"].map(|name| temporary.path().join(name));
+    start(&dir).await.shutdown().await.unwrap();
+    copy_folder(&dir, &other);
+    for (dir, machines) in [(&dir, 3), (&other, 1)] {
+        let server = start(dir).await;
+        let channel = connect(&server).await;
+        for number in 0..machines {
+            register(&channel, &format!("n{number}"), 1000).await;
+        }
+        drop(channel);
+        server.shutdown().await.unwrap();
+    }
+    let [last, marked] = [&dir, &other].map(|dir| verify(dir).unwrap().to_revision);
+    assert!(marked < last, "{marked} and {last}");
+    std::fs::copy(other.join("log/MARK"), dir.join("log/MARK")).unwrap();
+    let refused = Server::start(crate::client::options(&dir)).await.err().unwrap();
+    assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
+
+    let refused = restore(&dir, &new, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    let told = refused.to_string();
+    assert!(told.contains(&format!("what was acknowledged up to {marked} was of another history")), "{told}");
+    assert!(!told.contains("nothing would be lost"), "{told}");
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let restored = restore(&dir, &new, &accept).unwrap();
+    let loss = restored.loss.unwrap();
+    assert_eq!((restored.manifest.revision, loss.revisions(), loss.other_history), (last, 0, Some(marked)));
+    start(&new).await.shutdown().await.unwrap();
+}
+
 // Neither `verify` nor a backup, nor a restore with whatever loss was accepted, got past that one sector.
 #[tokio::test]
 async fn a_cell_that_lacks_the_identity_of_its_log_alone_is_backed_up_and_gone_on_from_as_it_was() {
