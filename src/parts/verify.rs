@@ -151,15 +151,20 @@ fn of_other_versions(report: &VerifyReport) -> String {
     format!("{} (a plenum with that core decides them again)", each.join(", "))
 }
 
-/// What is wrong with the log counts most: without it, nobody knows what history and fallback are worth.
+/// What is wrong with the log counts most: without it, nobody knows what history and fallback are worth. So nothing is to be moved away for what is wrong
+/// anywhere else than in these.
 fn what_to_do(report: &VerifyReport) -> &'static str {
-    let is_wrong = |part| report.violations.iter().any(|violation| violation.place.starts_with(part));
-    if is_wrong("log") || report.violations.is_empty() {
-        "`plenum explain DAMAGED_LOG` tells what to do"
-    } else if is_wrong("history") {
+    const FALLBACK: &str = "fallback.backup";
+    let are_all_in = |parts: &[&str]| {
+        let is_in = |violation: &Violation| parts.iter().any(|part| violation.place.starts_with(part));
+        !report.violations.is_empty() && report.violations.iter().all(is_in)
+    };
+    if are_all_in(&[FALLBACK]) {
+        "the cell starts without its fallback: move `fallback.backup` away, and the server writes it anew"
+    } else if are_all_in(&["history", FALLBACK]) {
         "`plenum explain DAMAGED_HISTORY` tells what to do"
     } else {
-        "the cell starts without its fallback: move `fallback.backup` away, and the server writes it anew"
+        "`plenum explain DAMAGED_LOG` tells what to do"
     }
 }
 
@@ -312,7 +317,8 @@ mod tests {
         assert!(!text(&VerifyReport::default()).contains("fallback"));
     }
 
-    // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is.
+    // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is. Then a sound fallback was to be moved
+    // away for what was wrong elsewhere.
     #[test]
     fn what_is_wrong_decides_what_is_to_be_done() {
         let what_to_do = |places: &[&str]| {
@@ -327,5 +333,9 @@ mod tests {
         assert!(what_to_do(&["fallback.backup", "history", "log: segment 1, offset 0"]).contains("DAMAGED_LOG"));
         assert!(what_to_do(&["fallback.backup", "history"]).contains("DAMAGED_HISTORY"));
         assert!(what_to_do(&["fallback.backup"]).contains("move `fallback.backup` away"));
+        for place in ["the end", "log: the end", "log (read through the history)"] {
+            assert!(what_to_do(&[place]).contains("DAMAGED_LOG"), "{place}");
+            assert!(what_to_do(&["history", place]).contains("DAMAGED_LOG"), "{place}");
+        }
     }
 }

@@ -208,6 +208,9 @@ fn resume_behind_damage(
     }
 }
 
+/// The place of what the history reads: its blocks are frames of the log, mostly kept ones.
+const LOG_BY_HISTORY: &str = "log (read through the history)";
+
 fn fold_entries(
     history: &History,
     revisions: RangeInclusive<u64>,
@@ -217,7 +220,7 @@ fn fold_entries(
     for logged in history.entries(*revisions.start(), *revisions.end()).map_err(ServerError::ReadHistory)? {
         let logged = logged.map_err(ServerError::ReadHistory)?;
         let (core_version, core_options, time_micros) = (logged.core_version, logged.core_options, logged.time_micros);
-        audit.entry(&logged.entry, &Origin { core_version, core_options, time_micros }, HISTORY);
+        audit.entry(&logged.entry, &Origin { core_version, core_options, time_micros }, LOG_BY_HISTORY);
         checkpoints.compare(audit);
     }
     Ok(())
@@ -408,9 +411,18 @@ impl<'a> Checkpoints<'a> {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::Delta;
+    use std::sync::Arc;
+
+    use plenum_core::{Core, CoreOptions};
+    use plenum_history::{EncodedBatch, LogPlace};
+    use plenum_journal::{BatchLabel, CellId, Journal};
+    use plenum_model::{CellIdentity, Command, Delta, LogTime};
+    use plenum_proto::v1;
+    use prost::Message as _;
 
     use super::*;
+    use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
+    use crate::publish::BatchEncoder;
     use crate::{Server, ServerOptions};
 
     // Of all that are retained the newest five were compared. The others were taken for right as long as they could be read.
@@ -447,5 +459,69 @@ mod tests {
         let report = verify(dir.path()).unwrap();
         let found: Vec<_> = report.violations.iter().map(|found| (found.revision, found.place.as_str())).collect();
         assert_eq!(found, [(revision, HISTORY)], "{:?}", report.violations);
+    }
+
+    const CELL: [u8; 16] = [7; 16];
+
+    /// What a server decides that starts and opens sessions.
+    fn decided(sessions: usize) -> Vec<v1::LogEntry> {
+        let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
+        let identity = CellIdentity { cell_id: CELL, incarnation: 1, term: 1, custom_resources: Vec::new() };
+        let opens = std::iter::repeat_n(Command::OpenSession { scheduler: "batch".into() }, sessions);
+        for command in std::iter::once(Command::OpenServer(identity)).chain(opens) {
+            let asked = Asked::by_server(command);
+            committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
+        }
+        let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
+        v1::LogBatch::decode(batch.bytes).unwrap().entries
+    }
+
+    /// Makes a cell's directory of entries, each a frame, most of which the log keeps for the history.
+    fn make_kept(dir: &Path, entries: &[v1::LogEntry]) {
+        let disk = Arc::new(RealDisk::open(dir.join(LOG)).unwrap());
+        let options = plenum_journal::Options {
+            create: Some(CellId(CELL)),
+            segment_bytes: 4096,
+            frame_bytes_max: 2048,
+            keep_released: true,
+            ..plenum_journal::Options::default()
+        };
+        let (mut journal, _) = Journal::open(disk, options).unwrap();
+        let keeper = journal.keeper();
+        let mut batches = Vec::new();
+        for v1::LogEntry { revision, asked, decided, delta } in entries {
+            let (first, last, time_micros) = (*revision, *revision, 5);
+            let mut encoder = BatchEncoder::default();
+            encoder.begin(LogTime::from_micros(time_micros));
+            encoder.add(Revision(first), asked, decided, delta);
+            let bytes = encoder.finish();
+            let label = BatchLabel { term: 1, first_revision: first, last_revision: last };
+            journal.append_and_sync(label, &[&bytes]).unwrap();
+            let (_, place) = keeper.places_from(first, 1)[0];
+            let place = Some(LogPlace { segment: place.segment, offset: place.offset, bytes: place.bytes });
+            batches.push(EncodedBatch { first, last, time_micros, bytes, place });
+        }
+        keeper.release(entries.len() as u64);
+        keeper.prepare().unwrap();
+        assert!(keeper.oldest_revision() > 10);
+        let (history, _) = History::open(dir.join(HISTORY), read_options(dir, &CELL).unwrap()).unwrap();
+        history.append(&batches).unwrap();
+        history.persist().unwrap();
+    }
+
+    // The history was named, with the advice to move it away: what is wrong stands in the log, and the history with all other answers would have been lost.
+    #[test]
+    fn what_is_wrong_with_what_the_log_keeps_is_told_of_the_log_and_not_of_the_history_that_reads_it() {
+        let mut entries = decided(29);
+        for (wrong, expected) in [(None, vec![]), (Some(2), vec![(Revision(3), LOG_BY_HISTORY)])] {
+            if let Some(at) = wrong {
+                entries[at].decided = entries[0].decided.clone();
+            }
+            let dir = tempfile::tempdir().unwrap();
+            make_kept(dir.path(), &entries);
+            let report = verify(dir.path()).unwrap();
+            let found: Vec<_> = report.violations.iter().map(|found| (found.revision, found.place.as_str())).collect();
+            assert_eq!((found, report.folded), (expected, 30), "{:?}", report.violations);
+        }
     }
 }

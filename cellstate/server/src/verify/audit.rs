@@ -15,6 +15,7 @@ use super::VerifyReport;
 use crate::commit::bounds;
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
+use crate::recovery::LOG;
 use compare::{difference, is_alike, is_same_change};
 
 /// Violations that are listed; a directory that is badly damaged has too many to read.
@@ -396,7 +397,7 @@ impl Audit {
             return Err(obstacle);
         }
         if !self.broken {
-            self.check_cell(self.cell.revision(), "the end");
+            self.check_cell(self.cell.revision(), &format!("{LOG}: the end"));
         }
         Ok(VerifyReport {
             cell_id: log.identity.cell.0.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -74,7 +74,7 @@ fn whatever_does_not_hold_at_the_end_is_told() {
         refused: None,
     };
     let report = audit.into_report(&log, 1).unwrap();
-    assert_eq!(told(&report.violations), [(1, "HoldAstray", "the end")]);
+    assert_eq!(told(&report.violations), [(1, "HoldAstray", "log: the end")]);
 }
 
 // As a core with a bug decides it: again the same comes out, and only what always holds tells that it should not.
