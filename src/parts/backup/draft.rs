@@ -125,24 +125,23 @@ impl Draft {
         match fs::hard_link(&self.path, &path) {
             Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists || path.exists() => {
-                // A cell that stands still is backed up on time, too: what was written then is read as if it were this one.
-                if out.is_dir()
-                    && plenum_server::check_backup(&path).is_ok_and(|there| shows_the_same(&there, &manifest))
-                {
-                    // Who removes old backups by the age of the files would remove the one that there is. Another user's keeps its time.
-                    let _ = fs::File::open(&path).and_then(|there| there.set_modified(SystemTime::now()));
-                    *stage = Stage::Named;
-                    return Ok((path, manifest, bytes));
+                if !out.is_dir() {
+                    return Err(failure(&BackupError::Exists { path }));
                 }
-                return Err(failure(&BackupError::Exists { path }));
+                expect_the_same(&path, &manifest)?;
+                // Who removes old backups by the age of the files would remove the one that there is. Another user's keeps its time.
+                let _ = fs::File::open(&path).and_then(|there| there.set_modified(SystemTime::now()));
+                *stage = Stage::Named;
+                // Whoever gave it its name may have been killed before that was durable.
+                sync_folder_of(&path).map_err(|error| self.failed(&error))?;
+                return Ok((path, manifest, bytes));
             }
             // Where a file has one name only.
             Err(_) => fs::rename(&self.path, &path).map_err(|error| self.failed(&error))?,
         }
         self.finished = true;
         *stage = Stage::Named;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| self.failed(&error))?;
+        sync_folder_of(&path).map_err(|error| self.failed(&error))?;
         Ok((path, manifest, bytes))
     }
 }
@@ -154,6 +153,28 @@ impl Drop for Draft {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Makes sure that a backup that has the name of this one already shows the same, whole: a cell that stands still is backed up on time, too, and what was
+/// written then is taken as if it were this one.
+fn expect_the_same(path: &Path, manifest: &BackupManifest) -> Result<(), Failure> {
+    let why = match plenum_server::check_backup(path) {
+        Ok(there) if shows_the_same(&there, manifest) => return Ok(()),
+        Ok(_) => return Err(failure(&BackupError::Exists { path: path.to_owned() })),
+        Err(BackupError::Damaged { record, offset, what, .. }) => format!("record {record} at offset {offset}: {what}"),
+        Err(BackupError::NotABackup { .. }) => "it does not open as a backup does".to_owned(),
+        Err(error) => return Err(failure(&error)),
+    };
+    let what = format!(
+        "the backup that is there is damaged: {}: {why}; nothing was overwritten: move it away, and back up once more",
+        path.display()
+    );
+    Err(Failure::new("DAMAGED_BACKUP", what).with_hint("`plenum explain DAMAGED_BACKUP` tells more"))
 }
 
 /// Removes what killed backups left in a folder: each is as large as what had come by then. Nothing is missing where it can't.
@@ -261,6 +282,39 @@ mod tests {
         let failure = Draft::begin(&folder.path().join("backups/"), &nothing()).err().unwrap();
         assert!(failure.message.contains("backups/") && failure.message.contains("no such folder"), "{failure}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    // Each night the new one was thrown away for one that nobody could restore from, and told of as being there.
+    #[test]
+    fn a_backup_is_not_taken_for_there_where_the_one_of_its_name_is_damaged() {
+        let cell = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        cli::block_on(async {
+            let server = plenum_server::Server::start(plenum_server::ServerOptions::new(cell.path())).await.unwrap();
+            server.shutdown().await.unwrap();
+        })
+        .unwrap();
+        let back_up = || {
+            let mut draft = Draft::begin(folder.path(), &nothing()).unwrap();
+            let path = draft.path.clone();
+            plenum_server::back_up_folder(cell.path(), &mut draft.file, &path).unwrap();
+            draft.finish(folder.path(), &nothing()).map(|(path, ..)| path)
+        };
+        let path = back_up().unwrap();
+        assert_eq!(back_up().unwrap(), path, "a whole one is as good as this one");
+        let whole = fs::read(&path).unwrap();
+        for at in [0, whole.len() / 2] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            let failure = back_up().unwrap_err();
+            assert_eq!(failure.code, "DAMAGED_BACKUP", "{failure}");
+            let told = format!("the backup that is there is damaged: {}: ", path.display());
+            assert!(failure.message.starts_with(&told) && failure.message.contains("move it away"), "{failure}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-made is left");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(back_up().unwrap(), path);
     }
 
     #[test]
