@@ -103,6 +103,8 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
     match fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
+            // What it has made so far is not to be removed.
+            Some(Ok(_)) if dir.join(DRAFT).exists() && is_at_work(dir) => Err(being_restored(dir)),
             Some(Ok(entry)) if !is_half_restored(dir) => Err(BackupError::Exists { path: entry.path() }),
             Some(Ok(_)) => Err(ServerError::HalfRestored { path: dir.to_owned() }.into()),
             Some(Err(source)) => Err(BackupError::Io { path: dir.to_owned(), source }),
@@ -111,6 +113,10 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(BackupError::Exists { path: dir.to_owned() }),
         Err(source) => Err(BackupError::Io { path: dir.to_owned(), source }),
     }
+}
+
+fn being_restored(dir: &Path) -> BackupError {
+    ServerError::BeingRestored { path: dir.to_owned() }.into()
 }
 
 /// Whether a restore into it was begun, came to no end, and nobody is at it any more. Where there is anything else nobody shall be told to
@@ -144,7 +150,7 @@ fn begin_draft(dir: &Path) -> Result<(PathBuf, fs::File), BackupError> {
     make(dir, true)?;
     let folder = fs::File::open(dir).map_err(failed(dir))?;
     if matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock)) {
-        return Err(BackupError::Exists { path: draft });
+        return Err(being_restored(dir));
     }
     make(&draft, false)?;
     Ok((draft, folder))
@@ -312,13 +318,17 @@ mod tests {
         assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(FALLBACK).exists() && in_the_way.exists());
     }
 
+    fn is_being_restored(error: &BackupError, dir: &Path) -> bool {
+        matches!(error, BackupError::Server(ServerError::BeingRestored { path }) if path == dir)
+    }
+
     // Of two that were begun at once the one that failed took away what the other one had made.
     #[test]
     fn only_one_restore_builds_in_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("cell");
         let (draft, building) = begin_draft(&target).unwrap();
-        assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
+        assert!(is_being_restored(&begin_draft(&target).unwrap_err(), &target));
         assert!(draft.exists());
         drop(building);
         assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
@@ -333,7 +343,14 @@ mod tests {
         let starts = || crate::recovery::open(&crate::ServerOptions::new(dir.path())).err();
         let verified = || crate::verify(dir.path()).err();
         let followed = || folder::follow(dir.path(), true).err();
-        assert!(matches!(refused(), BackupError::Exists { path } if path == draft), "somebody is at it");
+        // Whoever came second was told to remove what the first one was making.
+        for _ in 0..2 {
+            assert!(is_being_restored(&refused(), dir.path()), "{}", refused());
+            // Its log has its name before the draft is gone.
+            fs::create_dir_all(dir.path().join(LOG)).unwrap();
+        }
+        assert!(draft.exists());
+        fs::remove_dir(dir.path().join(LOG)).unwrap();
         for error in [starts(), verified()] {
             assert!(matches!(error, Some(ServerError::BeingRestored { path }) if path == dir.path()));
         }
