@@ -112,7 +112,7 @@ pub enum BackupError {
     },
     /// The directory is damaged, and its cell could go on only without what is lost.
     #[error(
-        "{refused}; {} stays as it is: with --accept-loss a new directory is made of what is whole, and what is not is named; {}",
+        "{refused}; {} stays as it is: `plenum restore --from DIR --dir NEW --accept-loss` makes a new directory of what is whole, and names what is not; {}",
         dir.display(), loss.forecast()
     )]
     LossNotAccepted {

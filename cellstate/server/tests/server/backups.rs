@@ -371,6 +371,9 @@ async fn what_the_log_lost_and_the_history_has_is_not_lost() {
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
     let forecast = format!("nothing would be lost: all revisions up to {last} are there");
     assert!(refused.to_string().ends_with(&forecast), "{refused}");
+    // Who took a backup was told of a flag that no backup has.
+    let backed_up = back_up_folder(dir.path(), &mut Vec::new(), Path::new("memory")).unwrap_err().to_string();
+    assert!(backed_up.contains("`plenum restore --from DIR --dir NEW --accept-loss` makes"), "{backed_up}");
     let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
     let restored = restore(dir.path(), &target, &options).unwrap();
     let loss = restored.loss.unwrap();
