@@ -176,10 +176,13 @@ pub(super) async fn list(
     read.await
 }
 
-/// The last revision of a time; 0 where it is retired, as all that is retained comes after it.
+/// The last revision of a time; 0 where it is retired, or before the first one, as all that is retained comes after it.
 async fn after_time(shared: &Arc<Shared>, time_micros: i64) -> Result<u64, Failure> {
+    let has_passed = time_micros <= shared.clock.latest_micros();
     match past::revision_of(shared, v1::At { revision: 0, time_micros }).await {
         Err(failure) if failure.code == RETIRED => Ok(0),
+        // One that has passed is before the first one, and not yet to come.
+        Err(failure) if failure.code == "NO_SUCH_REVISION" && has_passed => Ok(0),
         found => found,
     }
 }

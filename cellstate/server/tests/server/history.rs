@@ -325,6 +325,32 @@ async fn what_is_retired_is_told_from_what_never_was() {
     server.shutdown().await.unwrap();
 }
 
+// It was refused where nothing was retired yet: who asked for the transactions of the last day was told in each cell that was younger that there is no such
+// revision.
+#[tokio::test]
+async fn transactions_since_a_time_before_the_first_revision_are_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    run_one(&channel, &mut session, &machine, "first").await;
+    let now = status(&channel).await.time_micros;
+    let mut inspect = Inspect::new(channel.clone());
+    let mut listed = async |after_micros| {
+        let request = v1::ListTransactionsRequest { after_micros, ..Default::default() };
+        inspect.list_transactions(request).await.map(|listed| listed.into_inner())
+    };
+    let day = 24 * 3_600_000_000;
+    for before in [now - day, -1] {
+        let list = listed(before).await.unwrap();
+        assert_eq!((list.transactions.len(), list.oldest_revision), (1, 0), "since {before}");
+    }
+    assert_eq!(listed(now).await.unwrap().transactions.len(), 0);
+    assert_eq!(code(&listed(now + day).await.unwrap_err()), "NO_SUCH_REVISION");
+    server.shutdown().await.unwrap();
+}
+
 // It was a list like any other, as if nothing had ever ended before.
 #[tokio::test]
 async fn a_list_with_ended_allocations_says_from_when_on_these_are_retained() {
