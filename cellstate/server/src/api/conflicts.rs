@@ -57,19 +57,36 @@ impl Conflicts {
         // Of the present it may lack the end.
         let revision = cell.revision().0.min(history.newest_revision());
         let mut names = Names { history, cell, machines: BTreeMap::new(), jobs: BTreeMap::new() };
+        let mut failed = None;
         let mut passes = |lost: &Lost| {
-            (self.namespace.is_empty() || names.of(lost, "namespace") == self.namespace)
-                && self.filter.passes(|field| Some(names.of(lost, field)))
+            let passes = if failed.is_none() { self.passes(&mut names, lost) } else { Ok(false) };
+            passes.unwrap_or_else(|failure| {
+                failed = Some(failure);
+                false
+            })
         };
         let is_all = self.namespace.is_empty() && self.filter.is_empty();
         let counts: Counts<'_> = if is_all { None } else { Some(&mut passes) };
         let table = history.conflicts(self.since_micros, revision, self.by, self.limit, counts);
         let table = table.map_err(|error| Failure::history(&error))?;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
         let rows = table.rows.into_iter().map(|row| in_words(history, cell, row)).collect();
         // Looked at last: what was retired meanwhile is missing, too.
         let oldest_revision = if self.is_missing_some(history)? { history.oldest_revision() } else { 0 };
         let retired = if oldest_revision > 0 { Some(self.retired(history)?) } else { None };
         Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated, oldest_revision, retired })
+    }
+
+    /// Whether something that was lost is asked for.
+    fn passes(&self, names: &mut Names<'_>, lost: &Lost) -> Result<bool, Failure> {
+        if !self.namespace.is_empty() && names.of(lost, "namespace")? != self.namespace {
+            return Ok(false);
+        }
+        let mut failed = None;
+        let passes = self.filter.passes(|field| names.of(lost, field).map_err(|failure| failed = Some(failure)).ok());
+        failed.map_or(Ok(passes), Err)
     }
 
     /// What is known of what is retired, but for days that ended before the time that is asked for.
@@ -122,15 +139,15 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The word of what was lost for one of [`filters::CONFLICTS`], or for [`FULL_NAME`]; empty as in a row.
-    fn of(&mut self, lost: &Lost, field: &str) -> String {
+    /// The word of what was lost for one of [`filters::CONFLICTS`], or for [`FULL_NAME`]; empty as in a row. An error where a name can't be looked up.
+    fn of(&mut self, lost: &Lost, field: &str) -> Result<String, Failure> {
         let (history, cell, group) = (self.history, self.cell, &lost.group);
-        match field {
+        Ok(match field {
             "loser" => group.loser.clone(),
             "winner" => group.winner.clone(),
             "resource" => metrics::resource(group.resource).to_owned(),
             "job" | "namespace" | FULL_NAME => {
-                let full = once(&mut self.jobs, group.job, || names::job(history, cell, group.job));
+                let full = once(&mut self.jobs, group.job, || names::find_job(history, cell, group.job))?;
                 let (namespace, name) = full.split_once('/').unwrap_or_default();
                 match field {
                     "job" => name.to_owned(),
@@ -139,23 +156,32 @@ impl Names<'_> {
                 }
             }
             _ => {
-                let Some(slot) = group.machine else { return String::new() };
-                let name = || names::machine_then(history, cell, slot, lost.revision, lost.time_micros);
+                let Some(slot) = group.machine else { return Ok(String::new()) };
+                let name = || names::find_machine_then(history, cell, slot, lost.revision, lost.time_micros);
                 match group.machine_id {
                     // It may be another one each time.
-                    0 => name().unwrap_or_default(),
-                    id => once(&mut self.machines, (slot, id), name),
+                    0 => name()?.unwrap_or_default(),
+                    id => once(&mut self.machines, (slot, id), name)?,
                 }
             }
-        }
+        })
     }
 }
 
-fn once<K: Ord>(known: &mut BTreeMap<K, String>, key: K, name: impl FnOnce() -> Option<String>) -> String {
+fn once<K: Ord>(
+    known: &mut BTreeMap<K, String>,
+    key: K,
+    name: impl FnOnce() -> Result<Option<String>, Failure>,
+) -> Result<String, Failure> {
+    if let Some(name) = known.get(&key) {
+        return Ok(name.clone());
+    }
+    let name = name()?.unwrap_or_default();
     if known.len() >= NAMES_MAX {
         known.clear();
     }
-    known.entry(key).or_insert_with(|| name().unwrap_or_default()).clone()
+    known.insert(key, name.clone());
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -208,6 +234,32 @@ mod tests {
         assert_eq!(told(0), (vec![(1, 2, 2), (3, 3, 1)], 0));
         assert_eq!((told(9), told(10)), (told(0), (vec![(3, 3, 1)], 0)));
         assert_eq!(asked(DAY + 10), None, "nothing is missing from then on");
+    }
+
+    // What could not be looked up while the store was opened again was passed over, and nothing was said to have been lost.
+    #[test]
+    fn a_conflict_whose_names_can_not_be_looked_up_now_is_not_left_out_without_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        let cell = Cell::default();
+        let group = ConflictGroup { machine: Some(3), machine_id: 1 << 32 | 3, job: 7, ..Default::default() };
+        let lost = Lost { group, revision: 1, time_micros: 1 };
+        let passes = |names: &mut Names<'_>, filter: &str, namespace: &str| {
+            let (filter, namespace) = (filter.to_owned(), namespace.to_owned());
+            let wire = v1::ListConflictsRequest { filter, namespace, ..Default::default() };
+            Conflicts::read(&wire, 10, &[]).unwrap().passes(names, &lost)
+        };
+        let mut names = Names { history: &history, cell: &cell, machines: BTreeMap::new(), jobs: BTreeMap::new() };
+        let asked = [("job=web", ""), ("job!=ml/web", ""), ("machine!=m1", ""), ("", "ml")];
+        names::tests::while_closed(folder.path(), &history, || {
+            for (filter, namespace) in asked {
+                let failure = passes(&mut names, filter, namespace).unwrap_err();
+                assert_eq!(failure.code, "HISTORY_BEHIND", "{filter}");
+            }
+            assert!(passes(&mut names, "winner!=web", "").unwrap(), "it is looked up where that matters");
+        });
+        let passed = asked.map(|(filter, namespace)| passes(&mut names, filter, namespace).unwrap());
+        assert_eq!(passed, [false, true, true, false], "nothing has these names");
     }
 
     // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.

@@ -1,24 +1,31 @@
 //! Names for the numbers that transactions and deltas speak of: the cell's own or, of what it has no more, those that the history
 //! remembers.
+//!
+//! Who shows a name does without one that can't be looked up. What is passed or left out by its name is found, or it is an error, also where its row is
+//! damaged: it would be left out without a word.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use plenum_history::{BlockSummary, History, Logged, Lookup, Order, Subject};
+use plenum_history::{BlockSummary, History, Logged, Order, Subject};
 use plenum_model::{Cell, JobChange, JobId, SessionId};
 
 use super::ended::delta_of;
+use super::failure::Failure;
 
-/// The scheduler of a session, closed ones included, as far as the history goes; empty where it is not known.
+/// The scheduler of a session, closed ones included, as far as the history goes; empty where it is not known, or can't be looked up now.
 pub(super) fn scheduler(history: &History, cell: &Cell, session: u64) -> String {
+    find_scheduler(history, cell, session).unwrap_or_default()
+}
+
+/// The same; an error where it can't be looked up.
+fn find_scheduler(history: &History, cell: &Cell, session: u64) -> Result<String, Failure> {
     if let Some(found) = cell.session(SessionId(session)) {
-        return found.scheduler.to_string();
+        return Ok(found.scheduler.to_string());
     }
-    match history.session(session) {
-        Ok(Lookup::Found(opened)) => opened.scheduler,
-        _ => String::new(),
-    }
+    let found = history.session(session).map_err(|error| Failure::history(&error))?.found();
+    Ok(found.map(|opened| opened.scheduler).unwrap_or_default())
 }
 
 /// The machine that was in a slot at a revision, which was decided at that time. A slot is given away again, and transactions and deltas
@@ -30,10 +37,20 @@ pub(super) fn machine_then(
     revision: u64,
     time_micros: i64,
 ) -> Option<String> {
-    match history.machine_name(slot, revision) {
-        Ok(Some(found)) => Some(found.name),
-        _ => machine_of_cell(cell, slot, time_micros),
-    }
+    let found = find_machine_then(history, cell, slot, revision, time_micros);
+    found.unwrap_or_else(|_| machine_of_cell(cell, slot, time_micros))
+}
+
+/// The same; an error where it can't be looked up.
+pub(super) fn find_machine_then(
+    history: &History,
+    cell: &Cell,
+    slot: u32,
+    revision: u64,
+    time_micros: i64,
+) -> Result<Option<String>, Failure> {
+    let found = history.machine_name(slot, revision).map_err(|error| Failure::history(&error))?;
+    Ok(found.map(|found| found.name).or_else(|| machine_of_cell(cell, slot, time_micros)))
 }
 
 fn machine_of_cell(cell: &Cell, slot: u32, time_micros: i64) -> Option<String> {
@@ -63,18 +80,31 @@ impl<'a> Names<'a> {
 
     /// As [`scheduler`].
     pub(super) fn scheduler(&mut self, session: u64) -> String {
-        if self.schedulers.len() >= NAMES_MAX {
-            self.schedulers.clear();
+        self.find_scheduler(session).unwrap_or_default()
+    }
+
+    /// The same; an error where it can't be looked up.
+    pub(super) fn find_scheduler(&mut self, session: u64) -> Result<String, Failure> {
+        if let Some(known) = self.schedulers.get(&session) {
+            return Ok(known.clone());
         }
-        self.schedulers.entry(session).or_insert_with(|| scheduler(self.history, self.cell, session)).clone()
+        let found = find_scheduler(self.history, self.cell, session)?;
+        remember(&mut self.schedulers, session, found.clone());
+        Ok(found)
     }
 
     /// As [`job`].
     pub(super) fn job(&mut self, id: u64) -> Option<&str> {
-        if self.jobs.len() >= NAMES_MAX {
-            self.jobs.clear();
+        self.find_job(id).ok().flatten()
+    }
+
+    /// As [`find_job`].
+    pub(super) fn find_job(&mut self, id: u64) -> Result<Option<&str>, Failure> {
+        if !self.jobs.contains_key(&id) {
+            let found = find_job(self.history, self.cell, id)?;
+            remember(&mut self.jobs, id, found);
         }
-        self.jobs.entry(id).or_insert_with(|| job(self.history, self.cell, id)).as_deref()
+        Ok(self.jobs.get(&id).and_then(Option::as_deref))
     }
 
     /// Spares a test the history and the cell in which the name would be looked up.
@@ -85,32 +115,53 @@ impl<'a> Names<'a> {
 
     /// As [`machine_then`].
     pub(super) fn machine_then(&mut self, slot: u32, revision: u64, time_micros: i64) -> Option<String> {
+        let found = self.find_machine_then(slot, revision, time_micros);
+        found.unwrap_or_else(|_| machine_of_cell(self.cell, slot, time_micros))
+    }
+
+    /// As [`find_machine_then`].
+    pub(super) fn find_machine_then(
+        &mut self,
+        slot: u32,
+        revision: u64,
+        time_micros: i64,
+    ) -> Result<Option<String>, Failure> {
         let known = self.machines.get(&slot).filter(|(_, revisions)| revisions.contains(&revision));
         let name = match known {
             Some((name, _)) => name.clone(),
-            None => self.look_up(slot, revision),
+            None => self.look_up(slot, revision)?,
         };
-        name.or_else(|| machine_of_cell(self.cell, slot, time_micros))
+        Ok(name.or_else(|| machine_of_cell(self.cell, slot, time_micros)))
     }
 
-    fn look_up(&mut self, slot: u32, revision: u64) -> Option<String> {
-        let (found, revisions) = self.history.machine_name_around(slot, revision).ok()?;
+    fn look_up(&mut self, slot: u32, revision: u64) -> Result<Option<String>, Failure> {
+        let found = self.history.machine_name_around(slot, revision);
+        let (found, revisions) = found.map_err(|error| Failure::history(&error))?;
         let name = found.map(|found| found.name);
-        if self.machines.len() >= NAMES_MAX {
-            self.machines.clear();
-        }
-        self.machines.insert(slot, (name.clone(), revisions));
-        name
+        remember(&mut self.machines, slot, (name.clone(), revisions));
+        Ok(name)
     }
+}
+
+fn remember<K: Ord, V>(known: &mut BTreeMap<K, V>, key: K, value: V) {
+    if known.len() >= NAMES_MAX {
+        known.clear();
+    }
+    known.insert(key, value);
 }
 
 /// What a job is called, or was, with its namespace.
 pub(super) fn job(history: &History, cell: &Cell, id: u64) -> Option<String> {
+    find_job(history, cell, id).ok().flatten()
+}
+
+/// The same; an error where it can't be looked up.
+pub(super) fn find_job(history: &History, cell: &Cell, id: u64) -> Result<Option<String>, Failure> {
     if let Some(job) = JobId::from_bits(id).and_then(|id| cell.job(id)) {
-        return Some(format!("{}/{}", job.shape.namespace, job.shape.name));
+        return Ok(Some(format!("{}/{}", job.shape.namespace, job.shape.name)));
     }
-    let found = history.job_name(id).ok().flatten()?;
-    Some(format!("{}/{}", found.namespace, found.name))
+    let found = history.job_name(id).map_err(|error| Failure::history(&error))?;
+    Ok(found.map(|found| format!("{}/{}", found.namespace, found.name)))
 }
 
 /// Most bytes of log that are read of one `Groups` for what groups were called. Those that are not found by then stay numbers.
@@ -200,13 +251,13 @@ fn submitted(logged: &Logged, id: JobId) -> Option<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::api::story::gone::tests::{append, at};
     use plenum_model::{
-        Delta, GroupShape, Job, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Revision,
+        Delta, GroupShape, Job, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Revision, SessionChange,
     };
 
     // A story named the machine that is in the slot now, also where it was told of one that was there before.
@@ -244,6 +295,50 @@ mod tests {
         let machines = [2, 7, 8, 1].map(|revision| names.machine_then(3, revision, 1));
         assert_eq!(machines, [Some("m1".to_owned()), Some("m1".to_owned()), None, None]);
         assert_eq!((names.scheduler(1), names.job(7)), ("batch".to_owned(), Some("ml/train")));
+    }
+
+    /// Looks at what a history says while its store can't be opened again; afterwards it is open.
+    pub(in crate::api) fn while_closed(folder: &std::path::Path, history: &History, look: impl FnOnce()) {
+        let (lock, aside) = (folder.join("store/lock"), folder.join("lock"));
+        std::fs::rename(&lock, &aside).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        assert!(history.reopen().is_err());
+        look();
+        std::fs::remove_dir(&lock).unwrap();
+        std::fs::rename(&aside, &lock).unwrap();
+        history.reopen().unwrap();
+    }
+
+    // While the store was opened again after a failed write, or had too many files open, what was asked for by its name was left out without a word; and so it
+    // went on for all of that listing.
+    #[test]
+    fn a_name_that_can_not_be_looked_up_now_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        let opening = SessionChange::Opened { scheduler: "batch".into(), principal: "a".into(), namespace: "a".into() };
+        let mut opened = at(1);
+        opened.sessions.push(opening);
+        let machine = Machine { name: "m1".into(), ..crate::agents::machine(3, 1, MachineState::Ready) };
+        opened.machines.push(Arc::new(machine));
+        append(&history, &[opened, submits(2, &["split"])]);
+        history.persist().unwrap();
+        let (cell, id) = (Cell::default(), JobId { slot: 3, generation: 1 }.to_bits());
+        let mut names = Names::new(&history, &cell);
+        while_closed(folder.path(), &history, || {
+            let found = [
+                names.find_scheduler(1).err(),
+                names.find_job(id).err(),
+                names.find_machine_then(3, 2, 1).err(),
+                find_job(&history, &cell, id).err(),
+                find_machine_then(&history, &cell, 3, 2, 1).err(),
+            ];
+            assert_eq!(found.map(|failure| failure.unwrap().code), ["HISTORY_BEHIND"; 5]);
+            let shown = (names.scheduler(1), names.machine_then(3, 2, 1), names.job(id));
+            assert_eq!(shown, (String::new(), None, None), "who shows them does without");
+        });
+        assert_eq!(names.find_scheduler(1).unwrap(), "batch");
+        assert_eq!(names.find_job(id).unwrap(), Some("default/work"));
+        assert_eq!(names.find_machine_then(3, 2, 1).unwrap().as_deref(), Some("m1"));
     }
 
     /// Submits a job of these groups under the same id.

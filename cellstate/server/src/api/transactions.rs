@@ -1,6 +1,5 @@
 //! Transactions as people read them: listed, and one by its number.
 
-use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -70,37 +69,53 @@ impl Asked {
     }
 
     /// Whether one passes. Whose it is, `scheduler` looks up, which may read the disk: it is asked only where that matters.
-    fn passes(&self, outcome: &v1::Outcome, scheduler: impl FnOnce() -> String) -> bool {
-        let scheduler = LazyCell::new(scheduler);
-        (!self.refused || !outcome.refusals.is_empty())
-            && (self.scheduler.is_empty() || *scheduler == self.scheduler)
-            && self.filter.passes(|field| match field {
-                "scheduler" => Some(String::clone(&scheduler)),
-                "divergent" => Some(Divergence::of_outcome(outcome, 0).is_some().to_string()),
-                _ => Some(outcome_word(outcome.outcome()).to_owned()),
-            })
+    fn passes(
+        &self,
+        outcome: &v1::Outcome,
+        mut scheduler: impl FnMut() -> Result<String, Failure>,
+    ) -> Result<bool, Failure> {
+        if self.refused && outcome.refusals.is_empty() {
+            return Ok(false);
+        }
+        if !self.scheduler.is_empty() && scheduler()? != self.scheduler {
+            return Ok(false);
+        }
+        let mut failed = None;
+        let passes = self.filter.passes(|field| match field {
+            "scheduler" => scheduler().map_err(|failure| failed = Some(failure)).ok(),
+            "divergent" => Some(Divergence::of_outcome(outcome, 0).is_some().to_string()),
+            _ => Some(outcome_word(outcome.outcome()).to_owned()),
+        });
+        failed.map_or(Ok(passes), Err)
     }
 
     /// Whether it claims something for a job of the namespace.
-    fn is_of_namespace(&self, names: &mut Names<'_>, asked: &v1::Transaction) -> bool {
+    fn is_of_namespace(&self, names: &mut Names<'_>, asked: &v1::Transaction) -> Result<bool, Failure> {
         let of = |job: &str| job.split_once('/').is_some_and(|(namespace, _)| namespace == self.namespace);
-        self.namespace.is_empty() || asked.placements.iter().any(|placement| names.job(placement.job).is_some_and(of))
+        Ok(self.namespace.is_empty() || has_job(names, asked, of)?)
     }
 
     /// Whether its claims are for the jobs, and on the machines, that are asked for. Names are looked up where that matters, each once.
-    fn has_claims(&self, names: &mut Names<'_>, asked: &v1::Transaction, found: &LoggedTransaction) -> bool {
-        self.claims.passes_among(|field, value| {
-            let mut placements = asked.placements.iter();
-            if field == "job" {
+    fn has_claims(
+        &self,
+        names: &mut Names<'_>,
+        asked: &v1::Transaction,
+        found: &LoggedTransaction,
+    ) -> Result<bool, Failure> {
+        let mut failed = None;
+        let passes = self.claims.passes_among(|field, value| {
+            let has = if field == "job" {
                 let is_it = |full: &str| full == value || full.split_once('/').is_some_and(|(_, name)| name == value);
-                return placements.any(|placement| names.job(placement.job).is_some_and(is_it));
-            }
-            let own = placements.flat_map(|placement| &placement.machines);
-            let elsewhere = found.outcome.placements.iter().flat_map(|placement| &placement.elsewhere);
-            let slots: BTreeSet<u32> = own.copied().chain(elsewhere.map(|elsewhere| elsewhere.machine)).collect();
-            let mut named = slots.into_iter().map(|slot| names.machine_then(slot, found.revision, found.time_micros));
-            named.any(|name| name.as_deref() == Some(value))
-        })
+                has_job(names, asked, is_it)
+            } else {
+                has_machine(names, asked, found, value)
+            };
+            has.unwrap_or_else(|failure| {
+                failed = Some(failure);
+                false
+            })
+        });
+        failed.map_or(Ok(passes), Err)
     }
 
     /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
@@ -112,11 +127,11 @@ impl Asked {
         let mut resume = None;
         for found in transactions.by_ref() {
             let found = found.map_err(|error| Failure::history(&error))?;
-            if !self.passes(&found.outcome, || names.scheduler(found.outcome.session)) {
+            if !self.passes(&found.outcome, || names.find_scheduler(found.outcome.session))? {
                 continue;
             }
             let asked = asked_of(&found)?;
-            if !self.is_of_namespace(&mut names, &asked.1) || !self.has_claims(&mut names, &asked.1, &found) {
+            if !self.is_of_namespace(&mut names, &asked.1)? || !self.has_claims(&mut names, &asked.1, &found)? {
                 continue;
             }
             let revision = found.revision;
@@ -140,6 +155,34 @@ impl Asked {
         response.oldest_revision = if is_missing { oldest } else { 0 };
         Ok(response)
     }
+}
+
+/// Whether a transaction claims something for a job whose full name is it.
+fn has_job(names: &mut Names<'_>, asked: &v1::Transaction, is_it: impl Fn(&str) -> bool) -> Result<bool, Failure> {
+    for placement in &asked.placements {
+        if names.find_job(placement.job)?.is_some_and(&is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether it claims something on a machine of this name, or was granted that there.
+fn has_machine(
+    names: &mut Names<'_>,
+    asked: &v1::Transaction,
+    found: &LoggedTransaction,
+    name: &str,
+) -> Result<bool, Failure> {
+    let own = asked.placements.iter().flat_map(|placement| &placement.machines);
+    let elsewhere = found.outcome.placements.iter().flat_map(|placement| &placement.elsewhere);
+    let slots: BTreeSet<u32> = own.copied().chain(elsewhere.map(|elsewhere| elsewhere.machine)).collect();
+    for slot in slots {
+        if names.find_machine_then(slot, found.revision, found.time_micros)?.as_deref() == Some(name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether there is room for one, which then takes it. A refusal of some 20 bytes takes more than a hundred in memory, and one with culprits several hundred.
@@ -366,18 +409,23 @@ mod tests {
             Asked::read(wire, &list, 10).unwrap()
         };
         let outcome = v1::Outcome { outcome: v1::TransactionOutcome::Committed.into(), ..Default::default() };
-        let nobody = || -> String { panic!("it was looked up") };
-        assert!(asked(false, "outcome=committed", "").passes(&outcome, nobody));
-        assert!(!asked(true, "", "batch").passes(&outcome, nobody));
-        assert!(!asked(false, "outcome=refused,scheduler=batch", "").passes(&outcome, nobody));
-        let own = || "batch".to_owned();
-        assert!(asked(false, "scheduler=batch", "batch").passes(&outcome, own));
-        assert!(!asked(false, "scheduler!=batch", "").passes(&outcome, own));
-        assert!(!asked(false, "", "service").passes(&outcome, own));
+        let nobody = || -> Result<String, Failure> { panic!("it was looked up") };
+        assert!(asked(false, "outcome=committed", "").passes(&outcome, nobody).unwrap());
+        assert!(!asked(true, "", "batch").passes(&outcome, nobody).unwrap());
+        assert!(!asked(false, "outcome=refused,scheduler=batch", "").passes(&outcome, nobody).unwrap());
+        let own = || Ok("batch".to_owned());
+        assert!(asked(false, "scheduler=batch", "batch").passes(&outcome, own).unwrap());
+        assert!(!asked(false, "scheduler!=batch", "").passes(&outcome, own).unwrap());
+        assert!(!asked(false, "", "service").passes(&outcome, own).unwrap());
         let refusals = vec![v1::Refusal::default()];
         let divergent = v1::Outcome { refusals, divergences: vec![0], ..outcome.clone() };
-        assert!(asked(false, "divergent=true", "").passes(&divergent, nobody));
-        assert!(!asked(false, "divergent=true", "").passes(&outcome, nobody));
+        assert!(asked(false, "divergent=true", "").passes(&divergent, nobody).unwrap());
+        assert!(!asked(false, "divergent=true", "").passes(&outcome, nobody).unwrap());
+        // Who can't be looked up now is not taken for one who is not known, whether that would have let it pass or not.
+        let unread = || Err(Failure::history_behind("the store is being opened again"));
+        for (filter, scheduler) in [("scheduler=batch", ""), ("scheduler!=batch", ""), ("", "batch")] {
+            assert!(asked(false, filter, scheduler).passes(&outcome, unread).is_err(), "{filter}");
+        }
     }
 
     // Which transactions a job had lost, or which had claimed a machine, was to be found out by reading all of them.
@@ -407,7 +455,8 @@ mod tests {
             let asking = Asked::read(v1::ListTransactionsRequest::default(), &list, 10).unwrap();
             let mut names = Names::new(&history, &cell);
             names.know_job(7, "ml/train");
-            asking.passes(&found.outcome, String::new) && asking.has_claims(&mut names, &asked, &found)
+            let passes = asking.passes(&found.outcome, || Ok(String::new())).unwrap();
+            passes && asking.has_claims(&mut names, &asked, &found).unwrap()
         };
         assert!(passes("job=train") && passes("job=ml/train") && passes("machine=m3,job!=web"));
         assert!(!passes("job=ml/web") && !passes("job!=train") && !passes("machine=m4") && !passes("machine!=m3"));
