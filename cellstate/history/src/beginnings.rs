@@ -8,8 +8,8 @@ use crate::error::{StoreError, WriteError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, Shelf};
 use crate::names::JobName;
-use crate::records::{JobRecord, MachineRecord};
-use crate::store::{Changes, Row, decode};
+use crate::records::{JobBearer, JobRecord, MachineRecord};
+use crate::store::{Changes, Row, Store, decode};
 use plenum_proto::v1;
 use prost::Message;
 
@@ -60,8 +60,8 @@ impl History {
     }
 
     /// Remembers the `names` of what is in the cell as it was at [`History::wants_names_of`], and forgets all others: what bore them went
-    /// unseen in what a leap left out, and nothing else would ever say so. `is_there` tells whether something is in that cell. Does nothing
-    /// where no names are wanted.
+    /// unseen in what a leap left out, and nothing else would ever say so. `is_there` tells whether something is in that cell. Names of what
+    /// came after that revision stay, where some of that was appended already. Does nothing where no names are wanted.
     ///
     /// # Errors
     ///
@@ -76,8 +76,12 @@ impl History {
         let Some(revision) = number(&store, &keys::UNNAMED)? else { return Ok(()) };
         // Who lost in what a leap retires has a name until then.
         self.sum_up_all(&mut writer, revision)?;
+        let goes_on = self.view().newest > revision;
         let mut changes = store.changes();
         for name in names {
+            if goes_on && is_outdated(&store, &name, revision)? {
+                continue;
+            }
             let (key, value) = row_of(name, revision);
             changes.put(Shelf::Index, key, &value);
             changes = self.commit_when_full(&mut writer, changes)?;
@@ -130,15 +134,28 @@ fn row_of(name: Name, revision: u64) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// Whether a row tells of what is there. Of a machine that there is one from before tells of nothing that is retained.
+/// Whether a name is that of a job that was submitted again after the revision.
+fn is_outdated(store: &Store, name: &Name, revision: u64) -> Result<bool, StoreError> {
+    let Name::Job { id, .. } = name else { return Ok(false) };
+    let known: Option<JobBearer> = store.message(Shelf::Index, &keys::job(*id))?;
+    Ok(known.is_some_and(|known| known.revision > revision))
+}
+
+/// Whether a row tells of what is there, or came after the revision. Of a machine that there is one from before tells of nothing that is retained.
 fn is_kept(row: &Row, revision: u64, is_there: impl Fn(Named) -> bool) -> Result<bool, StoreError> {
     let number = key_number(Shelf::Index, &row.key, 0)?;
     if row.key == keys::session(number) {
-        return Ok(is_there(Named::Session(number)));
+        // A session's id is the revision of its opening.
+        return Ok(number > revision || is_there(Named::Session(number)));
     }
     if row.key == keys::job(number) {
-        return Ok(is_there(Named::Job(number)));
+        if is_there(Named::Job(number)) {
+            return Ok(true);
+        }
+        let known: JobBearer = decode(Shelf::Index, &row.key, row.value.clone())?;
+        return Ok(known.revision > revision);
     }
+    let from = key_number(Shelf::Index, &row.key, 1)?;
     let record: MachineRecord = decode(Shelf::Index, &row.key, row.value.clone())?;
-    Ok(key_number(Shelf::Index, &row.key, 1)? == revision && is_there(Named::Machine(record.id)))
+    Ok(from > revision || (from == revision && is_there(Named::Machine(record.id))))
 }

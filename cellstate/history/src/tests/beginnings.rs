@@ -165,6 +165,41 @@ fn a_crash_between_a_leap_and_the_names_is_made_up_for() {
     assert_is_named_as_at_30(&history);
 }
 
+// A write failed behind the leap, and the next checkpoint had more fed beside it before the names were settled: those of what had come with that were
+// removed, and a job that was submitted again was told of as it had been.
+#[test]
+fn names_of_what_came_after_a_leap_stay_where_those_of_then_are_settled_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = leapt(folder.path());
+    let put = |id, name: &str| {
+        let shape = v1::JobShape { namespace: "ml".to_owned(), name: name.to_owned(), ..Default::default() };
+        Change::Put(v1::JobPut { id, shape: Some(shape), ..Default::default() })
+    };
+    let later = vec![
+        opening(31, "later"),
+        job_change(32, put(80, "later")),
+        job_change(33, put(71, "again")),
+        machine_change(34, (1 << 32) | 6, "later", MachineState::Ready),
+    ];
+    history.append(&[batch(11 * SECOND, later)]).unwrap();
+    history.persist().unwrap();
+    settle(&history, &[session(1, "batch"), job(71, "old", true), job(72, "new", true), machine(CAME, "m6")]);
+    assert_eq!(history.wants_names_of().unwrap(), None);
+    let rows = [
+        keys::session(1),
+        keys::session(31),
+        keys::job(71),
+        keys::job(72),
+        keys::job(80),
+        keys::machine(4, 30),
+        keys::machine(6, 34),
+    ];
+    assert_eq!(named(&history), rows);
+    assert_eq!(history.session(31).unwrap().found().unwrap().scheduler, "later");
+    let jobs = [71, 72, 80].map(|id| history.job_name(id).unwrap().map(|known| (known.name, known.submitted)));
+    assert_eq!(jobs, [("again", 33), ("new", 30), ("later", 32)].map(|(name, at)| Some((name.to_owned(), at))));
+}
+
 #[test]
 fn more_names_than_go_in_one_step_are_all_there() {
     let folder = tempfile::tempdir().unwrap();

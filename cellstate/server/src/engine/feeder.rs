@@ -62,7 +62,7 @@ struct Feeder<'a> {
     changed_since: Option<Instant>,
     /// When more is to be cleared away, or may have grown old.
     retiring_due: Option<Instant>,
-    /// When the next leap may be tried, after one for which no picture came.
+    /// When the next leap may be tried, after one for which no picture came. Set before it takes effect.
     leap_due: Option<Instant>,
     fallback: Fallback,
     /// As `checkpoint_bytes`, when a fallback was last tried to be written.
@@ -272,6 +272,8 @@ impl<'a> Feeder<'a> {
 
     /// After the store was opened again: so that the log, which waited for it, is released; and it shows whether writing works.
     fn checkpoint_again(&mut self) -> Result<(), FeedError> {
+        // Before anything is fed, which is done beside a checkpoint.
+        self.settle_names()?;
         if !self.begins_with_log() {
             self.checkpoint()?;
         }

@@ -131,7 +131,7 @@ impl Feeder<'_> {
     }
 
     /// Waits until there is room, and opens the store again. False when the server ends meanwhile: the next start does that.
-    fn go_on_after(&mut self, failed: &FeedError) -> Result<bool, FeedError> {
+    pub(super) fn go_on_after(&mut self, failed: &FeedError) -> Result<bool, FeedError> {
         let error = failed.told();
         tracing::error!(
             error,
@@ -139,6 +139,7 @@ impl Feeder<'_> {
         );
         self.shared.feed.stops(Stopped::ForNow(error));
         let history = self.shared.feed.history();
+        let (before, begins_with_log) = (history.newest_revision(), self.begins_with_log());
         loop {
             if !self.wait_to_open_again() {
                 return Ok(false);
@@ -164,6 +165,10 @@ impl Feeder<'_> {
         self.image_bytes = history.newest_checkpoint().map_or(0, |newest| newest.image_bytes);
         self.retiring_due = None;
         self.shared.feed.goes_on(self.shared.keeper.size_bytes());
+        // One that had nothing, and no log to begin with, begins with its checkpoint, and leaves nothing out.
+        if before > 0 || begins_with_log {
+            self.count_failed_leap(before);
+        }
         tracing::info!(from = history.newest_revision() + 1, "the history goes on");
         self.make_room(failed);
         Ok(true)

@@ -56,20 +56,10 @@ impl Feeder<'_> {
     pub(super) fn leap(&mut self) -> Result<(), FeedError> {
         let before = self.shared.feed.history().newest_revision();
         let came = self.leave_out()?;
-        let now = self.shared.feed.history().newest_revision();
-        if now > before {
-            let from = before + 1;
-            tracing::warn!(
-                from,
-                to = now,
-                "the history left out what it had not got: what is before can not be read any more"
-            );
-            self.shared.feed.gave_up(now - before);
-        }
+        self.count_left_out(before);
         if came {
             self.shared.feed.caught_up(self.checkpoint_bytes);
         }
-        self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
         // They may not be told on a full disk, and what was left out is gone by now all the same.
         self.settle_names()?;
         self.shared.feed.fed(0);
@@ -77,10 +67,36 @@ impl Feeder<'_> {
         Ok(())
     }
 
+    /// Counts, and tells of, what the history has left out since it had everything up to a revision. True where that is anything.
+    fn count_left_out(&self, before: u64) -> bool {
+        let now = self.shared.feed.history().newest_revision();
+        if now <= before {
+            return false;
+        }
+        let from = before + 1;
+        tracing::warn!(
+            from,
+            to = now,
+            "the history left out what it had not got: what is before can not be read any more"
+        );
+        self.shared.feed.gave_up(now - before);
+        true
+    }
+
+    /// Counts a leap that failed after it had taken effect, where the store was opened again behind it: the history had everything up to this revision
+    /// before.
+    pub(super) fn count_failed_leap(&self, before: u64) {
+        // What lies between is never fed, and would count as lacking. Without a picture it leapt to an older checkpoint, and lacks what came since.
+        if self.count_left_out(before) && self.leap_due.is_none() {
+            self.shared.feed.caught_up(self.checkpoint_bytes);
+        }
+    }
+
     /// Has the history go on from a checkpoint of the present, and gives up the log before that at once: its room is what is missing, and names, which
     /// come next, may take a while. False when no picture came.
     pub(super) fn leave_out(&mut self) -> Result<bool, FeedError> {
         let came = self.checkpoint()?;
+        self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
         // What it reads of the log would stay.
         self.reader = None;
         let history = self.shared.feed.history();

@@ -1,6 +1,7 @@
 //! The feeding thread, step by step: nobody feeds but the test.
 
 mod image_files;
+mod leaps;
 
 use super::failing::LONGEST_PAUSE;
 use super::*;
