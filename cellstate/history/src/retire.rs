@@ -49,7 +49,7 @@ pub(crate) struct Cleaning {
     pub(crate) summed_to: Option<(u64, i64)>,
     /// The revision from which on there may be leavers. Without it, each call would begin at the marks that removed rows
     /// leave.
-    leavers_from: u64,
+    pub(crate) leavers_from: u64,
     /// The floor up to which images have been let go.
     images_done_for: u64,
     /// Rows that were removed, and are still in tables.
@@ -173,10 +173,11 @@ impl History {
             changes.remove(Shelf::Index, row.key);
             removed += 2;
         }
-        writer.cleaning.leavers_from = reached;
-        writer.cleaning.removed_index_rows += removed as u64;
         writer.rows_waiting_bytes += changes.bytes();
         changes.commit()?;
+        // A store that only did not catch up in time goes on with this writer.
+        writer.cleaning.leavers_from = reached;
+        writer.cleaning.removed_index_rows += removed as u64;
         Ok(reached >= floor)
     }
 

@@ -77,6 +77,39 @@ fn a_store_that_a_failed_write_has_closed_goes_on_when_it_is_opened_again() {
     assert_eq!(revisions(&history, 1, last + 300).len() as u64, last + 300);
 }
 
+/// What could not be removed counted as removed: where a write failed only because the store did not catch up in time, and it went on, those names stayed for
+/// good.
+#[test]
+fn names_that_could_not_be_removed_do_not_count_as_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing goes to tables by itself.
+    let settings = Options { block_batches: 1, memtable_bytes: 4 << 20, ..options() };
+    let (history, _) = History::open(folder.path(), settings).unwrap();
+    // As many blocks as are added up in one call, which does nothing else then.
+    for revision in (1..=128).step_by(2) {
+        history.append(&[batch(SECOND, vec![opening(revision, "batch")])]).unwrap();
+        history.append(&[batch(SECOND, vec![closing(revision + 1, revision)])]).unwrap();
+    }
+    history.append(&[batch(SECOND, vec![entry(129, 0)])]).unwrap();
+    history.checkpoint(129, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+    let first = history.retire(129).unwrap();
+    assert_eq!((first.oldest, first.done), (129, false));
+    put_in_the_way(folder.path());
+    let store = history.store().unwrap();
+    assert!(store.rotate(&[Shelf::Index]).and_then(|()| store.catch_up()).is_err() && store.is_poisoned());
+    let sessions = || store.rows(Shelf::Index, keys::session(0)..=keys::session(u64::MAX)).count();
+    assert!(history.retire(129).is_err());
+    let removed = {
+        let writer = history.writer();
+        (writer.cleaning.leavers_from, writer.cleaning.removed_index_rows)
+    };
+    assert_eq!((sessions(), removed), (64, (0, 0)));
+    drop(store);
+    history.reopen().unwrap();
+    assert_eq!(retention::retire_all(&history, 129), 129);
+    assert!(matches!(history.session(1).unwrap(), crate::Lookup::Retired { oldest: 129 }));
+}
+
 /// A full disk at a start kept the cell from being read, though its log had room left.
 #[test]
 fn a_history_that_can_not_be_written_when_it_is_opened_is_read_and_goes_on_when_it_can() {
