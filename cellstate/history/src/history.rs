@@ -424,8 +424,23 @@ fn bring_to_order(store: &Arc<Store>, head: u64, base: Option<u64>) -> Result<()
     // Blocks from before a leap may still be there.
     let newest = newest_block(store)?.map(|block| block.last).max(base).unwrap_or(0);
     forget_rows_after(store, newest)?;
+    if head > newest {
+        clear_again_after(store, newest)?;
+    }
     store.rotate(&Shelf::ALL)?;
     store.catch_up()
+}
+
+/// Has what comes after a revision cleared away again: where blocks are lost from before where that had got to, they are fed again, and their rows are
+/// written again.
+fn clear_again_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> {
+    let next = newest.saturating_add(1);
+    if number(store, &keys::CLEANED)?.is_none_or(|cleaned| cleaned <= next) {
+        return Ok(());
+    }
+    let mut changes = store.changes();
+    changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: next });
+    changes.commit()
 }
 
 /// Removes what was written of blocks that are not there: the same batches may be cut into other blocks next time, and would be told of

@@ -1,10 +1,12 @@
 //! What is retired is added up by day.
+use super::inspection::job_change;
 use super::retention::{long_history, retire_all};
 use super::*;
 use crate::Lookup;
 use crate::keys::{self, Shelf};
 use crate::records::TimeRecord;
 use crate::retired::{DAYS_MAX, PAIRS_MAX};
+use v1::job_change::Change;
 use v1::{RetiredDay, RetiredPair, RetiredPast};
 
 const DAY: i64 = 24 * 3600 * SECOND;
@@ -59,6 +61,50 @@ fn each_block_is_in_the_sums_once_whatever_steps_it_takes_and_whatever_a_crash_t
     }
     assert!(steps > 2, "{steps} steps");
     assert_eq!(history.retired().unwrap(), expected);
+}
+
+// Clearing away passed over what was fed again from before where it had got to: names of what was gone, and all that the index has about such blocks,
+// stayed for good.
+#[test]
+fn what_a_lost_journal_has_fed_again_is_cleared_away_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, copy) = (folder.path().join("live"), folder.path().join("copy"));
+    // Nothing goes to tables by itself.
+    let open = |folder: &Path| {
+        History::open(folder, Options { block_batches: 1, memtable_bytes: 4 << 20, ..options() }).unwrap().0
+    };
+    let feed = |history: &History| {
+        for first in (1..=28).step_by(3) {
+            let put = Change::Put(v1::JobPut { id: first, ..Default::default() });
+            let entries =
+                vec![job_change(first, put), job_change(first + 1, Change::Removed(first)), entry(first + 2, 0)];
+            history.append(&[batch(i64::try_from(first).unwrap() * SECOND, entries)]).unwrap();
+        }
+    };
+    let history = open(&live);
+    feed(&history);
+    history.checkpoint(30, 30 * SECOND, &[], []).unwrap();
+    assert_eq!(retire_all(&history, 30), 30);
+    // A power cut leaves how far it had got, and none of the blocks.
+    let store = history.store().unwrap();
+    store.rotate(&[Shelf::Index]).and_then(|()| store.catch_up()).unwrap();
+    drop(store);
+    copy_of(&history, &live, &copy);
+    crashes::journals(&copy).into_iter().for_each(|journal| std::fs::remove_file(journal).unwrap());
+
+    let survivor = open(&copy);
+    assert_eq!((survivor.newest_revision(), survivor.oldest_revision()), (0, 30));
+    feed(&survivor);
+    assert_eq!(retire_all(&survivor, 30), 30);
+    let store = survivor.store().unwrap();
+    let ranges = [
+        keys::leaver(0, 0)..=keys::leaver(u64::MAX, u64::MAX),
+        keys::job(0)..=keys::job(u64::MAX),
+        keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX),
+    ];
+    let left = ranges.map(|keys| store.rows(Shelf::Index, keys).count());
+    assert_eq!(left, [0, 0, 1], "of the block that the oldest revision is in");
+    assert_eq!(survivor.retired().unwrap(), history.retired().unwrap(), "each block is in the sums once");
 }
 
 /// Names went first: it would have been told that nobody lost.
