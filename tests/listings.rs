@@ -169,6 +169,12 @@ fn a_moment_may_be_told_by_how_long_ago_it_was() {
     // The cell is younger than an hour.
     let long_ago = race.stage.run(&["--addr", &race.server.address, "-o", "json", "alloc", "list", "--at", "-1h"]);
     assert_eq!((long_ago.code(), long_ago.error()["code"].as_str()), (Some(1), Some("NO_SUCH_REVISION")), "{long_ago}");
+    // All there is was listed as what had been before that.
+    for list in [&["txn", "list"][..], &["history"], &["job", "history", "sky"]] {
+        let none = race.stage.run(&[&["--addr", &race.server.address][..], list, &["--before", "-1h"]].concat());
+        none.says(1, &["error[NO_SUCH_REVISION]"]);
+        assert_eq!(none.out, "", "{none}");
+    }
     assert_eq!(race.ask(&["conflicts", "--at", &race.base.to_string()])["items"], serde_json::json!([]));
     assert_eq!(race.ask(&["txn", "list", "--at", &race.base.to_string()])["items"], serde_json::json!([]));
 }

@@ -15,16 +15,21 @@ use crate::{
 };
 
 /// What `ask` answers up to what is below `before`, of a cell that is looked at as it was `at`. All there is, is below one that is yet to come: of
-/// the one below that, which nobody named, the cell would say that it can't be told.
+/// the one below that, which nobody named, the cell would say that it can't be told. Of a time before its first revision it says the same.
 pub(super) async fn below<T>(
     at: Option<At>,
     before: Option<At>,
     mut ask: impl AsyncFnMut(Option<At>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match ask(up_to(at, before)).await {
-        Err(failure) if before.is_some() && failure.code == "NO_SUCH_REVISION" => ask(at).await,
+        Err(failure) if failure.code == "NO_SUCH_REVISION" && before.is_some_and(may_come) => ask(at).await,
         answer => answer,
     }
+}
+
+/// Whether a moment can be yet to come. Revisions begin with the first one, so that one that is not there is.
+fn may_come(moment: At) -> bool {
+    moment.time_micros == 0 || moment.time_micros > output::cell_now_micros()
 }
 
 /// What happened to the cell.
@@ -176,6 +181,22 @@ mod tests {
         assert_eq!((asked(None, None), asked(None, Some(700))), (Ok(None), Ok(None)));
         assert_eq!((asked(None, Some(600)), asked(Some(500), Some(700))), (Ok(Some(599)), Ok(Some(500))));
         assert_eq!(asked(Some(650), Some(700)), Err("650".to_owned()), "the one that was named");
+    }
+
+    // All of the cell's past was listed as what was before it.
+    #[test]
+    fn nothing_lies_below_a_time_before_the_first_revision() {
+        let hour = 3_600_000_000;
+        let asked = |time_micros| {
+            let before = Some(At { revision: 0, time_micros });
+            let ask = async |at: Option<At>| match at {
+                Some(_) => Err(Failure::new("NO_SUCH_REVISION", "none")),
+                None => Ok("all"),
+            };
+            crate::cli::block_on(below(None, before, ask)).unwrap().map_err(|failure| failure.message)
+        };
+        assert_eq!(asked(output::cell_now_micros() - hour), Err("none".to_owned()));
+        assert_eq!(asked(output::cell_now_micros() + hour), Ok("all"));
     }
 
     #[test]
