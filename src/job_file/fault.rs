@@ -162,21 +162,45 @@ fn marked(file: &str, text: &str, at: &Range<usize>, message: &str) -> String {
     let before = text[line_start..start].chars().count();
     let skipped = before.saturating_sub(SHOWN_CHARS_MAX / 2);
     let line = text[line_start..line_end].trim_end();
-    let shown: String = line
-        .chars()
-        .skip(skipped)
-        .take(SHOWN_CHARS_MAX)
-        .map(|each| if each.is_control() { ' ' } else { each })
-        .collect();
-    let marked = text[start..floor(text, at.end.max(start)).min(line_end)].chars().count();
-    let carets = marked.clamp(1, SHOWN_CHARS_MAX - (before - skipped).min(SHOWN_CHARS_MAX - 1));
+    let shown: String = line.chars().skip(skipped).take(SHOWN_CHARS_MAX).map(shown_as).collect();
+    let space = columns(text[line_start..start].chars().skip(skipped));
+    let marked = text[start..floor(text, at.end.max(start)).min(line_end)].chars();
+    let carets = columns(marked.take(SHOWN_CHARS_MAX - (before - skipped).min(SHOWN_CHARS_MAX - 1))).max(1);
     let margin = " ".repeat(number.to_string().len());
     format!(
         "{file}:{number}:{column}: {message}\n {number} | {shown}\n {margin} | {space}{caret}",
         column = before + 1,
-        space = " ".repeat(before - skipped),
+        space = " ".repeat(space),
         caret = "^".repeat(carets),
     )
+}
+
+/// A character as it stands there, on one line.
+fn shown_as(each: char) -> char {
+    if each.is_control() { ' ' } else { each }
+}
+
+/// How many columns of a terminal characters take, as far as the caret has to know: those that stand above others take none, and those of East
+/// Asian scripts and pictures two.
+fn columns(characters: impl Iterator<Item = char>) -> usize {
+    let width = |each: char| match u32::from(shown_as(each)) {
+        0x0300..=0x036f | 0x200b..=0x200f | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfeff => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0x303e
+        | 0x3041..=0xa4cf
+        | 0xa960..=0xa97f
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1f64f
+        | 0x1f680..=0x1f6ff
+        | 0x1f900..=0x1f9ff
+        | 0x2_0000..=0x3_fffd => 2,
+        _ => 1,
+    };
+    characters.map(width).sum()
 }
 
 /// The nearest place at or before `at` where a character begins.
@@ -186,4 +210,24 @@ fn floor(text: &str, at: usize) -> usize {
         at -= 1;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Behind a word in Japanese the caret stood below what was right.
+    #[test]
+    fn the_caret_stands_below_what_is_wrong_also_behind_wide_characters() {
+        let below = |before: &str, wrong: &str| {
+            let text = format!("{before}{wrong} = 1");
+            let told = marked("job.toml", &text, &(before.len()..before.len() + wrong.len()), "unknown");
+            told.lines().last().and_then(|line| line.strip_prefix("   | ")).map(str::to_owned)
+        };
+        let caret = |space: usize, carets: usize| Some(" ".repeat(space) + &"^".repeat(carets));
+        assert_eq!(below("a\tb ", "cout"), caret(4, 4));
+        assert_eq!(below("日本語 ", "cout"), caret(7, 4));
+        assert_eq!(below("e\u{301} 🦀", "名"), caret(4, 2));
+        assert_eq!(below("", ""), caret(0, 1));
+    }
 }
