@@ -16,6 +16,9 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
             Ok(At { revision, time_micros: 0 })
         };
     }
+    if is_number(text) {
+        return Err(format!("{text} is too large for a revision; expected at most {}", u64::MAX));
+    }
     let expected = "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
     let time_micros = time_micros(text, expected)?;
     // In the protocol 0 means that no time is given; no cell is as old as that.
@@ -52,11 +55,16 @@ fn time_micros(text: &str, expected: &str) -> Result<i64, String> {
     }
     match text.parse::<jiff::Timestamp>() {
         Ok(time) => Ok(time.as_microsecond()),
-        Err(error) if error.is_range() => {
+        // Of a number alone it would be said that it has too many days.
+        Err(error) if error.is_range() && !is_number(text) => {
             Err(format!("{text} is out of range; expected a day of the calendar, up to {}", jiff::Timestamp::MAX))
         }
         Err(_) => Err(expected.to_owned()),
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// How far away from now, as it stands behind a sign.
@@ -164,6 +172,10 @@ mod tests {
         let eldest = parse_at("1970-01-01T00:00:00Z").unwrap_err();
         assert!(eldest.contains("is not after the beginning of 1970"), "{eldest}");
         assert!(parse_at("-soon").unwrap_err().starts_with("expected a revision such as"));
+        // It was said to be no day of the calendar.
+        let large = "99999999999999999999";
+        assert!(parse_at(large).unwrap_err().starts_with("99999999999999999999 is too large for a revision; expected"));
+        assert!(parse_instant(large).unwrap_err().starts_with("expected a time such as"));
     }
 
     // Of what is still to come it was said that no such time was expected, and nobody could say it but as a date.
