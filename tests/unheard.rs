@@ -158,3 +158,16 @@ fn who_follows_or_watches_for_a_reader_that_has_gone_ends_at_once() {
     }
     assert_eq!(dev.stop().code(), Some(0));
 }
+
+// Nothing was printed, and it ended as if all were well.
+#[test]
+fn help_that_finds_no_room_is_told_as_what_did_not_work() {
+    let stage = Stage::new();
+    for words in [&["--help"][..], &["job", "run", "--help"], &["--version"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let spawn = |command: &mut Command| (command.stdout(full).spawn().unwrap(), ());
+        let (mut process, ()) = stage.start_by("help", words, spawn);
+        assert_eq!(process.ended().code(), Some(1), "{words:?}");
+        assert!(stage.text("help.err").starts_with("error[NO_SPACE]: cannot write to standard output"), "{words:?}");
+    }
+}

@@ -1,6 +1,9 @@
 //! What could not be read of a command line: help, or wrong usage with what to type instead.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{
     builder::StyledStr,
@@ -31,8 +34,15 @@ const INSTEAD: [(&str, &str); 9] = [
 /// Help goes to standard output; wrong usage to standard error, and as JSON to standard output where that was asked for.
 pub(super) fn refused(error: clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return match error.print().and_then(|()| io::stdout().flush()) {
+            // Who has seen enough has gone.
+            Err(unwritten) if unwritten.kind() != io::ErrorKind::BrokenPipe => {
+                let failure = Failure::io("cannot write to standard output", &unwritten);
+                output::tell_failure(Format::Table, &failure);
+                ExitCode::from(failure.exit)
+            }
+            _ => ExitCode::SUCCESS,
+        };
     }
     let tip = tip(&error);
     let error = with_tip(error, tip);
