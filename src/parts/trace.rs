@@ -9,8 +9,10 @@ use crate::output;
 /// Begins to write events: from `info` upwards, or as `RUST_LOG` says where it says something.
 pub(super) fn begin() {
     // An empty one, which is how shells unset it for a single command, would be taken for `error`.
-    let said = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|said| !said.is_empty());
-    let filter = said.and_then(|said| EnvFilter::try_new(said).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let said = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|said| !said.is_empty());
+    let said = said.map(|said| said.to_string_lossy().into_owned());
+    let (filter, warning) = filter(said.as_deref());
+    warning.iter().for_each(|warning| output::tell(warning));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -19,4 +21,31 @@ pub(super) fn begin() {
         .log_internal_errors(false);
     // Somebody else's subscriber is as good.
     let _ = subscriber.try_init();
+}
+
+/// What is written, and what is to be said where somebody wanted something that nobody understands. That is no reason not to start.
+fn filter(said: Option<&str>) -> (EnvFilter, Option<String>) {
+    let usual = || EnvFilter::new("info");
+    match said.map(|said| (said, EnvFilter::try_new(said))) {
+        None => (usual(), None),
+        Some((_, Ok(filter))) => (filter, None),
+        Some((said, Err(error))) => {
+            let what = format!("warning: RUST_LOG is `{said}`: {error}; it is as if it were `info`");
+            (usual(), Some(what))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A slip in it was heeded by nobody, and told to nobody.
+    #[test]
+    fn who_asks_for_events_of_no_level_is_told_so() {
+        let warning = |said: &str| filter(Some(said)).1.unwrap_or_default();
+        assert!(warning("plenum_server=dbg").starts_with("warning: RUST_LOG is `plenum_server=dbg`: "));
+        assert_eq!((warning("plenum_server=debug"), warning("warn")), (String::new(), String::new()));
+        assert_eq!(filter(None).0.to_string(), "info");
+    }
 }
