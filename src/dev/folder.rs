@@ -54,11 +54,11 @@ impl Folder {
     /// Also for a server's own directory, such as a restored one: beside what is there, a new and empty cell would begin.
     pub(super) fn open(named: Option<&Path>) -> Result<Self, Failure> {
         if let Some(path) = named.filter(|path| path.join("log").is_dir() && !path.join("server").exists()) {
-            let path = path.display();
+            let (path, dir) = (path.display(), output::word(&path.display().to_string()));
             let what =
                 format!("{path} is the directory of a server, and that of `plenum dev` has one in {path}/server");
             let hint =
-                format!("start it with `plenum server --dir {path}`, or restore it to a DIR/server and name DIR here");
+                format!("start it with `plenum server --dir {dir}`, or restore it to a DIR/server and name DIR here");
             return Err(Failure::new("BAD_DIRECTORY", what).with_hint(hint));
         }
         let mut folder = match named {

@@ -22,7 +22,7 @@ use crate::{
     connect::Connection,
     failure::Failure,
     fit,
-    output::span,
+    output::{span, word},
     parts,
 };
 
@@ -176,7 +176,7 @@ impl Session<'_> {
         if failure.code != "JOB_CHANGED" || self.folder.is_temporary() {
             return failure;
         }
-        let dir = self.folder.path().display();
+        let dir = word(&self.folder.path().display().to_string());
         failure.with_hint(format!(
             "an earlier run left it in {dir}: `plenum dev --dir {dir}` without files starts that cell, then `plenum job stop {}/{}`",
             job.namespace, job.name
@@ -287,6 +287,20 @@ mod tests {
 
     use super::*;
     use crate::job_file::JobFile;
+
+    // Of a directory with a space in its name the command was of two words, and began a cell elsewhere.
+    #[test]
+    fn the_cell_of_an_earlier_job_is_started_by_a_command_that_a_shell_takes() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("my cell");
+        let folder = Folder::open(Some(&path)).unwrap();
+        let (jobs, schedulers, progress) = (Vec::new(), Vec::new(), Progress::quiet());
+        let plan = Plan { jobs, schedulers, machines: 1, until_done: false, port: None, no_isolation: true };
+        let session = Session { started: Instant::now(), plan: &plan, folder: &folder, progress: &progress };
+        let job = JobName { namespace: "default".to_owned(), name: "web".to_owned() };
+        let hint = session.of_earlier(Failure::new("JOB_CHANGED", "it lives"), &job).hint.unwrap();
+        assert!(hint.contains(&format!("`plenum dev --dir '{}'` without files", path.display())), "{hint}");
+    }
 
     // An hour after the first of its jobs had ended the whole cell was stopped, with all that still ran there: there was no such job.
     #[tokio::test]

@@ -38,7 +38,7 @@ fn with_address(text: &str, address: &str) -> String {
 }
 
 /// The text as one word of a shell, on one line: the address of version 6 of the protocol has brackets, in which some shells look for names of files.
-pub(super) fn word(text: &str) -> String {
+pub(crate) fn word(text: &str) -> String {
     if text.chars().any(is_unprintable) {
         return escaped_word(text);
     }

@@ -36,6 +36,7 @@ pub(crate) use allocation::{allocation_id, away, failure_words, loss_words, wait
 pub(crate) use asked::asked_text;
 #[cfg(test)]
 pub(crate) use command::ASK_NO_CELL;
+pub(crate) use command::word;
 pub(crate) use conflict::{grouped, key_columns, said_span};
 pub(crate) use device::{device_lines, missing_device_lines};
 pub(crate) use govern::{held_words, unknown_words};

@@ -175,7 +175,7 @@ fn restored_text(restored: &Restored, dir: &Path) -> String {
     if let Some(loss) = &restored.loss {
         text.push_str(&loss_text(loss));
     }
-    text.push_str(&format!("\nstart it with `plenum server --dir {}`\n", dir.display()));
+    text.push_str(&format!("\nstart it with `plenum server --dir {}`\n", output::word(&dir.display().to_string())));
     text
 }
 

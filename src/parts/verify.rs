@@ -19,9 +19,9 @@ pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, F
         None => state_folder("plenum")?,
     };
     if dir.is_file() {
-        let file = dir.display();
+        let (file, word) = (dir.display(), output::word(&dir.display().to_string()));
         let hint = format!(
-            "a backup is checked as it is restored: `plenum restore --from {file} --dir NEW`, then `plenum verify --dir NEW`"
+            "a backup is checked as it is restored: `plenum restore --from {word} --dir NEW`, then `plenum verify --dir NEW`"
         );
         return Err(Failure::new("BAD_DIRECTORY", format!("{file} is a file, no cell's directory")).with_hint(hint));
     }
@@ -203,11 +203,11 @@ mod tests {
     #[test]
     fn a_backup_is_told_how_it_is_checked() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("cell.backup");
+        let file = folder.path().join("my cell.backup");
         std::fs::write(&file, "PLENUM").unwrap();
         let failure = verify(Format::Table, Some(file.clone())).unwrap_err();
         let hint = failure.hint.clone().unwrap_or_default();
-        assert!(hint.contains(&format!("`plenum restore --from {} --dir NEW`", file.display())), "{failure}: {hint}");
+        assert!(hint.contains(&format!("`plenum restore --from '{}' --dir NEW`", file.display())), "{failure}: {hint}");
     }
 
     // It said that there is no folder `log`, of a cell that had never been one.
