@@ -9,8 +9,11 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        statvfs::{Statvfs, statvfs},
+    },
+    unistd::{Pid, geteuid},
 };
 use tokio::{
     process::{Child, Command},
@@ -213,12 +216,26 @@ fn status_words(status: ExitStatus) -> String {
 /// Why a part was given up: its own words if it said something.
 fn failure(spec: &PartSpec, status: ExitStatus, printed_from: u64) -> Failure {
     let tail = Folder::printed_since(&spec.log, printed_from, LOG_SHOWN_BYTES);
-    let own = tail.lines().rev().find_map(own_failure);
-    own.unwrap_or_else(|| {
-        let what =
-            format!("{} {} and does not stay up; it said:\n{}", spec.name, status_words(status), tail.trim_end());
-        Failure::new("PART_FAILED", what).with_hint("`plenum explain PART_FAILED` tells more")
-    })
+    if let Some(own) = tail.lines().rev().find_map(own_failure) {
+        return own;
+    }
+    let what = format!("{} {} and does not stay up", spec.name, status_words(status));
+    let log = spec.log.display();
+    let (code, what) = match tail.trim_end() {
+        "" if is_full(&spec.log) => {
+            ("NO_SPACE", format!("{what}: the disk of {log} is full, and what it said is lost"))
+        }
+        // Somebody else may have made room since.
+        "" => ("PART_FAILED", format!("{what}; it said nothing, as where the disk of {log} is full")),
+        said => ("PART_FAILED", format!("{what}; it said:\n{said}")),
+    };
+    Failure::new(code, what).with_hint(format!("`plenum explain {code}` tells more"))
+}
+
+/// Whether this user can't write any more where a file is. What has no blocks at all keeps none free.
+fn is_full(path: &Path) -> bool {
+    let left = |disk: &Statvfs| if geteuid().is_root() { disk.blocks_free() } else { disk.blocks_available() };
+    statvfs(path).is_ok_and(|disk| disk.blocks() > 0 && left(&disk) == 0)
 }
 
 /// The error that a part printed for programs, on one line.
@@ -323,6 +340,25 @@ mod tests {
         .unwrap();
         let said = "part ended with exit code 7 and does not stay up; it said:\ncannot go on";
         assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PART_FAILED", said));
+    }
+
+    // "It said:" was the end of the message, with an empty line below, where the disk of the log was full.
+    #[test]
+    fn a_part_that_said_nothing_is_told_with_where_it_would_have_done_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = spec(folder.path(), "exit 1");
+        let log = part.log.display().to_string();
+        let failure = block_on(async {
+            let (sender, mut given_up) = mpsc::channel(1);
+            let _keeper = Keeper::start(Path::new("/bin/sh"), part, Progress::quiet(), sender);
+            given_up.recv().await.unwrap()
+        })
+        .unwrap();
+        let said = format!(
+            "part ended with exit code 1 and does not stay up; it said nothing, as where the disk of {log} is full"
+        );
+        assert_eq!((failure.code.as_str(), failure.message), ("PART_FAILED", said));
+        assert!(!is_full(Path::new("/proc/self/status")), "nothing is ever free there");
     }
 
     #[test]
