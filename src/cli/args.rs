@@ -8,7 +8,10 @@ mod parts;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Arg, Args, Parser, Subcommand};
+use clap::{
+    Arg, Args, Parser, Subcommand,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use plenum_proto::{filters, v1::At};
 
@@ -94,7 +97,20 @@ const LOG_HELP: &str = "What it says of itself goes to standard error: from `inf
 /// What a flag that narrows a list down says. Nothing narrows nothing down: most often it comes from a variable that is not set, and who then stops all that
 /// is listed stops the whole cell's.
 fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("it is empty; leave the flag out for all".to_owned()) } else { Ok(text.to_owned()) }
+    match text.trim_matches(|each: char| each == ',' || each.is_whitespace()) {
+        "" if text.is_empty() => Err("it is empty; leave the flag out for all".to_owned()),
+        "" => Err("it has neither a field nor a name; leave the flag out for all".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A file's path. Elsewhere `-` stands for a stream, and a file of that name is found by nobody who looks for a backup.
+fn no_stream(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.as_os_str() == "-" {
+        Err("a backup is not written to standard output; name a file or a folder")
+    } else {
+        Ok(path)
+    }
 }
 
 /// Says in a listing's help which fields it is narrowed down by.
@@ -205,7 +221,7 @@ pub(crate) enum Command {
     #[command(args = [namespace_of_no_use()])]
     Backup {
         /// A new file, or a folder that gets one named after cell, incarnation and revision
-        #[arg(long, value_name = "FILE|DIR")]
+        #[arg(long, value_name = "FILE|DIR", value_parser = PathBufValueParser::new().try_map(no_stream))]
         out: PathBuf,
         /// The directory of a stopped cell, or that of `plenum dev`, instead of asking a running one
         #[arg(long, value_name = "DIR")]
@@ -326,8 +342,24 @@ mod tests {
             let words = |value| ["plenum"].into_iter().chain(command.split(' ')).chain([flag, value]);
             let refused = Arguments::try_parse_from(words("")).unwrap_err();
             assert!(refused.exit_code() == 2 && refused.to_string().contains("it is empty"), "{command}: {refused}");
+            // Nor does one to which two such variables came.
+            for value in [",", " "] {
+                let refused = Arguments::try_parse_from(words(value)).unwrap_err();
+                assert!(refused.exit_code() == 2 && refused.to_string().contains("leave the flag out"), "{refused}");
+            }
             Arguments::try_parse_from(words("x")).unwrap();
         }
+    }
+
+    // It was written, into a file of that name.
+    #[test]
+    fn a_backup_goes_into_a_file_and_not_to_standard_output() {
+        let refused = Arguments::try_parse_from(["plenum", "backup", "--out", "-"]).unwrap_err();
+        assert!(
+            refused.exit_code() == 2 && refused.to_string().contains("not written to standard output"),
+            "{refused}"
+        );
+        Arguments::try_parse_from(["plenum", "backup", "--out", "./-"]).unwrap();
     }
 
     // They were taken for names of built-in schedulers, of which there is none called `list`.

@@ -49,6 +49,10 @@ impl Filter {
             }
             terms.push(Term { field: field.to_owned(), equal, value });
         }
+        // Everything would pass what somebody wrote to narrow a list down.
+        if terms.is_empty() && !text.is_empty() {
+            return Err(Failure::invalid(format!("filter: expected field=value or field!=value, found {text:?}")));
+        }
         Ok(Self { terms })
     }
 
@@ -332,6 +336,16 @@ mod tests {
         assert_eq!(failure.message, "filter: expected one of state, attr.NAME, found \"rack\"");
         assert!(Filter::parse("state", &["state"]).is_err());
         assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
+    }
+
+    // `--filter "$A,$B"` of two variables that were not set listed the whole cell, for whatever was done to all of the list.
+    #[test]
+    fn a_filter_of_no_terms_is_none() {
+        for text in [",", " ", " , ,"] {
+            let failure = Filter::parse(text, &["state"]).unwrap_err();
+            assert_eq!(failure.message, format!("filter: expected field=value or field!=value, found {text:?}"));
+        }
+        assert!(Filter::parse("state=ready,", &["state"]).is_ok(), "a comma at the end divides nothing");
     }
 
     // Who asked for jobs that are pending, or `runing`, read that there were none.
