@@ -1,4 +1,4 @@
-//! The signals that end what somebody keeps running: `plenum dev`, a backup, and a listing that is watched.
+//! The signals that end what somebody keeps running: `plenum dev`, a backup, a listing that is watched, and what is waited for.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -69,6 +69,17 @@ impl Leave {
             () = heard(&mut self.terminate) => EXIT_TERMINATED,
         }
     }
+}
+
+/// Listens for Ctrl-C, which from then on has no other effect. Nothing where this process was started with it ignored, which it stays, or where
+/// nobody can listen.
+pub(crate) fn interrupt() -> Option<Signal> {
+    if is_ignored(SignalKind::interrupt()) { None } else { signal(SignalKind::interrupt()).ok() }
+}
+
+/// Waits for Ctrl-C; for ever where that is not listened for.
+pub(crate) async fn interrupted() {
+    heard(&mut interrupt()).await;
 }
 
 async fn heard(signal: &mut Option<Signal>) {

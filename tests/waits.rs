@@ -248,3 +248,26 @@ fn who_leaves_the_wait_for_a_stop_is_told_that_the_job_goes_on_stopping() {
         format!("job web goes on stopping; `plenum --addr {} job show default/web` tells what is left\n", dev.address);
     assert!(stage.text("waiting.err").ends_with(&told), "{}", stage.text("waiting.err"));
 }
+
+// In the background of a script, where a shell has it ignored, the Ctrl-C that was for something else ended each wait.
+#[test]
+fn a_wait_that_was_started_with_ctrl_c_ignored_goes_on() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let file = stage.file("web.toml", SERVICE);
+    let words = ["--addr", &server.address, "job", "run", &file, "--wait"];
+    let (mut waiting, ()) = stage.start_by("waiting", &words, |command| {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "trap '' INT; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+        shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let printed = |kind: &str| std::fs::File::create(stage.path(&format!("waiting.{kind}"))).unwrap();
+        let spawned = shell.process_group(0).stdout(printed("out")).stderr(printed("err")).spawn();
+        (spawned.unwrap(), ())
+    });
+    eventually("it waits", || stage.text("waiting.err").contains("job web waits: ").then_some(()));
+    waiting.signal(Signal::SIGINT);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(waiting.has_ended().is_none(), "{}", stage.text("waiting.err"));
+    waiting.signal(Signal::SIGTERM);
+    assert_eq!(waiting.ended().code(), None);
+}

@@ -3,12 +3,9 @@
 
 use std::{future::pending, io};
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-};
+use tokio::{signal::unix::Signal, sync::oneshot};
 
-use crate::output;
+use crate::{output, signals::interrupt};
 
 /// What begins each order to a terminal.
 const ESCAPE: u8 = 0x1b;
@@ -17,7 +14,7 @@ const USUAL: &[u8] = b"\x1b[0m";
 
 /// The colours of standard output. By default of none that has any.
 #[derive(Debug, Default)]
-pub(super) struct Colours {
+pub(crate) struct Colours {
     /// Where it is told that they may be others now, with what listens for Ctrl-C from then on; none where there are none, or it was told.
     listener: Option<oneshot::Sender<Signal>>,
     may_be_others: bool,
@@ -26,7 +23,7 @@ pub(super) struct Colours {
 impl Colours {
     /// Those of standard output, and what comes back at Ctrl-C once they may be others. Until then, and elsewhere than at a terminal, Ctrl-C does what it
     /// always does.
-    pub(super) fn of_output() -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn of_output() -> (Self, impl Future<Output = ()>) {
         let (listener, listens) = oneshot::channel::<Signal>();
         let interrupted = async move {
             let Ok(mut interrupt) = listens.await else { return pending().await };
@@ -37,20 +34,20 @@ impl Colours {
     }
 
     /// Looks at what is going to be printed.
-    pub(super) fn see(&mut self, bytes: &[u8]) {
+    pub(crate) fn see(&mut self, bytes: &[u8]) {
         if bytes.contains(&ESCAPE)
             && let Some(listener) = self.listener.take()
         {
             self.may_be_others = true;
-            // It listens before anything is printed. Where it can't, Ctrl-C ends the process as ever.
-            if let Ok(interrupt) = signal(SignalKind::interrupt()) {
+            // It listens before anything is printed. Where it can't, Ctrl-C does what it always does.
+            if let Some(interrupt) = interrupt() {
                 let _ = listener.send(interrupt);
             }
         }
     }
 
     /// Puts them back where they may be others.
-    pub(super) fn put_back(&self) {
+    pub(crate) fn put_back(&self) {
         if self.may_be_others {
             put_back();
         }

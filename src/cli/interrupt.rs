@@ -2,16 +2,16 @@
 
 use std::process;
 
-use crate::{failure::EXIT_INTERRUPTED, output};
+use crate::{failure::EXIT_INTERRUPTED, output, signals::interrupted};
 
 /// Waits for this, unless Ctrl-C comes first: then says what is to be known, and ends the process. From here on Ctrl-C has no other effect than this function
-/// and [`if_not_interrupted`] give it.
+/// and [`if_not_interrupted`] give it; none at all where it was ignored, as the shell of a script has its background do.
 pub(super) async fn unless_interrupted<T>(waiting: impl Future<Output = T>, told: impl FnOnce() -> String) -> T {
     tokio::select! {
         // What is over when both are is told.
         biased;
         done = waiting => done,
-        Ok(()) = tokio::signal::ctrl_c() => {
+        () = interrupted() => {
             output::tell(&told());
             process::exit(EXIT_INTERRUPTED.into())
         }
@@ -22,6 +22,6 @@ pub(super) async fn unless_interrupted<T>(waiting: impl Future<Output = T>, told
 pub(super) async fn if_not_interrupted(doing: impl Future<Output = ()>) {
     tokio::select! {
         () = doing => {}
-        Ok(()) = tokio::signal::ctrl_c() => {}
+        () = interrupted() => {}
     }
 }
