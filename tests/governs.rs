@@ -302,7 +302,8 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
         cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "machine", "drain", "m1", "--deadline", "3s"]);
     assert_eq!(drained.code(), Some(0), "{drained}");
     let told = drained.json();
-    assert_eq!((&told["name"], &told["state"], told["revision"].is_u64()), (&json!("m1"), &json!("drained"), true));
+    assert_eq!((&told["name"], &told["state"], &told["changed"]), (&json!("m1"), &json!("draining"), &json!(true)));
+    assert!(told["ended_revision"].as_u64() > told["revision"].as_u64() && told["drain_deadline"].is_string());
     assert!(drained.err.contains("m1: 2 tasks left, stopped in"), "{drained}");
     let ended = cell.ask(&["alloc", "list", "--job", "job", "--all"]);
     let reasons: Vec<_> =

@@ -7,10 +7,10 @@ use plenum_proto::v1::{
     AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, JobView,
     ListAllocationsRequest, MachineState, MachineView,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{Context, interrupt::unless_interrupted, job_wait::found};
+use super::{Context, interrupt::unless_interrupted, job::change_json, job_wait::found, machine::standing};
 use crate::{
     connect::Connection,
     failure::{EXIT_UNFINISHED, Failure},
@@ -56,7 +56,7 @@ pub(super) async fn begin(
     Ok((answer, IDLE.to_owned()))
 }
 
-/// Waits until nothing is left on a machine that is drained since revision `since`. Interrupting the command leaves the drain as it is, and
+/// Waits until nothing is left on a machine that is drained since what was answered. Interrupting the command leaves the drain as it is, and
 /// says so.
 ///
 /// # Errors
@@ -66,16 +66,16 @@ pub(super) async fn wait(
     context: &Context,
     connection: &Connection,
     name: &str,
-    since: u64,
+    begun: &ChangeResponse,
     timeout_micros: Option<i64>,
 ) -> Result<(), Failure> {
     let limit = timeout_micros.map(|micros| Duration::from_micros(micros.unsigned_abs()));
     let waiting = async {
         tokio::select! {
             () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
-                at_the_limit(context, connection, name, since).await
+                at_the_limit(context, connection, name, begun).await
             }
-            ended = until_empty(context, connection, name, since) => ended,
+            ended = until_empty(context, connection, name, begun) => ended,
         }
     };
     unless_interrupted(waiting, || format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"))
@@ -83,22 +83,32 @@ pub(super) async fn wait(
 }
 
 /// Looks once more: where the limit is 0, nobody has.
-async fn at_the_limit(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+async fn at_the_limit(
+    context: &Context,
+    connection: &Connection,
+    name: &str,
+    begun: &ChangeResponse,
+) -> Result<(), Failure> {
     let request = GetMachineRequest { name: name.to_owned(), at: None };
     let looked = tokio::time::timeout(LAST_LOOK, connection.inspect().get_machine(request)).await;
     let found = looked.ok().and_then(Result::ok).map(tonic::Response::into_inner);
-    if let Some(answer) = found.filter(|answer| answer.revision >= since)
+    if let Some(answer) = found.filter(|answer| answer.revision >= begun.revision)
         && let Some(view) = answer.machine.filter(|view| view.drain_deadline_micros > 0)
         && output::tasks_left(&view) == 0
     {
-        return done(context, name, "drained", Some(answer.revision));
+        return done(context, name, begun, Some((answer.revision, &view)));
     }
     Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
         .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
         .with_exit(EXIT_UNFINISHED))
 }
 
-async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+async fn until_empty(
+    context: &Context,
+    connection: &Connection,
+    name: &str,
+    begun: &ChangeResponse,
+) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
     let mut told = Told::default();
     let mut silent_since = None;
@@ -107,11 +117,11 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
         let answer = match connection.inspect().get_machine(request).await {
             Ok(answer) => Ok(answer.into_inner()),
             // Removed: there is nothing left of it.
-            Err(status) if status.code() == Code::NotFound => return done(context, name, "removed", None),
+            Err(status) if status.code() == Code::NotFound => return done(context, name, begun, None),
             Err(status) => Err(status.into()),
         };
         // The drain goes on while the cell is away.
-        if let Some(answer) = found(answer, &mut silent_since)?.filter(|answer| answer.revision >= since) {
+        if let Some(answer) = found(answer, &mut silent_since)?.filter(|answer| answer.revision >= begun.revision) {
             let view = answer.machine.unwrap_or_default();
             if view.drain_deadline_micros == 0 {
                 return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
@@ -119,7 +129,7 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
             }
             let standing = (view.allocations, view.unknown_tasks, view.state());
             if output::tasks_left(&view) == 0 {
-                return done(context, name, "drained", Some(answer.revision));
+                return done(context, name, begun, Some((answer.revision, &view)));
             }
             if told.is_news(standing, Instant::now()) {
                 output::tell(&progress(name, &view));
@@ -228,11 +238,26 @@ fn progress(name: &str, view: &MachineView) -> String {
     }
 }
 
-/// Says how it ended; at which revision, where that is known.
-fn done(context: &Context, name: &str, how: &str, revision: Option<u64>) -> Result<(), Failure> {
-    let object = json!({"name": name, "state": how, "revision": revision});
-    let at = revision.map(|revision| format!(" (revision {revision})")).unwrap_or_default();
-    output::print(&output::object(context.format, &object, name, || format!("{name}: {how}{at}\n")))
+/// Says how it ended. `seen`: the machine then, where it was not removed meanwhile, and at which revision.
+fn done(
+    context: &Context,
+    name: &str,
+    begun: &ChangeResponse,
+    seen: Option<(u64, &MachineView)>,
+) -> Result<(), Failure> {
+    let object = ended_json(name, begun, seen);
+    let how = seen.map_or_else(|| "removed".to_owned(), |(revision, _)| format!("drained (revision {revision})"));
+    output::print(&output::object(context.format, &object, name, || format!("{name}: {how}\n")))
+}
+
+/// What programs read of a drain that was waited for: all that they read of one that was not, and its end.
+fn ended_json(name: &str, begun: &ChangeResponse, seen: Option<(u64, &MachineView)>) -> Value {
+    let mut object = change_json(begun, name, standing(seen.map(|(_, view)| view)));
+    if seen.is_none() {
+        object["state"] = json!(output::machine_state(MachineState::Gone));
+    }
+    object["ended_revision"] = json!(seen.map(|(revision, _)| revision));
+    object
 }
 
 #[cfg(test)]
@@ -296,6 +321,22 @@ mod tests {
         output::go_by_clock(output::now_micros());
         assert!(told.starts_with("m1: 1 task left, stopped in "), "{told}");
         assert!(told.ends_with('s'), "an hour is told in minutes and seconds, ten days in hours: {told}");
+    }
+
+    // With a wait the state was `drained`, which no machine has, `changed` was not there, and `revision` was another one.
+    #[test]
+    fn programs_read_the_same_of_a_drain_that_is_waited_for_and_its_end() {
+        let begun = ChangeResponse { revision: 5, changed: true };
+        let state = MachineState::Draining.into();
+        let view = MachineView { state, drain_deadline_micros: 1_000_000, ..MachineView::default() };
+        let expected = json!({
+            "name": "m1", "revision": 5, "changed": true, "state": "draining", "cordoned": false,
+            "drain_deadline": "1970-01-01T00:00:01Z", "ended_revision": 9,
+        });
+        assert_eq!(ended_json("m1", &begun, Some((9, &view))), expected);
+        let removed = ended_json("m1", &begun, None);
+        assert_eq!((&removed["state"], &removed["ended_revision"]), (&json!("gone"), &Value::Null));
+        assert_eq!((&removed["cordoned"], &removed["revision"]), (&Value::Null, &json!(5)));
     }
 
     #[test]

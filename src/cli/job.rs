@@ -515,7 +515,8 @@ pub(super) fn tell_change_with(
     output::print(&output::object(context.format, &object, called, text))
 }
 
-fn change_json(answer: &ChangeResponse, name: &str, mut more: Value) -> Value {
+/// What programs read of a change, `more` besides.
+pub(super) fn change_json(answer: &ChangeResponse, name: &str, mut more: Value) -> Value {
     more["name"] = json!(name);
     more["revision"] = json!(answer.revision);
     more["changed"] = json!(answer.changed);

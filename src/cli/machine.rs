@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             if !answer.changed {
                 output::tell(&format!("{name}: {idle}"));
             }
-            drain::wait(context, &connection, &name, answer.revision, timeout).await
+            drain::wait(context, &connection, &name, &answer, timeout).await
         }
         Machine::Undrain { name } => {
             let request = DrainRequest { name: name.clone(), undrain: true, within_micros: 0 };
@@ -301,7 +301,8 @@ fn tell_standing(
     tell_change_with(context, answer, (name, name), words, standing(now))
 }
 
-fn standing(now: Option<&MachineView>) -> Value {
+/// What programs read of how a machine stands; null where that is not known.
+pub(super) fn standing(now: Option<&MachineView>) -> Value {
     json!({
         "state": now.map(|view| output::machine_state(view.state())),
         "cordoned": now.map(|view| view.cordoned),
