@@ -1,6 +1,10 @@
 //! Waiting until all tasks of a job run: for as long as that takes, and saying why where it takes too long.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::process::CommandExt,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -207,6 +211,9 @@ fn a_recurring_job_is_not_scaled_where_its_tasks_were_to_be_waited_for() {
     let words = ["--addr", &server.address, "job", "scale", "web", "5", "--wait"];
     stage.run(&words).says(2, &["error[USAGE]", "waits for ever to be launched", "leave --wait out"]);
     assert_eq!(group(&stage.ask(&server.address, &["job", "show", "web"]), "main")["count"], 3);
+    // It was said to wait for ever.
+    stage.ask(&server.address, &["job", "stop", "web"]);
+    stage.run(&words).says(1, &["error[JOB_OVER]"]);
 }
 
 // It said nothing: whether the job had ended with the wait had to be looked up, and how it is stopped to be known.

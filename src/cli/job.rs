@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
 use plenum_proto::error::{is_unanswered, no_cell};
 use plenum_proto::v1::{
-    AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobView, LaunchRequest,
-    ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, SubmitRequest, SubmitResponse,
+    AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView,
+    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, SubmitRequest, SubmitResponse,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -371,7 +371,9 @@ async fn scale(
             Err(failure) => return Err(hints::of_missing(&connection, job, None, failure).await),
         },
     };
-    if let Some(shape) = before.shape.as_ref().filter(|_| wait.is_some()) {
+    // Of one that is over the cell says so.
+    let may_wait = wait.is_some() && matches!(before.state(), JobState::JobWaiting | JobState::JobRunning);
+    if let Some(shape) = before.shape.as_ref().filter(|_| may_wait) {
         refuse_recurring(&job.called(), shape)?;
     }
     let group = match group {
