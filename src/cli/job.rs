@@ -87,7 +87,7 @@ async fn submit(
     // As of all commands that wait: what is asked besides counts.
     let until = deadline(timeout);
     // A wrong file is told before a missing cell.
-    let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
+    let file = context.job_file(path)?;
     if let Some(shape) = file.spec.shape.as_ref().filter(|_| wait.is_some()) {
         refuse_recurring(&output::job_called(&shape.namespace, &shape.name), shape)?;
     }

@@ -28,7 +28,12 @@ mod txn;
 mod usage;
 mod watch;
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use plenum_proto::v1::{At, GetStatusAtRequest, MomentRequest, MomentResponse, StatusRequest};
@@ -50,6 +55,7 @@ use crate::{
     connect::Connection,
     dev,
     failure::Failure,
+    job_file::JobFile,
     output::{self, Format},
     parts,
     preferences::{Preferences, Wanted, check_namespace},
@@ -164,6 +170,11 @@ impl Context {
             Err(status) => return Err(status.into()),
         }
         Ok(connection)
+    }
+
+    /// A job file, with its job in the namespace that is meant.
+    pub(crate) fn job_file(&self, path: &Path) -> Result<JobFile, Failure> {
+        JobFile::read(path)?.in_namespace(self.namespace_flag.as_deref(), self.namespace.as_deref())
     }
 
     /// The namespace of something named on the command line.

@@ -5,11 +5,7 @@ use std::path::Path;
 use plenum_model::{AllocationId, TransactionId};
 
 use super::Context;
-use crate::{
-    failure::Failure,
-    job_file::{self, JobFile},
-    output,
-};
+use crate::{failure::Failure, job_file, output};
 
 /// A job's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +35,7 @@ pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     }
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
     if is_file {
-        let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
-        let shape = file.spec.shape.unwrap_or_default();
+        let shape = context.job_file(path)?.spec.shape.unwrap_or_default();
         return Ok(JobName { namespace: shape.namespace, name: shape.name });
     }
     match job_file::name_fault(text) {
@@ -82,4 +77,44 @@ pub(super) fn allocation(text: &str) -> Result<u64, Failure> {
 pub(super) fn transaction(text: &str) -> Result<(u64, u64), Failure> {
     let id = TransactionId::parse(text).map(|id| (id.session.0, id.number));
     id.ok_or_else(|| Failure::usage(format!("`{text}` is no transaction; expected such as txn-17-3")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::output::Format;
+
+    // A file that names its namespace was refused because of a variable, which each task has, or of a line in the user's settings; and the command line,
+    // which named none, was blamed.
+    #[test]
+    fn a_file_that_names_its_namespace_gives_way_to_no_variable_and_is_refused_for_another_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, head: &str| {
+            let path = folder.path().join(name);
+            let group = "[group.main]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n";
+            std::fs::write(&path, format!("name = \"x7\"\nscheduler = \"batch\"\n{head}{group}")).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (own, none) = (file("own.toml", "namespace = \"ml\"\n"), file("none.toml", ""));
+        let found = |flag: Option<&str>, usual: Option<&str>, file: &str| {
+            let context = Context {
+                address: String::new(),
+                address_given: None,
+                namespace: flag.or(usual).map(str::to_owned),
+                namespace_flag: flag.map(str::to_owned),
+                format: Format::Table,
+                request_timeout: None,
+                timeout: None,
+            };
+            job(&context, file).map(|job| job.namespace).map_err(|failure| failure.code)
+        };
+        let named = |namespace: &str| Ok(namespace.to_owned());
+        assert_eq!(found(None, Some("prod"), &own), named("ml"));
+        assert_eq!(found(Some("ml"), Some("prod"), &own), named("ml"));
+        assert_eq!(found(Some("prod"), None, &own), Err("USAGE".into()));
+        assert_eq!(found(Some("prod"), Some("dev"), &none), named("prod"));
+        assert_eq!((found(None, Some("dev"), &none), found(None, None, &none)), (named("dev"), named("default")));
+    }
 }

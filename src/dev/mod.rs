@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Fai
         );
     }
     let started = Instant::now();
-    let plan = Plan::read(options, context.namespace.as_deref())?;
+    let plan = Plan::read(context, options)?;
     let left = sweep::left(&folder::temporary_root());
     // What earlier cells that were killed left can be large; nobody shall wait for its end.
     std::thread::spawn(move || sweep::sweep(&left));

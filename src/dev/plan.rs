@@ -1,11 +1,14 @@
 //! What `plenum dev` is going to do, found out from its arguments and files before anything starts.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use plenum_proto::v1::JobShape;
+use plenum_proto::v1::{JobKind, JobShape};
 
 use crate::{
-    cli,
+    cli::{self, Context},
     failure::Failure,
     job_file::{JobFile, endless, guess},
 };
@@ -27,8 +30,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Reads the files and refuses what could not go well.
-    pub(super) fn read(options: &cli::Dev, namespace: Option<&str>) -> Result<Self, Failure> {
-        let jobs = read(&options.files, namespace)?;
+    pub(super) fn read(context: &Context, options: &cli::Dev) -> Result<Self, Failure> {
+        let jobs = read(&options.files, |path| context.job_file(path))?;
         check(&jobs, options.until_done)?;
         let mut schedulers: BTreeSet<String> = jobs.iter().map(|job| shape(job).scheduler.clone()).collect();
         if jobs.is_empty() {
@@ -52,11 +55,11 @@ impl Plan {
 }
 
 /// Reads all files. What is wrong is told of each of them, as it is within one.
-fn read(files: &[PathBuf], namespace: Option<&str>) -> Result<Vec<JobFile>, Failure> {
+fn read(files: &[PathBuf], of: impl Fn(&Path) -> Result<JobFile, Failure>) -> Result<Vec<JobFile>, Failure> {
     let mut jobs = Vec::with_capacity(files.len());
     let mut failures = Vec::new();
     for path in files {
-        match JobFile::read(path).map_err(Failure::from).and_then(|job| job.in_namespace(namespace)) {
+        match of(path) {
             Ok(job) => jobs.push(job),
             Err(failure) => failures.push(failure),
         }
@@ -92,7 +95,11 @@ fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
         }
         if let Some(endless) = endless(shape).filter(|_| until_done) {
             let what = format!("{}: job {} {endless}, so --until-done would never end", job.name(), shape.name);
-            return Err(Failure::usage(what).with_hint("leave --until-done out, or say runs = \"to-completion\""));
+            let else_do = match shape.kind() {
+                JobKind::Forever | JobKind::Recurring => "say runs = \"to-completion\"",
+                JobKind::ToCompletion | JobKind::Unspecified => "give a group a task",
+            };
+            return Err(Failure::usage(what).with_hint(format!("leave --until-done out, or {else_do}")));
         }
     }
     Ok(())
@@ -134,14 +141,15 @@ mod tests {
         let right = "name = \"a\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
                      resources = { cpu = 1, memory = \"1MiB\" }\n";
         let files = [file("one.toml", "name = "), file("two.toml", right), folder.path().join("three.toml")];
-        let failure = read(&files, None).unwrap_err();
+        let read = |files: &[PathBuf]| read(files, |path| JobFile::read(path).map_err(Failure::from));
+        let failure = read(&files).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("JOB_FILE_SYNTAX", crate::failure::EXIT_FAILED));
         assert!(failure.message.contains("one.toml:1:"), "{failure}");
         assert!(failure.message.contains("three.toml: No such file"), "{failure}");
         assert!(!failure.message.contains("two.toml"), "{failure}");
         assert_eq!(failure.hint.as_deref(), Some("2 files are wrong; nothing was started"));
-        assert_eq!(read(&files[1..2], None).unwrap().len(), 1);
-        let only = read(&files[1..], None).unwrap_err();
+        assert_eq!(read(&files[1..2]).unwrap().len(), 1);
+        let only = read(&files[1..]).unwrap_err();
         assert!(only.message.ends_with("three.toml: No such file or directory (os error 2)"), "{only}");
     }
 
@@ -164,13 +172,16 @@ mod tests {
         assert!(failure.message.contains("nightly waits for ever to be launched"), "{failure}");
     }
 
+    // It was told to say of itself what it said already.
     #[test]
     fn a_job_without_tasks_is_not_waited_for() {
         let text = "name = \"none\"\nscheduler = \"batch\"\n[group.main]\ncount = 0\ncommand = [\"/bin/true\"]\n\
                     resources = { cpu = 1, memory = \"1MiB\" }\n";
         let jobs = [JobFile::parse("job.toml", text).unwrap()];
         assert!(check(&jobs, false).is_ok());
-        assert!(check(&jobs, true).unwrap_err().message.contains("none has no task"));
+        let failure = check(&jobs, true).unwrap_err();
+        assert!(failure.message.contains("none has no task"), "{failure}");
+        assert_eq!(failure.hint.as_deref(), Some("leave --until-done out, or give a group a task"));
     }
 
     #[test]

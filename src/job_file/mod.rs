@@ -137,19 +137,21 @@ impl JobFile {
         }
     }
 
-    /// The job in the namespace that the command line names, if it names one.
+    /// The job in the namespace that the `flag` of the command line names; where neither does it nor the file, in the `usual` one, if there is one.
     ///
     /// # Errors
     ///
-    /// `USAGE` when the file names another one.
-    pub(crate) fn in_namespace(mut self, namespace: Option<&str>) -> Result<Self, Failure> {
-        if let (Some(namespace), Some(shape)) = (namespace, self.spec.shape.as_mut()) {
-            if self.names_namespace && shape.namespace != namespace {
-                let (file, own) = (&self.source.name, &shape.namespace);
-                let what = format!("{file} names the namespace `{own}`, but the command line names `{namespace}`");
-                return Err(Failure::usage(what).with_hint("leave one of them out"));
+    /// `USAGE` when the file names another one than the flag.
+    pub(crate) fn in_namespace(mut self, flag: Option<&str>, usual: Option<&str>) -> Result<Self, Failure> {
+        let Some(shape) = self.spec.shape.as_mut() else { return Ok(self) };
+        if !self.names_namespace {
+            if let Some(namespace) = flag.or(usual) {
+                shape.namespace = namespace.to_owned();
             }
-            shape.namespace = namespace.to_owned();
+        } else if let Some(other) = flag.filter(|flag| *flag != shape.namespace) {
+            let (file, own) = (&self.source.name, &shape.namespace);
+            let what = format!("{file} names the namespace `{own}`, but the command line names `{other}`");
+            return Err(Failure::usage(what).with_hint("leave one of them out"));
         }
         Ok(self)
     }
