@@ -196,3 +196,13 @@ fn a_terminal_has_its_colours_again_when_the_log_of_a_task_that_changed_them_end
     assert_eq!(stage.run(&words[..5]).out, "\x1b[31mred\n", "elsewhere it is as the task printed it");
     assert_eq!(dev.stop().code(), Some(0));
 }
+
+// The summary was red, and all that was printed after the run.
+#[test]
+fn a_terminal_has_its_colours_again_behind_the_last_lines_of_a_development_cell() {
+    let stage = Stage::new();
+    let file = stage.file("red.toml", &RED.replace("service", "batch").replace("; exec sleep 1013", ""));
+    let (mut dev, mut screen) = Screen::start_whole(&stage, &["dev", "--until-done", "--no-isolation", &file]);
+    screen.shows("\x1b[31mred\r\n\x1b[0m");
+    assert_eq!(dev.ended().code(), Some(0));
+}

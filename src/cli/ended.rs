@@ -1,6 +1,6 @@
 //! Which of a job's allocations people see beside it: a job that was submitted often, or fails again and again, has thousands that ended.
 
-use plenum_proto::v1::{AllocationView, GroupView, JobView};
+use plenum_proto::v1::{AllocationState, AllocationView, GroupView, JobKind, JobShape, JobView};
 
 /// Ended ones that are shown.
 const ENDED_SHOWN: usize = 10;
@@ -79,8 +79,38 @@ pub(crate) fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
     (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
+/// Whether its end counts as a failure of the job: of one that runs for ever, an end with exit code 0 does as well.
+pub(crate) fn has_failed(job: &JobView, allocation: &AllocationView) -> bool {
+    match allocation.state() {
+        AllocationState::Failed => true,
+        AllocationState::Complete => runs_for_ever(job),
+        _ => false,
+    }
+}
+
+/// The filter that lists what has failed of a job. Each of its terms has to hold, so that two states are listed by leaving out the others.
+pub(super) fn failed_filter(job: &JobView) -> &'static str {
+    if runs_for_ever(job) {
+        "state!=granted,state!=starting,state!=running,state!=stopping,state!=lost,state!=stopped,state!=evicted"
+    } else {
+        "state=failed"
+    }
+}
+
+fn runs_for_ever(job: &JobView) -> bool {
+    job.shape.as_ref().is_some_and(|shape| shape.kind() == JobKind::Forever)
+}
+
+/// Groups that no other waits for: what a job was run for.
+pub(crate) fn final_groups(shape: &JobShape) -> Vec<&str> {
+    let is_final = |name: &str| !shape.groups.iter().any(|group| group.after.iter().any(|after| after == name));
+    shape.groups.iter().map(|group| group.name.as_str()).filter(|name| is_final(name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::GroupShape;
+
     use super::*;
 
     // A job that had been submitted ten times was shown with all that ever ran of it.
@@ -134,5 +164,45 @@ mod tests {
         assert!(told(&with_earlier).starts_with("at least 30 more allocations have ended, and the 5 rows"));
         let all_live = JobView { groups: vec![group(2, 2)], ..job.clone() };
         assert_eq!(Shown::of(&all_live, &[of(2, 0)], true).hint("plenum alloc list"), None, "none has ended");
+    }
+
+    // A service that ended with 0 failed again and again, and nothing told how: what was looked for had the state `failed`.
+    #[test]
+    fn an_end_with_code_0_is_a_failure_of_a_job_that_runs_for_ever() {
+        let judged = |kind: JobKind| {
+            let shape = JobShape { kind: kind.into(), ..JobShape::default() };
+            let job = JobView { shape: Some(shape), ..JobView::default() };
+            let listed = failed_filter(&job);
+            let states = [
+                ("failed", AllocationState::Failed),
+                ("complete", AllocationState::Complete),
+                ("granted", AllocationState::Granted),
+                ("starting", AllocationState::Starting),
+                ("running", AllocationState::Running),
+                ("stopping", AllocationState::Stopping),
+                ("lost", AllocationState::Lost),
+                ("stopped", AllocationState::Stopped),
+                ("evicted", AllocationState::Evicted),
+            ];
+            for (word, state) in states {
+                let allocation = AllocationView { state: state.into(), ..AllocationView::default() };
+                let is_listed = listed == format!("state={word}")
+                    || (listed.contains("!=") && !listed.split(',').any(|term| term == format!("state!={word}")));
+                assert_eq!(has_failed(&job, &allocation), is_listed, "{word} by {listed}");
+            }
+            has_failed(&job, &AllocationView { state: AllocationState::Complete.into(), ..AllocationView::default() })
+        };
+        assert!(judged(JobKind::Forever) && !judged(JobKind::ToCompletion));
+    }
+
+    #[test]
+    fn the_final_groups_are_those_that_no_other_waits_for() {
+        let group = |name: &str, after: &[&str]| GroupShape {
+            name: name.to_owned(),
+            after: after.iter().map(|name| (*name).to_owned()).collect(),
+            ..GroupShape::default()
+        };
+        let groups = vec![group("split", &[]), group("map", &["split"]), group("check", &["split"])];
+        assert_eq!(final_groups(&JobShape { groups, ..JobShape::default() }), ["map", "check"]);
     }
 }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use plenum_proto::v1::{
-    AllocationState, AllocationView, JobState, JobView, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
+    AllocationView, JobState, JobView, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     Context, JobName,
-    ended::is_of,
+    ended::{failed_filter, final_groups, has_failed, is_of},
     hints,
     interrupt::{if_not_interrupted, unless_interrupted},
     long_wait::{LongWait, waiting_line},
@@ -211,13 +211,16 @@ impl Failures {
     async fn look(&mut self, wait: &Wait<'_>, view: &JobView) {
         let failures: Vec<u32> = view.groups.iter().map(|group| group.failures).collect();
         if failures != self.seen && failures.iter().any(|&count| count > 0) {
-            let listed = list_allocations(wait.connection, wait.job, "state=failed", (true, FAILED_LISTED));
+            let filter = failed_filter(view);
+            let listed = list_allocations(wait.connection, wait.job, filter, (true, FAILED_LISTED));
             let listed = tokio::time::timeout_at(hints::look_until(wait.deadline), listed).await;
             // Once for each count, found or not: the server folds the past for it, which takes seconds where that is long.
             self.seen = failures;
             if let Ok(Ok(listed)) = listed {
                 // What failed before that, or had the name before, was not waited for.
-                let is_new = |failed: &AllocationView| failed.ended_revision >= wait.since && is_of(view, failed);
+                let is_new = |failed: &AllocationView| {
+                    failed.ended_revision >= wait.since && is_of(view, failed) && has_failed(view, failed)
+                };
                 self.newest = listed.allocations.into_iter().find(is_new).or_else(|| self.newest.take());
             }
         }
@@ -309,11 +312,11 @@ fn found_and_told<T>(
 
 /// Tells people, not programs, where to read what the job printed. Of one that failed also where its result goes to a file or another program.
 async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName, view: &JobView) {
-    let has_failed = view.state() == JobState::JobFailed;
-    if !context.format.is_for_people() || !(has_failed || io::stdout().is_terminal()) {
+    let is_failed = view.state() == JobState::JobFailed;
+    if !context.format.is_for_people() || !(is_failed || io::stdout().is_terminal()) {
         return;
     }
-    let filter = if has_failed { "state=failed" } else { "" };
+    let filter = if is_failed { failed_filter(view) } else { "" };
     // How the job ended has been told.
     let listed = tokio::time::timeout(ANSWER_MAX, list_allocations(connection, job, filter, (true, 0))).await;
     let Ok(Ok(listed)) = listed else { return };
@@ -322,13 +325,14 @@ async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName
     }
 }
 
-/// The command that prints what tells most of a job's end: the standard error of the task that failed it, or the output of its last group.
+/// The command that prints what tells most of a job's end: the standard error of the task that failed it, or the output of what it was run for.
 fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
+    // What its name did before is listed, too.
+    let own = allocations.iter().filter(|one| is_of(view, one));
     if view.state() == JobState::JobFailed {
         let is_named =
             |failed: &AllocationView| view.reason.starts_with(&format!("task {}[{}] ", failed.group, failed.task));
-        // What its name did before is listed, too.
-        let failed = allocations.iter().filter(|one| one.state() == AllocationState::Failed && is_of(view, one));
+        let failed = own.filter(|one| has_failed(view, one));
         // Others may have failed meanwhile.
         let last = failed.max_by_key(|failed| (is_named(failed), failed.created_revision))?;
         // What was never started printed nothing.
@@ -337,14 +341,15 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
         }
         return Some(format!("alloc logs {} --stderr", last.name()));
     }
-    let group = view.groups.last()?;
-    let of_group = allocations.iter().filter(|allocation| allocation.group == group.name);
-    of_group.max_by_key(|last| last.created_revision).map(|last| format!("alloc logs {}", last.name()))
+    let groups = view.shape.as_ref().map(final_groups).unwrap_or_default();
+    // One that was stopped may not have come to them.
+    let last = own.max_by_key(|one| (groups.contains(&one.group.as_str()), one.created_revision));
+    last.map(|last| format!("alloc logs {}", last.name()))
 }
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::GroupView;
+    use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape};
 
     use super::*;
 
@@ -422,8 +427,36 @@ mod tests {
         assert_eq!(logs_of(&view, &[unstarted]), None, "it printed nothing");
         view.version = 2;
         assert_eq!(logs_of(&view, &allocations), None, "these were of an earlier version");
-        view.state = JobState::JobComplete.into();
-        assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {}", name(2))));
+        view.state = JobState::JobStopped.into();
+        assert_eq!(logs_of(&view, &allocations), None, "that version never ran");
+        view.version = 0;
+        view.shape = Some(JobShape { kind: JobKind::Forever.into(), ..JobShape::default() });
+        view.state = JobState::JobFailed.into();
+        view.reason = "task reduce[0] failed: exit code 0".to_owned();
+        assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {} --stderr", name(3))));
+    }
+
+    // It was those of the group that stands last in the file, which others may wait for.
+    #[test]
+    fn a_job_that_is_over_points_to_what_it_was_run_for() {
+        let group = |name: &str, after: &[&str]| GroupShape {
+            name: name.to_owned(),
+            after: after.iter().map(|name| (*name).to_owned()).collect(),
+            ..GroupShape::default()
+        };
+        let shape =
+            Some(JobShape { groups: vec![group("sum", &["split"]), group("split", &[])], ..JobShape::default() });
+        let view = JobView { state: JobState::JobComplete.into(), shape, ..JobView::default() };
+        let allocation = |group: &str, created_revision: u64| AllocationView {
+            id: created_revision << 32 | 1,
+            group: group.to_owned(),
+            created_revision,
+            ..AllocationView::default()
+        };
+        let (sum, split) = (allocation("sum", 4), allocation("split", 5));
+        let told = |one: &AllocationView| Some(format!("alloc logs {}", one.name()));
+        assert_eq!(logs_of(&view, &[sum.clone(), split.clone()]), told(&sum));
+        assert_eq!(logs_of(&view, std::slice::from_ref(&split)), told(&split), "it was stopped before");
     }
 
     // A wait for a job ended as failed while many others listed.

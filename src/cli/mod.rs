@@ -43,7 +43,8 @@ use tonic::Code;
 #[cfg(test)]
 pub(crate) use args::WithParent;
 pub(crate) use args::{Agent, Dev, Restore, Scheduler, Server};
-pub(crate) use ended::is_of;
+pub(crate) use colours::Colours;
+pub(crate) use ended::{final_groups, has_failed, is_of};
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};
 pub(crate) use long_wait::{LongWait, waiting_line};

@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 
-use plenum_proto::v1::{
-    AllocationState, AllocationView, JobShape, JobView, ListAllocationsRequest, ListRequest, LogsRequest,
-};
+use plenum_proto::v1::{AllocationState, AllocationView, JobView, ListAllocationsRequest, ListRequest, LogsRequest};
 
 use crate::{cli::is_of, connect::Connection, failure::Failure};
 
@@ -14,12 +12,6 @@ pub(super) const LINES: usize = 20;
 const ASKED_MAX: usize = 256;
 /// The longest output that is looked at for one task's last lines.
 const TAIL_BYTES_MAX: usize = 1 << 20;
-
-/// Groups that no other waits for: what a job was run for.
-pub(super) fn final_groups(shape: &JobShape) -> Vec<&str> {
-    let is_final = |name: &str| !shape.groups.iter().any(|group| group.after.iter().any(|after| after == name));
-    shape.groups.iter().map(|group| group.name.as_str()).filter(|name| is_final(name)).collect()
-}
 
 /// All allocations of a job as it is now, ended ones too. What its name did before, in the same cell, was told then.
 pub(super) async fn allocations(connection: &Connection, job: &JobView) -> Result<Vec<AllocationView>, Failure> {
@@ -109,20 +101,9 @@ fn line_count(text: &[u8]) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use plenum_proto::v1::{GroupShape, GroupView};
+    use plenum_proto::v1::GroupView;
 
     use super::*;
-
-    #[test]
-    fn the_final_groups_are_those_that_no_other_waits_for() {
-        let group = |name: &str, after: &[&str]| GroupShape {
-            name: name.to_owned(),
-            after: after.iter().map(|name| (*name).to_owned()).collect(),
-            ..GroupShape::default()
-        };
-        let groups = vec![group("split", &[]), group("map", &["split"]), group("check", &["split"])];
-        assert_eq!(final_groups(&JobShape { groups, ..JobShape::default() }), ["map", "check"]);
-    }
 
     #[test]
     fn what_a_job_of_the_same_name_or_an_earlier_version_printed_is_not_told_again() {

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use plenum_model::counted;
-use plenum_proto::v1::{AllocationState, AllocationView, GroupView, JobState, JobView, StatusRequest, StatusResponse};
+use plenum_proto::v1::{AllocationView, GroupView, JobState, JobView, StatusRequest, StatusResponse};
 use tokio::time::sleep;
 
 use super::{board::done_of, logs, progress::Progress};
 use crate::{
+    cli::{Colours, final_groups, has_failed},
     connect::Connection,
     failure::Failure,
     output::{self, Row, allocation_id, failure_words, job_state, span_of},
@@ -82,17 +83,21 @@ impl Summary<'_> {
             }
         };
         if job.state() != JobState::JobComplete {
-            for allocation in last_failed(&allocations) {
+            for allocation in last_failed(job, &allocations) {
                 self.tell_failed(job, allocation).await;
             }
             return Ok(());
         }
-        for group in logs::final_groups(shape) {
+        for group in final_groups(shape) {
             let tail = async |allocation, lines| {
                 self.ask(async || logs::tail(self.connection, allocation, false, lines).await).await
             };
             let (text, unread) = logs::last_lines(group, &allocations, tail).await;
+            // Ctrl-C is listened for already.
+            let (mut colours, _) = Colours::of_output();
+            colours.see(&text);
             output::print_and_go_on(&text)?;
+            colours.put_back();
             if let Some(why) = unread {
                 tell_unread(group, &why);
             }
@@ -143,10 +148,13 @@ impl Summary<'_> {
     }
 }
 
-/// The last failed allocations, in the order of their grants.
-fn last_failed<'a>(allocations: impl IntoIterator<Item = &'a AllocationView>) -> Vec<&'a AllocationView> {
+/// The last failed allocations of a job, in the order of their grants.
+fn last_failed<'a>(
+    job: &JobView,
+    allocations: impl IntoIterator<Item = &'a AllocationView>,
+) -> Vec<&'a AllocationView> {
     let mut failed: Vec<&AllocationView> =
-        allocations.into_iter().filter(|allocation| allocation.state() == AllocationState::Failed).collect();
+        allocations.into_iter().filter(|allocation| has_failed(job, allocation)).collect();
     failed.sort_by_key(|allocation| (allocation.created_revision, allocation.id));
     failed.split_off(failed.len().saturating_sub(FAILED_SHOWN))
 }
@@ -160,7 +168,7 @@ fn failing<'a>(job: &JobView, allocations: &'a [AllocationView]) -> Option<&'a A
         };
         allocations.iter().filter(is_of)
     };
-    let failed = last_failed(of_groups(|group| group.failures > 1)).pop();
+    let failed = last_failed(job, of_groups(|group| group.failures > 1)).pop();
     let restarted = of_groups(|_| true).filter(|allocation| allocation.ended_revision == 0 && allocation.restarts > 0);
     failed.or_else(|| restarted.max_by_key(|allocation| allocation.restarts))
 }
@@ -201,7 +209,7 @@ fn done_words(jobs: &[JobView]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use plenum_proto::v1::JobShape;
+    use plenum_proto::v1::{AllocationState, JobKind, JobShape};
 
     use super::*;
 
@@ -215,7 +223,8 @@ mod tests {
             ..AllocationView::default()
         };
         let allocations = [failed(9, ""), failed(5, "b"), failed(7, "command not found: x"), failed(1, "a")];
-        let words: Vec<String> = last_failed(&allocations).into_iter().map(failure_words).collect();
+        let words: Vec<String> =
+            last_failed(&JobView::default(), &allocations).into_iter().map(failure_words).collect();
         assert_eq!(words[0], "b");
         assert!(words[1].ends_with("COMMAND_NOT_FOUND` tells more"));
         assert_eq!(words[2], "exit code 7");
@@ -246,7 +255,12 @@ mod tests {
         // What is restarted now had failed once, long ago; and so had a task of a group that runs well.
         assert_eq!(failing(&job(1), &failed).map(failure_words).as_deref(), Some("restarted 3 times"));
         let elsewhere = AllocationView { group: "other".to_owned(), ..failed[0].clone() };
-        assert_eq!(told(&[elsewhere, restarted]).as_deref(), Some("restarted 3 times"));
+        assert_eq!(told(&[elsewhere, restarted.clone()]).as_deref(), Some("restarted 3 times"));
+        // What ended with 0 was passed over.
+        let shape = Some(JobShape { kind: JobKind::Forever.into(), ..JobShape::default() });
+        let complete = [AllocationView { exit_code: 0, ..of(AllocationState::Complete, 3) }, restarted];
+        let for_ever = JobView { shape, ..job(2) };
+        assert_eq!(failing(&for_ever, &complete).map(failure_words).as_deref(), Some("exit code 0"));
     }
 
     fn complete() -> JobView {

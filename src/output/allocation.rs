@@ -53,9 +53,9 @@ pub(crate) fn exit_code(allocation: &AllocationView) -> Option<i32> {
     (!is_unknown).then_some(allocation.exit_code)
 }
 
-/// Why it failed, in the agent's words; of one that did not, how often it was restarted.
+/// Why it failed, in the agent's words, which of a task that runs for ever may be with exit code 0; of one that did not, how often it was restarted.
 pub(crate) fn failure_words(allocation: &AllocationView) -> String {
-    if allocation.state() != AllocationState::Failed {
+    if !matches!(allocation.state(), AllocationState::Failed | AllocationState::Complete) {
         return format!("restarted {}", counted(allocation.restarts.into(), "time"));
     }
     let reason = match allocation.reason.as_str() {
