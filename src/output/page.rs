@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use plenum_proto::v1::{
     AllocationView, ConflictRow, Culprit, DecisionMetadata, Device, EvictionView, GroupBody, GroupShape, GroupView,
     HistoryEvent, HoldView, JobBody, JobShape, JobView, MachineView, Outcome, PartitionView, Placement, Port,
-    QuotaView, Refusal, Resources, SchedulerView, StatusResponse, Transaction, TransactionView, UnknownTaskView,
+    QuotaView, Refusal, Resources, RetiredDay, RetiredPast, SchedulerView, StatusResponse, Transaction,
+    TransactionView, UnknownTaskView,
 };
 use serde_json::{Map, Value, json};
 
-use super::{Row, grouped, name_resources, quantity, status_json};
+use super::{Row, grouped, name_resources, quantity, retired_json, status_json};
 use crate::failure::Failure;
 
 const PAGE: &str = include_str!("../../docs/output.md");
@@ -68,6 +69,7 @@ fn the_page_lists_what_programs_read_of_transactions() {
     check("A culprit", refusal["culprits"].as_array().unwrap());
     check("A refusal", std::slice::from_ref(refusal));
     check("A placement of a transaction", transaction["placements"].as_array().unwrap());
+    check("An eviction", transaction["evictions"].as_array().unwrap());
     check("A transaction", &[transaction]);
 }
 
@@ -81,6 +83,8 @@ fn the_page_lists_what_programs_read_of_the_cell_and_who_shares_it() {
         ..ConflictRow::default()
     };
     check("A row of conflicts", &[grouped("pair", &[row])[0].to_json()]);
+    let retired = retired_json(&RetiredPast { days: vec![RetiredDay::default()], uncounted_revisions: 0 });
+    check("A day that is retired", retired["days"].as_array().unwrap());
     check("An event of a history", &[HistoryEvent::default().to_json()]);
     // The command looks up besides how many machines their agents cordoned.
     check("The status", &[status_json(&StatusResponse::default()), json!({"machines_unfit": null})]);
