@@ -33,7 +33,7 @@ UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
 class SessionOver(Exception):
-    """The cell knows no such session any more."""
+    """The cell knows no such session any more, or another cell answers at its address."""
 
 
 class Paused(Exception):
@@ -75,7 +75,7 @@ class Scheduler:
             except grpc.RpcError as error:
                 trailing = dict(error.trailing_metadata() or ())
                 code = code_of(error) or error.code().name
-                if code in ("NO_SUCH_SESSION", "OTHER_INCARNATION"):
+                if code in ("NO_SUCH_SESSION", "OTHER_INCARNATION", "OTHER_CELL"):
                     raise SessionOver(code) from error
                 after_micros = int(trailing.get("plenum-retry-after-micros", 0))
                 if code == "SCHEDULER_PAUSED":
@@ -206,10 +206,23 @@ class Scheduler:
             note = notes[placement.job, placement.group]
             note.tasks, note.reason = note.tasks + len(placement.tasks), why
 
+    def open(self):
+        """Opens a session in whichever cell answers."""
+        before, self.metadata = self.metadata, self.metadata[:1]
+        opened = self.ask(self.cell.Open, api.OpenRequest(scheduler=self.name))
+        self.session, self.number = {"session": opened.session, "incarnation": opened.incarnation}, 0
+        # Sessions are small numbers: another cell that answers here by then may have one of the same, and would take what is meant for this one. Servers
+        # of before 30 November 2026 don't say which cell they are.
+        if opened.cell_id:
+            self.metadata.append(("plenum-cell", opened.cell_id.hex()))
+        if self.metadata != before:
+            # What was seen of another cell says nothing of the jobs of the same numbers here.
+            self.avoided, self.over_quota, self.start, self.claims_max = {}, {}, {}, CLAIMS_MAX
+        return opened
+
     def run(self):
         while True:
-            opened = self.ask(self.cell.Open, api.OpenRequest(scheduler=self.name))
-            self.session, self.number = {"session": opened.session, "incarnation": opened.incarnation}, 0
+            opened = self.open()
             print(f"session {opened.session}", flush=True)
             # Once that one is over, a new one begins: what a transaction claimed whose answer never came, Wanted leaves out if it was granted.
             with contextlib.suppress(SessionOver):

@@ -68,6 +68,22 @@ class Asking(unittest.TestCase):
         with self.assertRaises(SessionOver):
             asks(Failed(grpc.StatusCode.NOT_FOUND, (("plenum-code", "NO_SUCH_SESSION"),)))
 
+    # What was meant for one cell was executed by another one that had the same session.
+    def test_each_call_says_which_cell_it_is_meant_for_and_a_session_of_another_one_is_opened_anew(self):
+        asking, said = Scheduler("spread", "127.0.0.1:1"), []
+
+        def opens(_, metadata, **__):
+            said.append(dict(metadata).get("plenum-cell"))
+            return api.OpenResponse(session=1, incarnation=1, cell_id=b"\x0b\xad")
+
+        asking.cell.Open = opens
+        asking.open()
+        self.assertEqual(dict(asking.metadata), {"plenum-principal": "scheduler/spread", "plenum-cell": "0bad"})
+        asking.open()
+        self.assertEqual(said, [None, None], "by which any cell is meant")
+        with self.assertRaises(SessionOver):
+            asks(Failed(grpc.StatusCode.FAILED_PRECONDITION, (("plenum-code", "OTHER_CELL"),)))
+
 
 def turned(answer, tasks=1, least=0, turns=1) -> Scheduler:
     """One that had so many turns, from group 3 of job 8 on: it claimed tasks of it, was answered so each time, and left out job 9."""

@@ -172,7 +172,8 @@ impl v1::cell_server::Cell for CellService {
         self.shared.sessions.lock().used(session, self.shared.clock.monotonic_micros());
         let revision = self.shared.durable_revision().0;
         let incarnation = self.shared.identity.incarnation;
-        Ok(Response::new(v1::OpenResponse { session: session.0, incarnation, revision }))
+        let cell_id = bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id);
+        Ok(Response::new(v1::OpenResponse { session: session.0, incarnation, revision, cell_id }))
     }
 
     async fn wanted(&self, request: Request<v1::WantedRequest>) -> Result<Response<v1::WantedResponse>, Status> {

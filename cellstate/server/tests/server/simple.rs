@@ -65,6 +65,42 @@ fn changed(mut spec: v1::JobSpec, change: impl FnMut(&mut v1::JobShape)) -> v1::
     spec
 }
 
+// Sessions are small numbers: what was meant for the cell that was at the address before was executed by the one that is there now.
+#[tokio::test]
+async fn who_opens_a_session_is_told_its_cell_and_another_one_refuses_what_names_that() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let servers = [start(dirs[0].path()).await, start(dirs[1].path()).await];
+    let mut opened = Vec::new();
+    for server in &servers {
+        let mut cell = v1::cell_client::CellClient::new(connect(server).await);
+        let request = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: String::new() };
+        let answer = cell.open(request).await.unwrap().into_inner();
+        opened.push((cell, answer));
+    }
+    let own = opened[0].1.clone();
+    assert_eq!((own.session, own.incarnation), (opened[1].1.session, opened[1].1.incarnation), "both have the same");
+    let cell_id: String = own.cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let transaction = v1::Transaction {
+        session: own.session,
+        number: 1,
+        incarnation: own.incarnation,
+        base_revision: own.revision,
+        check: v1::ConflictCheck::Fit.into(),
+        ..Default::default()
+    };
+    let mut answers = Vec::new();
+    for (cell, _) in &mut opened {
+        let mut request = tonic::Request::new(transaction.clone());
+        request.metadata_mut().insert("plenum-cell", cell_id.parse().unwrap());
+        let answer = cell.commit(request).await;
+        answers.push(answer.map_or_else(|failed| code(&failed), |outcome| outcome.into_inner().number.to_string()));
+    }
+    assert_eq!(answers, ["1", "OTHER_CELL"]);
+    for server in servers {
+        server.shutdown().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_scheduler_without_a_mirror_is_told_what_it_may_place_and_is_heard() {
     let dir = tempfile::tempdir().unwrap();
