@@ -2,9 +2,9 @@
 
 use plenum_model::{
     AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
-    TakeOver, Transaction, counted,
+    TakeOver, Transaction, VICTIMS_MAX, counted,
 };
-use plenum_proto::bounds::{CONFIGURATION_BYTES_MAX, NAME_BYTES_MAX, TRANSACTION_ENTRIES_MAX};
+use plenum_proto::bounds::{CONFIGURATION_BYTES_MAX, LIST_MAX, NAME_BYTES_MAX, TRANSACTION_ENTRIES_MAX};
 
 use crate::view::Work;
 
@@ -61,6 +61,9 @@ impl Claim {
     }
 }
 
+/// What a single claim has too many of.
+const TAKEN_OVER: &str = "allocations whose room one claim takes over";
+
 /// A plan that the cell would not even look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -94,6 +97,12 @@ pub enum PlanError {
         /// How many machines.
         machines: usize,
     },
+    /// A task runs in one place.
+    #[error("each task is claimed once in a placement; found task {task} twice")]
+    TaskTwice {
+        /// Its index.
+        task: u32,
+    },
     /// What is said of a claim must come after it, or it says nothing of anybody.
     #[error("{what} is about the last claim; found none that it could be about: claim first")]
     AboutNoClaim {
@@ -108,6 +117,17 @@ pub enum PlanError {
         /// How many tasks.
         tasks: usize,
     },
+}
+
+impl PlanError {
+    /// Whether a plan of fewer claims may be within the bound.
+    pub(crate) fn passes_with_fewer_claims(&self) -> bool {
+        match self {
+            Self::TooManyBytes { .. } => true,
+            Self::TooLarge { what, .. } => *what != TAKEN_OVER,
+            _ => false,
+        }
+    }
 }
 
 impl Plan {
@@ -130,8 +150,8 @@ impl Plan {
         self.gang(work, tasks, machines, min)
     }
 
-    /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted: `machines` are slots, as many as tasks. Of no tasks
-    /// it changes nothing, and neither do spare machines and victims that are named for it.
+    /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted: `machines` are slots, as many as tasks, of which each is
+    /// named once ([`PlanError::TaskTwice`]). Of no tasks it changes nothing, and neither do spare machines and victims that are named for it.
     pub fn gang(&mut self, work: &Work, tasks: &[u32], machines: &[u32], min: u32) -> &mut Self {
         self.claims_nothing = tasks.is_empty() && machines.is_empty();
         if self.claims_nothing {
@@ -162,13 +182,13 @@ impl Plan {
     /// An allocation on a machine of the last placement (by its slot) that may be evicted for it. The cell takes victims in the order in which they are
     /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`). One that leaves
     /// already gives its room before any of them is evicted, whatever its band. Of one that does not, the same plan may not claim the task: it would be
-    /// rejected as a whole.
+    /// rejected as a whole. At most 64 on one machine for one placement: a plan with more is not sent ([`PlanError::TooLarge`]).
     pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
         self.last("evict", |placement| placement.preemptions.push(Preemption { machine, victim }))
     }
 
     /// Lets a task of the last placement have room, devices and ports of an allocation that leaves, or that this plan stops: as much as
-    /// it lacks. It starts when that one has ended.
+    /// it lacks. It starts when that one has ended. At most 64 for one task: a plan with more is not sent ([`PlanError::TooLarge`]).
     ///
     /// Whether that is enough says [`Ledger::take_over`](crate::Ledger::take_over), and the cell judges: there is what is free on the machine and what the
     /// victim has, less what it waits for itself and what others take over from it already.
@@ -327,13 +347,18 @@ impl Plan {
 
     /// What it has more of than the cell reads in one transaction, be it in however few bytes.
     fn too_large(&self) -> Option<PlanError> {
-        let total = |of: fn(&Placement) -> usize| self.placements.iter().map(|placed| of(&placed.placement)).sum();
+        type Count = fn(&Placement) -> usize;
+        let each = |of: Count| self.placements.iter().map(move |placed| of(&placed.placement));
+        let total = |of: Count| each(of).sum::<usize>();
+        let largest = |of: Count| each(of).max().unwrap_or(0);
         let counts = [
             ("claims", CLAIMS_MAX, self.claims()),
             ("stops", CLAIMS_MAX, self.stops.len()),
             ("spare machines", CLAIMS_MAX, total(|placement| placement.alternates.len())),
             ("victims", CLAIMS_MAX, total(|placement| placement.preemptions.len())),
             ("guards", CLAIMS_MAX, self.guards.len()),
+            ("victims of one placement on one machine", VICTIMS_MAX, largest(victims_on_one_machine)),
+            (TAKEN_OVER, LIST_MAX, largest(taken_over_by_one_claim)),
             ("entries that name devices, ports and whose room is taken over", TRANSACTION_ENTRIES_MAX, total(entries)),
         ];
         let above = counts.into_iter().find(|&(_, most, found)| found > most);
@@ -355,6 +380,9 @@ impl Plan {
             let (tasks, machines) = (placement.tasks.len(), placement.machines.len());
             if tasks != machines {
                 return Err(PlanError::Unequal { tasks, machines });
+            }
+            if let Some(task) = named_twice(&placement.tasks) {
+                return Err(PlanError::TaskTwice { task });
             }
             if placement.min as usize > tasks {
                 return Err(PlanError::Minimum { min: placement.min, tasks });
@@ -381,6 +409,29 @@ fn entries(placement: &Placement) -> usize {
     // Of each that room is taken over from: itself, who it is, and how much.
     let beside = |extra: &ClaimExtra| 1 + extra.devices.len() + extra.ports.len() + 3 * extra.take_overs.len();
     4 + placement.preemptions.len() + placement.extras.iter().map(beside).sum::<usize>()
+}
+
+/// Most victims that a placement has on any one machine.
+fn victims_on_one_machine(placement: &Placement) -> usize {
+    let mut machines: Vec<u32> = placement.preemptions.iter().map(|preemption| preemption.machine).collect();
+    machines.sort_unstable();
+    machines.chunk_by(|one, other| one == other).map(<[u32]>::len).max().unwrap_or(0)
+}
+
+/// From how many allocations any one claim of a placement takes room over.
+fn taken_over_by_one_claim(placement: &Placement) -> usize {
+    placement.extras.iter().map(|extra| extra.take_overs.len()).max().unwrap_or(0)
+}
+
+/// A task that is not there once only.
+fn named_twice(tasks: &[u32]) -> Option<u32> {
+    // Most schedulers claim tasks in their order; then nothing is sorted.
+    if tasks.is_sorted_by(|one, other| one < other) {
+        return None;
+    }
+    let mut sorted = tasks.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 #[cfg(test)]
@@ -483,7 +534,10 @@ pub(crate) mod tests {
             plan.claim(&work(), &[0], &[5]);
             let one_more = |plan: &mut Plan| match what {
                 "spare machines" => plan.spare(&[6]).is_empty(),
-                "victims" => plan.evict(5, victim).is_empty(),
+                "victims" => {
+                    let named = plan.placements[0].placement.preemptions.len();
+                    plan.evict(u32::try_from(named / VICTIMS_MAX).unwrap(), victim).is_empty()
+                }
                 _ => plan.guard(guard()).is_empty(),
             };
             (0..CLAIMS_MAX).for_each(|_| assert!(!one_more(&mut plan)));
@@ -492,6 +546,28 @@ pub(crate) mod tests {
             let fault = PlanError::TooLarge { what, most: CLAIMS_MAX, found: CLAIMS_MAX + 1 };
             assert_eq!(is_read(&plan), (false, Some(fault)));
         }
+    }
+
+    // Each such plan was rejected as a whole, and planned again, for ever.
+    #[test]
+    fn a_plan_names_as_many_for_one_claim_as_the_cell_takes() {
+        let victim = AllocationId { slot: 7, generation: 1 };
+        let mut plan = Plan::incremental();
+        plan.claim(&work(), &[0, 1], &[5, 5]);
+        (0..VICTIMS_MAX).for_each(|_| assert!(!plan.evict(5, victim).evict(6, victim).is_empty()));
+        (0..LIST_MAX).for_each(|_| assert!(!plan.take_over(0, victim).take_over(1, victim).is_empty()));
+        assert_eq!(is_read(&plan), (true, None));
+        let fault = |what, most| Some(PlanError::TooLarge { what, most, found: most + 1 });
+        let evicting = plan.clone().evict(6, victim).clone();
+        assert_eq!(evicting.too_large(), fault("victims of one placement on one machine", VICTIMS_MAX));
+        let taking = plan.take_over(1, victim).clone();
+        let expected = fault(TAKEN_OVER, LIST_MAX);
+        assert!(!expected.expect("it is above").passes_with_fewer_claims());
+        assert!(evicting.too_large().expect("it is above").passes_with_fewer_claims());
+        assert_eq!(is_read(&taking), (false, expected));
+        let twice = Plan::incremental().claim(&work(), &[1, 0, 1], &[5, 6, 7]).clone();
+        assert_eq!(is_read(&twice), (false, None));
+        assert_eq!(twice.into_transaction().unwrap_err(), PlanError::TaskTwice { task: 1 });
     }
 
     // 4,096 claims of 64 ports each, as much as one may name, come to more entries than a transaction may have, and to less than 4 MiB.

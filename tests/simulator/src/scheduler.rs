@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Outcome, QuotaUse, RejectionCode};
-use plenum_proto::v1::{self, session_response::Tell};
+use plenum_model::{JobId, Outcome, QuotaUse, RejectionCode};
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_schedulers::{Batch, Service};
-use plenum_sdk::{Backoff, HoldAnswer, Holding, Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
+use plenum_sdk::{
+    Backoff, HoldAnswer, Holding, Input, Notice, Output, PlanError, Scheduler, SchedulerRuntime, Settings,
+};
 
 use crate::books::{Checked, Violation};
+use crate::faults::Fault;
 use crate::rival::{self, Rival};
+use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 const UNAVAILABLE: i32 = 14;
@@ -222,7 +226,8 @@ fn invariant_no_notice_is_a_bug(world: &mut World, name: &str, notice: &Notice) 
     world.tell(|| format!("{name}: {notice}"));
     let bug = match notice {
         Notice::Misfit { .. } | Notice::Twice { .. } => name != rival::NAME,
-        Notice::Behind { .. } | Notice::Mirror { .. } | Notice::Plan(_) => true,
+        Notice::Behind { .. } | Notice::Mirror { .. } => true,
+        Notice::Plan(error) => name != rival::NAME || !matches!(error, PlanError::TooLarge { .. }),
         Notice::Rejected { reason, .. } => name != rival::NAME && makes_no_sense(reason),
         Notice::Session { .. } | Notice::Lost { .. } | Notice::Unread { .. } => false,
     };

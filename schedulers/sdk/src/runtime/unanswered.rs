@@ -56,7 +56,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// A plan gets no number, as no cell would look at it.
     pub(super) fn leave_unsent(&mut self, now_micros: i64, plan: &Plan, error: PlanError, outputs: &mut Vec<Output>) {
         self.counters.dropped += 1;
-        if matches!(error, PlanError::TooManyBytes { .. } | PlanError::TooLarge { .. }) {
+        if error.passes_with_fewer_claims() {
             self.plan_less(now_micros, plan.claims());
         }
         let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
