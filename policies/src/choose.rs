@@ -171,7 +171,9 @@ fn words_of_part<'a>(columns: &Columns, request: &Request<'a>, (part, parts): (u
     let blocks = columns.changed.len();
     let eligible = request.eligible.map(Eligible::words);
     if parts == 1 {
-        return eligible.map_or_else(|| Cow::Owned(vec![u64::MAX; blocks]), Cow::Borrowed);
+        // One that was kept from before the columns followed another cell may have more.
+        let known = |words: &'a [u64]| Cow::Borrowed(&words[..words.len().min(blocks)]);
+        return eligible.map_or_else(|| Cow::Owned(vec![u64::MAX; blocks]), known);
     }
     // Which rows of a block belong to the part repeats after as many blocks as there are parts.
     let mut pattern = vec![0_u64; parts as usize];
@@ -186,7 +188,7 @@ fn words_of_part<'a>(columns: &Columns, request: &Request<'a>, (part, parts): (u
 pub(crate) fn clear(words: &mut [u64], slots: &[u32]) {
     for &slot in slots {
         let (block, lane) = place(slot);
-        words[block] &= !(1 << lane);
+        words.get_mut(block).into_iter().for_each(|word| *word &= !(1 << lane));
     }
 }
 

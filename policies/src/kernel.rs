@@ -28,7 +28,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) per_capacity: [&'a Column<f32>; 3],
     /// What is subtracted from costs, as a part of what a whole machine is worth.
     pub(crate) weights: Option<&'a Column<f32>>,
-    /// One bit for each machine that is to be looked at.
+    /// One bit for each machine that is to be looked at; may be shorter: the rest is not.
     pub(crate) words: &'a [u64],
     /// Exactly what is free, by slot.
     pub(crate) rooms: &'a [Room],
@@ -151,7 +151,7 @@ impl<S: Scoring + ?Sized> lanes::Work for Minima<'_, '_, S> {
         let mut seen = [0.0; BLOCK];
         for &block in blocks {
             let block = block as usize;
-            let word = rows.words[block];
+            let word = rows.words.get(block).copied().unwrap_or(0);
             if word == 0 {
                 minima[block] = Place::NONE;
                 continue;

@@ -120,7 +120,7 @@ impl<S: Scoring + ?Sized> Scan<'_, S> {
         let mut untouched = Untouched::new(self, count as usize);
         // Machines that have some of the tasks, and where they stand now.
         let mut again: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::new();
-        chosen.reserve(count as usize);
+        chosen.reserve(count.min(self.judge.columns.rows()) as usize);
         let mut left = count;
         loop {
             let touched = again.peek().map(|Reverse((key, _))| *key);

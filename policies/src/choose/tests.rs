@@ -16,6 +16,16 @@ fn check(machines: &[Made], policy: Policy, task: (u64, u64), count: u32, expect
     assert_eq!(choose(&columns, &request, policy, count), expected);
 }
 
+// Memory was set aside for as many machines as there were tasks: 16 GiB for whoever asked for all that fit.
+#[test]
+fn who_asks_for_as_many_as_fit_takes_memory_for_these_alone() {
+    let columns = followed(&cell_of(&[plain(2500, 64), plain(1000, 64)]), &BTreeMap::new());
+    let resources = Resources::new(500, MIB);
+    let chosen = choose(&columns, &Request::new(&resources, Settings::default()), Policy::FirstFit, u32::MAX);
+    assert_eq!(chosen, [0, 0, 0, 0, 0, 1, 1]);
+    assert!(chosen.capacity() < 100, "{}", chosen.capacity());
+}
+
 #[test]
 fn first_fit_goes_by_slot() {
     check(&[plain(500, 64), plain(2000, 64), plain(3000, 64)], Policy::FirstFit, (1000, 1), 3, &[1, 1, 2]);

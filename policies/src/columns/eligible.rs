@@ -126,7 +126,8 @@ impl Columns {
     /// The machines that satisfy all of `constraints`, with the weights of `affinities`; `None` when there are neither. `cell` is the one that the
     /// columns followed last. For whom is not asked: who is to claim there takes [`Columns::eligible_for`].
     ///
-    /// Judged once for each list, and again only for classes and machines that are new: a look-up, as a rule.
+    /// Judged once for each list, and again only for classes and machines that are new. Good until the columns follow the cell again: ask for it in each
+    /// decision, which is a look-up. By one that is kept for longer machines that are new are not eligible, and changed attributes don't show.
     pub fn eligible(
         &mut self,
         constraints: &[Constraint],
@@ -194,10 +195,11 @@ impl Columns {
 mod tests {
     use std::ops::Range;
 
-    use plenum_model::Operator;
+    use plenum_model::{Operator, Resources};
 
     use super::*;
-    use crate::twin::{cell_of, followed, plain};
+    use crate::twin::{MIB, cell_of, followed, plain, rack_at_most};
+    use crate::{Index, Policy, Request, Settings, choose};
 
     /// Room was made before anybody looked whether the list is known: with the last place taken a look at any of them forgot them all.
     #[test]
@@ -217,5 +219,26 @@ mod tests {
         assert!(first.iter().zip(&again).all(|(one, other)| Arc::ptr_eq(one, other)));
         assert_eq!(sets(512..513).len(), 1);
         assert!(!Arc::ptr_eq(&first[0], &sets(0..1)[0]));
+    }
+
+    // The scan went on behind the last of its bits, or of the columns.
+    #[test]
+    fn who_keeps_what_was_eligible_of_a_smaller_or_larger_cell_is_given_machines_that_both_have() {
+        let (small, large) = (cell_of(&vec![plain(1000, 64); 64]), cell_of(&vec![plain(1000, 64); 130]));
+        let resources = Resources::new(1000, MIB);
+        let siblings = BTreeMap::from([(5, 1), (129, 1)]);
+        let request = Request::new(&resources, Settings::default());
+        for (before, now) in [(&small, &large), (&large, &small)] {
+            let mut columns = followed(before, &BTreeMap::new());
+            let kept = columns.eligible(&[rack_at_most(0)], &[], before);
+            columns.follow(now, None, &BTreeMap::new());
+            for siblings in [&BTreeMap::new(), &siblings] {
+                let request = Request { eligible: kept.as_deref(), siblings, ..request };
+                let chosen = choose(&columns, &request, Policy::FirstFit, 200);
+                assert_eq!(chosen, (0..64).collect::<Vec<u32>>());
+            }
+            let mut index = Index::default();
+            assert_eq!(index.choose(&columns, &request, kept.as_ref(), Policy::FirstFit, 1), [0]);
+        }
     }
 }

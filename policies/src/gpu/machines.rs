@@ -198,7 +198,8 @@ impl GpuMachines {
     /// Brings the rows to the state of `cell`: `changed` has the slots of machines that changed since the last call, in any order; `None` stands
     /// for "any, or another cell". GPUs are the devices of this kind.
     ///
-    /// Which kinds of tasks are on a machine is not in its room: rows that are read keep what they know from `take` and `give`.
+    /// Which kinds of tasks are on a machine is not in its room: rows that are read keep what they know from `take` and `give`. Not looked at is what jobs hold, what is
+    /// promised to claims under way, and disk and the cell's own resources: who has these in books sets rows by them ([`GpuMachines::set_by_books`]).
     pub fn follow(&mut self, cell: &Cell, changed: Option<&[u32]>, kind: &str) {
         let known = u32::try_from(self.rows.len()).expect("slots have 32 bits");
         let rows = cell.machine_rows().len();
