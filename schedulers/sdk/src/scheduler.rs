@@ -118,7 +118,8 @@ pub struct Ended {
     pub attempt: u16,
     /// Its machine's slot.
     pub machine: u32,
-    /// How; one for which [`AllocationState::is_end`].
+    /// How; one for which [`AllocationState::is_end`]. [`AllocationState::Complete`]: with exit code 0; of a job that runs for ever that is a failure all the same,
+    /// and costs `retry`.
     pub state: AllocationState,
     /// The exit code; of one that a signal ended, 128 and the signal's number, as 143 of most that are stopped. 0 also without one, as of a task that never began.
     pub exit_code: i32,

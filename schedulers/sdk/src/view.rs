@@ -135,6 +135,8 @@ impl<'a> View<'a> {
     /// Slots of machines whose room or state changed since the last call of `decide`, some perhaps twice. `None`: any of them, or the mirror is
     /// another one. Not of those where something began to run or to leave, that a partition reserves by now, or to which something own is on its way: who
     /// keeps books of whom it may evict or take over from does so by more than this.
+    ///
+    /// Named once: who keeps columns by it follows in each call of `decide`, also where there is nothing to place.
     #[must_use]
     pub const fn changed_machines(&self) -> Option<&'a [u32]> {
         self.changed
@@ -236,7 +238,7 @@ impl<'a> View<'a> {
         cell.allocation_in(task.allocation.checked_sub(1)?)
     }
 
-    /// How many tasks of a group each machine has, those in flight included, by slot.
+    /// How many tasks of a group each machine has, those in flight included, by slot. Goes over all tasks of the group: ask once in a decision.
     #[must_use]
     pub fn siblings(&self, job: &Job, group: u16) -> BTreeMap<u32, u32> {
         let mut siblings = BTreeMap::new();
@@ -304,7 +306,7 @@ impl<'a> View<'a> {
 }
 
 /// Books of one decision: which room and quota its own claims have taken so far. For schedulers that place task by task; judges with
-/// the same code as the cell.
+/// the same code as the cell. The first look at a group with `per_machine` or `spread` goes over all its tasks; further ones remember.
 #[derive(Clone, Debug)]
 pub struct Ledger<'a> {
     view: View<'a>,
@@ -467,8 +469,11 @@ impl Ledger<'_> {
         true
     }
 
-    /// What is free on a machine for one more task, before those who leave give anything.
-    fn room(&self, work: &Work, slot: u32) -> Room {
+    /// What is free on a machine for one more task of the work, less what own claims of this decision and of transactions in flight take; room that the job
+    /// itself holds is free, and those who leave have not given anything yet. For who ranks machines by what is left there: whether a task may go to one,
+    /// which may be drained as well, says [`Ledger::obstacle`].
+    #[must_use]
+    pub fn room(&self, work: &Work, slot: u32) -> Room {
         let mut room = self.view.room_for(slot, work.job.id);
         self.taken.get(&slot).into_iter().for_each(|taken| room.take(taken));
         self.handed_over.get(&slot).into_iter().for_each(|handed_over| room.add(handed_over));

@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 mod beyond;
+mod books;
 mod numbers;
 mod refusing;
 mod returning;
