@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering;
 
-use plenum_sdk::model::{Machine, Outcome, compare_values};
+use plenum_sdk::model::{Machine, Outcome, Special, compare_values};
 use plenum_sdk::{Decision, Options, Plan, RunError, Scheduler, View, asked_to_end, run};
 
 /// All that it remembers: nothing. What it needs to know stands in the mirror, which the runtime keeps.
@@ -36,12 +36,18 @@ impl Scheduler for Thrifty {
         let mut plan = Plan::incremental().decided_by("cheapest-first", &[]);
         // The room that is left by what we claim in this very decision, and by our transactions in flight.
         let mut ledger = view.ledger();
+        // What found no room. Nothing comes free within a decision, so that equal needs find none either: to try them would cost a look at each machine.
+        let mut hopeless = Vec::new();
 
         // Work: tasks that may be placed now, most important first. Those of one group are all alike.
         for work in view.work() {
             // One machine after the other, until it is full. The judgement is the cell's own code: room, constraints, a machine's state, the
             // namespace's quota. What is refused here would be refused there. Of a gang it is all that start at once, or none.
-            let claimed = ledger.fill(work, machines.iter().map(|machine| machine.id.slot));
+            let need = (&work.shape().resources, &work.shape().constraints);
+            // Its own hold is room that others did not find.
+            let is_hopeless = hopeless.contains(&need) && view.cell().hold(work.job.id).is_none();
+            let tried = machines.iter().filter(|_| !is_hopeless);
+            let claimed = ledger.fill(work, tried.map(|machine| machine.id.slot));
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {
@@ -51,6 +57,10 @@ impl Scheduler for Thrifty {
                 } else if claimed.is_empty() && work.least > 1 {
                     format!("machines and quota have no room for the {} that start at once", work.least)
                 } else {
+                    // Of one that is bound to a machine, to limits, devices or ports that may be why.
+                    if !is_hopeless && !work.job.shape.same_machine && !Special::is_needed_by(work.shape()) {
+                        hopeless.push(need);
+                    }
                     "no machine takes it, at any price".to_owned()
                 };
                 decision.pass_over(work, left.len(), why);
