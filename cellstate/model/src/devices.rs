@@ -1,5 +1,6 @@
 //! Devices and ports: which ones of a machine a task gets. Planners and the committer choose with the same code.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,8 +67,9 @@ pub fn take_parts(rooms: &mut [DeviceRoom], taken: &[Device]) {
 /// Chooses devices for a request, one for each entry of `wanted` and in its order, and takes them from `rooms`.
 ///
 /// Each entry wants thousandths of one device of its kind, and of its model where one is given; its index does not count. Those
-/// with a model choose first, as what may have any would take the only one of theirs; else they choose in their order. Of
-/// devices with enough, the one with least left is taken, so that whole devices stay whole; among equals the first.
+/// with a model choose first, as what may have any would take the only one of theirs; then those that want most, as small parts would take of each device
+/// what a large one needs; else they choose in their order. Of devices with enough, the one with least left is taken, so that whole devices stay whole;
+/// among equals the first.
 /// A device may serve two entries when both fit into it, unless they ask for whole ones.
 ///
 /// # Errors
@@ -93,9 +95,11 @@ pub fn choose_devices(rooms: &mut [DeviceRoom], wanted: &[Device]) -> Result<Vec
 
 /// Positions in what is wanted, in the order in which its entries choose.
 fn in_turn(wanted: &[Device]) -> impl Iterator<Item = usize> {
-    let of_model = (0..wanted.len()).filter(move |&position| !wanted[position].model.is_empty());
-    let of_any = (0..wanted.len()).filter(move |&position| wanted[position].model.is_empty());
-    of_model.chain(of_any)
+    let rank = |want: &Device| (want.model.is_empty(), Reverse(want.millis));
+    // As most groups declare them.
+    let mut turn: Vec<usize> = if wanted.is_sorted_by_key(rank) { Vec::new() } else { (0..wanted.len()).collect() };
+    turn.sort_by_key(|&position| rank(&wanted[position]));
+    (0..wanted.len()).map(move |place| turn.get(place).copied().unwrap_or(place))
 }
 
 /// The entries of `wanted`, in the order in which they choose.
@@ -132,7 +136,8 @@ pub fn device_shortage(mut rooms: Vec<DeviceRoom>, wanted: &[Device]) -> Option<
     let first = choose_devices(&mut rooms, wanted).err()?;
     let alike = |want: &&Device| wants_the_same(want, &wanted[first]);
     let mut short_by_millis = 0;
-    for want in wanted[first..].iter().filter(alike) {
+    let left = in_turn(wanted).skip_while(|&position| position != first);
+    for want in left.map(|position| &wanted[position]).filter(alike) {
         let places: Vec<usize> = places_of(&rooms, want).collect();
         let free = |place: usize| rooms[place].free_millis;
         if let Some(best) = tightest(places.iter().map(|&place| (place, free(place))), want) {
@@ -539,6 +544,26 @@ mod tests {
         assert_eq!(chosen(&["a100"], &["", "a100"]), Err(0));
         assert_eq!(chosen(&["v100", "v100"], &["", "a100"]), Err(1));
         assert_eq!(chosen(&["a100", "v100"], &["", "a100", "a100"]), Err(2));
+    }
+
+    // The small ones both went to the first device, of which then less was left than a large one wants: the task waited for ever on empty machines.
+    #[test]
+    fn who_wants_most_chooses_first_whatever_was_declared_before_it() {
+        let rooms = || -> Vec<DeviceRoom> {
+            (0..2).map(|index| DeviceRoom { index, ..DeviceRoom::all_of(&device("gpu", 1000, "")) }).collect()
+        };
+        let chosen = |wanted: &[u32]| {
+            let wanted: Vec<Device> = wanted.iter().map(|&millis| device("gpu", millis, "")).collect();
+            let all = choose_devices(&mut rooms(), &wanted);
+            assert_eq!(DeviceChoice::new(rooms(), &wanted).choose(), all);
+            all.map(|chosen| chosen.iter().map(|device| (device.index, device.millis)).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&[300, 300, 700, 700]), Ok(vec![(0, 300), (1, 300), (0, 700), (1, 700)]));
+        assert_eq!(chosen(&[400, 600, 600, 400]), Ok(vec![(0, 400), (0, 600), (1, 600), (1, 400)]));
+        assert_eq!(chosen(&[300, 800, 800]), Err(0), "what is left is too little for the smallest");
+        let wanted: Vec<Device> = [300, 800, 800, 300].map(|millis| device("gpu", millis, "")).into();
+        let short = device_shortage(rooms(), &wanted).map(|short| (short.short_by_millis, short.wanted_millis));
+        assert_eq!(short, Some((200, 2200)), "of each of the small ones 100");
     }
 
     // All devices were looked at again for all entries, with each of 64 that lend some: 16,000 claims on one machine took two minutes.

@@ -229,7 +229,7 @@ fn a_device_that_an_unknown_task_spoils_is_lost_to_it_also_for_who_takes_over() 
     );
 }
 
-// With less of one device free, the first of both goes elsewhere, and far more is short of the other than was taken of any.
+// What was free of two devices fitted both parts, until somebody took a little of one: the larger part goes to the other, and the smaller one lacks that.
 #[test]
 fn devices_that_fitted_together_at_the_base_are_a_lost_race() {
     check(
@@ -252,7 +252,7 @@ fn devices_that_fitted_together_at_the_base_are_a_lost_race() {
         batch: committed; two[0] granted gpu1:500
         batch: committed; bit[0] granted gpu0:10
         ml: refused; both[0] conflict DeviceTaken short gpu 10 culprits batch 10 total 10
-        ml: refused; both[0] misfit DeviceTaken short gpu 110
+        ml: refused; both[0] misfit DeviceTaken short gpu 10
         ",
     );
 }
