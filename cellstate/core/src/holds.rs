@@ -47,8 +47,9 @@ impl Core {
         now: LogTime,
     ) -> Handled {
         let job = self.live_job(id, None)?;
-        if let Some(session) = self.cell.session(session) {
-            self.expect_own(&session.scheduler, &job)?;
+        if session != SessionId::default() {
+            let asks = self.cell.session(session).ok_or_else(|| no_such_session(session))?;
+            self.expect_own(&asks.scheduler, &job)?;
         }
         let before = self.cell.hold(id).cloned();
         let answer = accepted(id.to_bits(), job.version);
@@ -76,7 +77,9 @@ impl Core {
                 lost.entry(loser).or_default().push(machine);
             }
         }
-        self.check_hold_quota(&job, &hold, &lost)?;
+        if before.as_ref().is_none_or(|before| !gives_back(before, &hold)) {
+            self.check_hold_quota(&job, &hold, &lost)?;
+        }
         if before.as_ref() == Some(&hold) {
             return Ok(Verdict::Answer(answer));
         }
@@ -298,6 +301,13 @@ impl Core {
         let expired = self.cell.holds().filter(|(_, hold)| hold.deadline <= now);
         expired.map(|(job, _)| job).take(max).collect()
     }
+}
+
+/// Whether a hold has less of some resource, and more of none, than the one in whose place it comes.
+fn gives_back(before: &Hold, hold: &Hold) -> bool {
+    let of = |hold: &Hold, resource| u128::from(hold.resources.get(resource)) * hold.machines.len() as u128;
+    let all = || Resource::ALL.into_iter().map(|resource| (of(before, resource), of(hold, resource)));
+    all().all(|(before, now)| now <= before) && all().any(|(before, now)| now < before)
 }
 
 /// What is asked for of those resources that another one asks for as well.

@@ -461,6 +461,10 @@ fn what_a_scheduler_asks_of_a_job_that_is_another_s_by_then_is_refused() {
     large.ask(hold(own, vec![machine]));
     assert_eq!(code(large.ask(hold(foreign, Vec::new()))), Some(RejectionCode::NotPermitted));
     assert!(large.core.cell().hold(job).is_some());
+    // Nobody's session was nobody's to refuse.
+    let closed = SessionId(large.core.cell().revision().0 + 1);
+    assert_eq!(code(large.ask(hold(closed, Vec::new()))), Some(RejectionCode::NoSuchSession));
+    assert!(large.core.cell().hold(job).is_some());
 
     let kind = JobKind::Recurring;
     let parent = large.submit(submit("nightly", JobShape { kind, ..JobShape::default() }, &[1]));

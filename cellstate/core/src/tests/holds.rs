@@ -160,3 +160,29 @@ fn what_a_view_says_that_a_hold_may_have_is_granted_and_no_more() {
         assert!(matches!(granted, Decision::Accepted { .. }), "{first} {second} {asks}: {granted:?}");
     }
 }
+
+// It was refused as long as the namespace had more than the quota: only to give back all of it, and its place with it, was left.
+#[test]
+fn a_hold_can_be_made_smaller_whatever_its_quota_and_none_is_renewed_beyond_one() {
+    check(
+        "
+        machine m1 cpu=9000
+        machine m2 cpu=9000
+        job gang by ml tasks=2 cpu=3000
+        job other by ml tasks=1 cpu=1000
+        quota default cpu=5000
+        hold other m1 cpu=1000
+        hold gang m1,m2 cpu=2000
+        quota default cpu=2000
+        hold gang m1,m2 cpu=2000
+        hold gang m1 cpu=2000
+        hold? gang
+        used? default
+        ",
+        "
+        NO_ROOM_TO_HOLD: the quota of default is short of cpu by 3000m for gang to hold that
+        gang holds [m1] for 60
+        default uses 3000
+        ",
+    );
+}
