@@ -124,10 +124,13 @@ pub(crate) struct TurnedAway {
     pub(crate) came_before: bool,
 }
 
+/// What was queued of the session that asks, and how many of its streams are who asks.
+pub(crate) type Asking<'a> = (&'a HighestQueued, u32);
+
 /// Whether a transaction of a session may have come before, or one with a higher number. None of that matters to a dry run, of which nothing is
 /// executed.
-pub(crate) fn came_before(asked: &Asked, session: Option<&HighestQueued>) -> bool {
-    session.zip(asked.number()).is_some_and(|(highest, number)| highest.may_cover(number))
+pub(crate) fn came_before(asked: &Asked, session: Option<Asking<'_>>) -> bool {
+    session.zip(asked.number()).is_some_and(|((highest, own), number)| highest.may_cover(number, own))
 }
 
 /// What the resolver finds beside requests.
@@ -192,7 +195,7 @@ impl Ingress {
     pub(crate) fn push_all(
         &self,
         requests: impl Iterator<Item = (Asked, Reply)>,
-        session: Option<&HighestQueued>,
+        session: Option<Asking<'_>>,
     ) -> Vec<TurnedAway> {
         let since = Instant::now();
         let (mut refused, mut unqueued) = (Vec::new(), Vec::new());
@@ -208,7 +211,7 @@ impl Ingress {
             match state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since, comes_first: false })
             {
                 // Nobody takes it from the queue before the lock is given back.
-                Ok(()) => session.zip(number).into_iter().for_each(|(highest, number)| highest.raise(number)),
+                Ok(()) => session.zip(number).into_iter().for_each(|((highest, _), number)| highest.raise(number)),
                 Err((full, Arrival { asked, reply, .. })) => {
                     let why = NotQueued::Full(full);
                     refused.extend(reply.map(|reply| TurnedAway { reply, why, came_before }));
@@ -539,7 +542,11 @@ mod tests {
         let queued = HighestQueued::new(3);
         let refused = |numbers: &[u64]| -> Vec<bool> {
             let requests = numbers.iter().map(|&number| transaction(number, false));
-            ingress.push_all(requests, Some(&queued)).into_iter().map(|turned_away| turned_away.came_before).collect()
+            ingress
+                .push_all(requests, Some((&queued, 1)))
+                .into_iter()
+                .map(|turned_away| turned_away.came_before)
+                .collect()
         };
         assert_eq!(refused(&[4, 5, 6, 5, 3, 7]), [false, true, true, false]);
         ingress.take(Some(&mut VecDeque::new()), false, None);
@@ -555,7 +562,7 @@ mod tests {
         let queued = HighestQueued::new(3);
         let requests = [(4, true), (9, true), (9, true), (3, true), (4, false), (3, false)];
         let requests = requests.into_iter().map(|(number, dry_run)| transaction(number, dry_run));
-        let refused = ingress.push_all(requests, Some(&queued)).into_iter();
+        let refused = ingress.push_all(requests, Some((&queued, 1))).into_iter();
         let came_before: Vec<bool> = refused.map(|turned_away| turned_away.came_before).collect();
         assert_eq!(came_before, [false, false, false, true]);
     }

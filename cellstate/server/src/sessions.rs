@@ -35,7 +35,7 @@ impl From<&Session> for Owner {
 }
 
 /// The highest number of a session's transactions that was queued. Of those up to it one may have been decided, and its asker not have heard
-/// of that: the connection broke before.
+/// of that: the connection broke before. And how many streams may still bring one.
 #[derive(Debug)]
 pub(crate) struct HighestQueued {
     number: AtomicU64,
@@ -61,10 +61,10 @@ impl HighestQueued {
         number <= self.number.load(Ordering::Acquire)
     }
 
-    /// Whether the number may have come before, or may yet: while another stream of the session has not ended, what was sent over that one may
-    /// still wait in its connection, and be executed when it is read.
-    pub(crate) fn may_cover(&self, number: u64) -> bool {
-        self.covers(number) || self.streams.load(Ordering::Acquire) > 1
+    /// Whether the number may have come before, or may yet: while the session has another stream than so many of who asks, what was sent over that one
+    /// may still wait in its connection, and be executed when it is read.
+    pub(crate) fn may_cover(&self, number: u64, own_streams: u32) -> bool {
+        self.covers(number) || self.streams.load(Ordering::Acquire) > own_streams
     }
 }
 
@@ -368,14 +368,15 @@ mod tests {
         sessions.published(&changed(1, opened()), 0);
         let queued = sessions.queued(SessionId(1));
         queued.raise(3);
-        let may_cover = || [3, 4].map(|number| queued.may_cover(number));
+        let may_cover = |own: u32| [3, 4].map(|number| queued.may_cover(number, own));
+        assert_eq!(may_cover(0), [true, false]);
         sessions.connected(SessionId(1));
-        assert_eq!(may_cover(), [true, false]);
+        assert_eq!((may_cover(1), may_cover(0)), ([true, false], [true, true]), "a call by itself is no stream");
         sessions.connected(SessionId(1));
-        assert_eq!(may_cover(), [true, true]);
+        assert_eq!(may_cover(1), [true, true]);
         assert!(!queued.covers(4), "a new one is measured all the same");
         sessions.disconnected(SessionId(1), 10);
-        assert_eq!(may_cover(), [true, false]);
+        assert_eq!(may_cover(1), [true, false]);
     }
 
     // A stream of a session that was closed went on as if all were well, and what its scheduler said was heard by nobody.

@@ -25,7 +25,7 @@ use crate::calls::Calls;
 use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch, Writing};
 use crate::error::ServerError;
-use crate::ingress::{Answered, Ingress, NotQueued, Reply, TurnedAway, came_before};
+use crate::ingress::{Answered, Asking, Ingress, NotQueued, Reply, TurnedAway, came_before};
 use crate::listen::Places;
 use crate::metrics::Metrics;
 use crate::notes::{Arrived, Notes};
@@ -34,7 +34,7 @@ use crate::publish::{LoggedBatch, Recent};
 use crate::pulses::{Doing, Pulses};
 use crate::recovery::{self, LOG};
 
-use crate::sessions::{HighestQueued, Sessions};
+use crate::sessions::Sessions;
 use crate::sync::Lending;
 use crate::tasks::on_a_thread;
 
@@ -367,7 +367,7 @@ impl Shared {
     pub(crate) fn submit_all(
         &self,
         requests: impl Iterator<Item = (Asked, Reply)>,
-        session: Option<&HighestQueued>,
+        session: Option<Asking<'_>>,
     ) -> Vec<Refused> {
         if let Err(failure) = self.check_disk() {
             let refused = |(asked, reply): (Asked, Reply)| {

@@ -110,7 +110,7 @@ impl CellService {
             self.shared.check_size(&asked)?;
         }
         let request = (asked, crate::ingress::Reply::Once(sender));
-        let answered = match self.shared.submit_all(std::iter::once(request), Some(&queued)).pop() {
+        let answered = match self.shared.submit_all(std::iter::once(request), Some((&*queued, 0))).pop() {
             None => receiver.await.map_err(|_| Failure::outcome_unknown())?,
             Some(Refused { failure, asked: None, .. }) => return Err(failure.into()),
             Some(Refused { failure, asked: Some(asked), .. }) => {

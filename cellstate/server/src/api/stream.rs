@@ -311,7 +311,7 @@ impl Watcher {
         self.taken_bytes = 0;
         self.outstanding += taken.len();
         let mut no_room = Vec::new();
-        for refused in self.shared.submit_all(taken.into_iter(), Some(&self.queued)) {
+        for refused in self.shared.submit_all(taken.into_iter(), Some((&*self.queued, 1))) {
             if refused.asked.is_some() {
                 no_room.push(refused);
                 continue;
