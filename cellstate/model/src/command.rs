@@ -229,7 +229,7 @@ pub struct Transition {
     pub allocation: AllocationId,
     /// Where it stands: starting, running, or an end. An end is a receipt: nothing of it runs any more.
     pub state: AllocationState,
-    /// Its health check passes, or it has none and runs.
+    /// It runs.
     pub ready: bool,
     /// 0 without one.
     pub exit_code: i32,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use plenum_model::{Cell, Delta, MachineId, Revision};
+use plenum_model::{Cell, Delta, MachineId, MachineState, Revision};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
@@ -120,7 +120,8 @@ impl Hub {
             let mut leases = self.leases.lock();
             for machine in &delta.machines {
                 leases.machine_changed(machine, now_micros);
-                if machine.state == plenum_model::MachineState::Gone {
+                // What it said last is not what it uses.
+                if matches!(machine.state, MachineState::Gone | MachineState::Unreachable) {
                     self.telemetry.lock().remove(&machine.id.slot);
                 }
                 told(machine.id.slot);
@@ -369,7 +370,7 @@ mod tests {
         let mut changes = hub.follow(MachineId { slot: 3, generation: 1 });
         changes.borrow_and_update();
         let registered = |revision| {
-            let machine = crate::agents::machine(3, 1, plenum_model::MachineState::Ready);
+            let machine = crate::agents::machine(3, 1, MachineState::Ready);
             let time = LogTime::from_micros(1);
             hub.fold(&[Delta { machines: vec![machine.into()], ..Delta::new(Revision(revision), time) }], 0);
         };
@@ -392,8 +393,9 @@ mod tests {
     }
 
     // It was in the sums until the server was started again.
+    // That of an unreachable one was in the sum until somebody removed it.
     #[test]
-    fn what_a_machine_uses_that_was_removed_while_it_reported_is_in_no_sum() {
+    fn what_a_machine_uses_that_was_removed_or_lost_while_it_reported_is_in_no_sum() {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         let id = MachineId { slot: 3, generation: 1 };
         let machine = |state| {
@@ -406,10 +408,14 @@ mod tests {
             hub.telemetry(id, v1::MachineTelemetry { used, ..Default::default() });
             hub.used().map(|used| used.cpu_millis)
         };
-        hub.fold(&[machine(plenum_model::MachineState::Ready)], 0);
+        hub.fold(&[machine(MachineState::Ready)], 0);
+        assert_eq!(report(), Some(700));
+        hub.fold(&[machine(MachineState::Unreachable)], 0);
+        assert_eq!(hub.used(), None);
+        hub.fold(&[machine(MachineState::Ready)], 0);
         assert_eq!(report(), Some(700));
         // The report was judged before, and is remembered afterwards.
-        hub.fold(&[machine(plenum_model::MachineState::Gone)], 0);
+        hub.fold(&[machine(MachineState::Gone)], 0);
         assert_eq!(report(), None);
     }
 
@@ -418,7 +424,7 @@ mod tests {
     fn what_machines_use_is_not_known_before_one_has_said_it() {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         let id = MachineId { slot: 3, generation: 1 };
-        let machine = crate::agents::machine(3, 1, plenum_model::MachineState::Ready);
+        let machine = crate::agents::machine(3, 1, MachineState::Ready);
         let delta = Delta { machines: vec![machine.into()], ..Delta::new(Revision(1), LogTime::from_micros(1)) };
         hub.fold(&[delta], 0);
         hub.telemetry(id, v1::MachineTelemetry { used: None, tasks: 3 });

@@ -17,8 +17,8 @@ use super::{Asked, CommitOptions};
 const REFUSAL_BYTES: usize = 560;
 /// A grant, an end or a move in a delta, without texts; or what stands around the grants of a placement, there and in its answer.
 const CHANGE_BYTES: usize = 64;
-/// A transition as it is asked for, without its reason.
-const TRANSITION_BYTES: usize = 64;
+/// A transition as it is asked for, without its reason: twice, as what is logged for it is reckoned so before it is decided.
+const TRANSITION_BYTES: usize = 80;
 /// A victim in a delta, whose reason names namespace and job.
 const VICTIM_BYTES: usize = 192;
 /// Names, times and lengths around it all.
@@ -207,7 +207,8 @@ const FAILURE_REASON_MAX: usize = plenum_proto::bounds::TEXT_BYTES_MAX;
 fn transition_bytes(transition: &Transition) -> usize {
     let asked = TRANSITION_BYTES + transition.reason.len();
     if !transition.state.is_end() {
-        return asked + CHANGE_BYTES;
+        // Its word is remembered, too.
+        return asked + CHANGE_BYTES + transition.reason.len();
     }
     let ended = 2 * CHANGE_BYTES + transition.reason.len();
     asked + ended + FAILURE_BYTES + (FAILURE_WORDS_BYTES + transition.reason.len()).min(FAILURE_REASON_MAX)
@@ -314,6 +315,13 @@ mod tests {
         let command = Command::ReportStatus(reports[..count].concat());
         let asked = Asked::new(Request { principal: "agents".into(), namespace: "".into(), command });
         assert!(asked.logged_bytes() <= bytes_max);
+        // Of states that are no ends, words and numbers were reckoned at half of what they come to: all who were gathered were refused.
+        let mut running = report(65_536, &"x".repeat(255));
+        running.iter_mut().for_each(|transition| transition.state = AllocationState::Running);
+        let first = first_within(&running, bytes_max);
+        let command = Command::ReportStatus(running[..first].to_vec());
+        let asked = Asked::new(Request { principal: "agents".into(), namespace: "".into(), command });
+        assert!(first > 1000 && asked.logged_bytes() <= bytes_max, "{first}: {}", asked.logged_bytes());
         assert_eq!(reports_within(slices(), 250, usize::MAX), 2);
         assert_eq!(reports_within(slices(), 10, 10), 1);
         assert_eq!(reports_within([], 10, 10), 0);

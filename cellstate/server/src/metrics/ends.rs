@@ -1,6 +1,8 @@
 //! How allocations ended, counted from what is published.
 
-use plenum_model::{AllocationState, Delta};
+use std::collections::BTreeSet;
+
+use plenum_model::{AllocationState, Delta, Move};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -50,7 +52,13 @@ impl Ends {
         let (mut ended, mut given_up) = ([0_u64; AllocationState::ALL.len()], 0_u64);
         for delta in deltas {
             delta.ends.iter().for_each(|end| ended[end.state as usize] += 1);
-            given_up += delta.moves.iter().filter(|moved| moved.status.state == AllocationState::Lost).count() as u64;
+            let is_lost = |moved: &&Move| moved.status.state == AllocationState::Lost;
+            if delta.moves.iter().any(|moved| is_lost(&moved)) {
+                // One that was given up before moves once more where its end tells of restarts.
+                let gone: BTreeSet<u32> = delta.ends.iter().map(|end| end.slot).collect();
+                let lost = delta.moves.iter().filter(is_lost);
+                given_up += lost.filter(|moved| !gone.contains(&moved.slot)).count() as u64;
+            }
         }
         for ((state, _), counter) in ENDS.iter().zip(&self.by_state) {
             counter.inc_by(ended[*state as usize]);
@@ -61,7 +69,7 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::{AllocationStatus, End, LogTime, Move, Revision};
+    use plenum_model::{AllocationStatus, End, LogTime, Revision};
 
     use super::*;
 
@@ -80,6 +88,8 @@ mod tests {
         first.moves = vec![moved(3, AllocationState::Running), moved(4, AllocationState::Lost)];
         let mut second = Delta::new(Revision(2), LogTime::default());
         second.ends = vec![end(3, AllocationState::Failed), end(4, AllocationState::EndedLost)];
+        // It was counted again where its end told of restarts.
+        second.moves = vec![Move { restarts: 3, ..moved(4, AllocationState::Lost) }];
         ends.count(&[first, second]);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a string can't fail");
