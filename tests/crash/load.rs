@@ -397,6 +397,8 @@ impl Load {
         summary.ended = self.agent.ended.len();
         if let Some(verdict) = self.verdict(address) {
             assert_eq!(verdict.violations, [], "the separate checker finds nothing");
+            // What it was shown as pictures alone, it can judge little of.
+            assert!(verdict.folded >= summary.decided / 2, "{} of {} were deltas", verdict.folded, summary.decided);
             summary.judged = verdict.transactions;
         }
         summary
