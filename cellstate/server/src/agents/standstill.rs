@@ -79,7 +79,7 @@ impl Standstill {
 #[derive(Debug)]
 pub struct Respite {
     term_micros: i64,
-    /// What was not looked at for longer stood still, and nobody has reckoned with that yet.
+    /// What was not looked at for longer stood still, by [`Standstill::look`], and nobody has reckoned with that yet.
     unlooked_micros_max: i64,
     looked_at_micros: AtomicI64,
     until_micros: AtomicI64,
@@ -94,7 +94,7 @@ impl Respite {
         let term_micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
         Self {
             term_micros,
-            unlooked_micros_max: term_micros / 2,
+            unlooked_micros_max: 2 * (term_micros / 6),
             looked_at_micros: AtomicI64::new(now_micros),
             until_micros: AtomicI64::new(i64::MIN),
             stuck_until_micros: AtomicI64::new(i64::MIN),
@@ -161,9 +161,10 @@ mod tests {
         let respite = Respite::new(Duration::from_micros(60), 0);
         let look = |lost_micros| Look { lost_micros, slept: false, stuck_since_micros: None };
         let over = |now: i64| respite.is_over(now);
-        assert_eq!([30, 31].map(over), [true, false], "who stood still has not looked yet");
+        // Of a sleep that was shorter than half a term, what was due was taken before anybody had looked.
+        assert_eq!([20, 21].map(over), [true, false], "who stood still has not looked yet");
         respite.looked(100, look(100));
-        assert_eq!([100, 129].map(over), [false; 2]);
+        assert_eq!([100, 119].map(over), [false; 2]);
         for (now, expected) in [(120, false), (140, false), (159, false), (160, true)] {
             respite.looked(now, look(0));
             assert_eq!(respite.is_over(now), expected, "{now}");
