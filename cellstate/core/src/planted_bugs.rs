@@ -13,12 +13,15 @@ use crate::room::Trouble;
 use crate::{Handled, Verdict};
 
 /// Bugs that give another reason for what never fitted.
-const OTHER_REASONS: [(Bug, RefusalKind, RefusalReason); 5] = [
+const OTHER_REASONS: [(Bug, RefusalKind, RefusalReason); 8] = [
     (Bug::RefusesByQuota, RefusalKind::Quota, RefusalReason::QuotaExceeded),
     (Bug::RefusesByPartition, RefusalKind::Permission, RefusalReason::NotPermitted),
     (Bug::RefusesByRight, RefusalKind::Permission, RefusalReason::MayNotEvict),
     (Bug::RefusesByGuard, RefusalKind::Guard, RefusalReason::GuardFailed),
     (Bug::RefusesAsMate, RefusalKind::Mate, RefusalReason::MinimumMissed),
+    (Bug::RefusesByLimit, RefusalKind::Misfit, RefusalReason::PerMachineLimit),
+    (Bug::RefusesByPredecessor, RefusalKind::Misfit, RefusalReason::Predecessor),
+    (Bug::RefusesByVersion, RefusalKind::Misfit, RefusalReason::JobVersion),
 ];
 
 /// Whether a bug lets pass what stands in a claim's way.

@@ -111,6 +111,8 @@ pub enum Bug {
     TearsApart,
     /// The time in which a server stood still counts for leases, too.
     CountsItsSleep,
+    /// What is due when a server begins, or wakes, is taken at once.
+    TakesAtOnce,
     /// What an agent asked before it was killed counts, when it comes behind its successor's registration.
     BelievesTheLate,
     /// Agents report that a task is gone when they have told it to stop.
@@ -131,10 +133,18 @@ pub enum Bug {
     RefusesByGuard,
     /// A claim that never fitted is said to have lost its mates.
     RefusesAsMate,
+    /// A claim that never fitted is said to be one too many on its machine.
+    RefusesByLimit,
+    /// A claim that never fitted is said to wait for the task's predecessor.
+    RefusesByPredecessor,
+    /// A claim that never fitted is said to be of another version of its job.
+    RefusesByVersion,
     /// A number that is repeated is answered by what the cell is now.
     AnswersAnew,
     /// A batch that was decided is not written.
     LosesBatches,
+    /// Who asks for a snapshot is shown what is not durable.
+    ShowsTooSoon,
     /// A batch that became durable is not shown.
     ForgetsToPublish,
     /// What is written is not what is shown.
@@ -157,6 +167,8 @@ pub enum Bug {
     RotReadsAsZeros,
     /// A mirror folds something else than what it was sent.
     MirrorsAnother,
+    /// A scheduler takes log time for later than it was told.
+    HearsTheFuture,
     /// A machine whose lease ran out is taken to be gone, and all that ran there with it.
     FreesAtExpiry,
     /// What the core keeps is not what its delta says.
@@ -227,7 +239,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 106] = [
+    pub const ALL: [Self; 112] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -278,6 +290,7 @@ impl Bug {
         Self::NeverTriesAgain,
         Self::TearsApart,
         Self::CountsItsSleep,
+        Self::TakesAtOnce,
         Self::BelievesTheLate,
         Self::HastyReceipts,
         Self::CallsPartsRefused,
@@ -288,8 +301,12 @@ impl Bug {
         Self::RefusesByRight,
         Self::RefusesByGuard,
         Self::RefusesAsMate,
+        Self::RefusesByLimit,
+        Self::RefusesByPredecessor,
+        Self::RefusesByVersion,
         Self::AnswersAnew,
         Self::LosesBatches,
+        Self::ShowsTooSoon,
         Self::ForgetsToPublish,
         Self::LogsAnotherTime,
         Self::LeavesOutDeltas,
@@ -301,6 +318,7 @@ impl Bug {
         Self::TellsAnotherOutcome,
         Self::RotReadsAsZeros,
         Self::MirrorsAnother,
+        Self::HearsTheFuture,
         Self::FreesAtExpiry,
         Self::KeepsAnother,
         Self::TearsBackups,

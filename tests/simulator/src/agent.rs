@@ -109,6 +109,10 @@ impl Machine {
         Party::Agent(self.number)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn runs(&self) -> bool {
         self.reconciler.is_some()
     }

@@ -12,6 +12,7 @@ mod leaving;
 mod memory;
 mod reasons;
 mod rules;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod told;

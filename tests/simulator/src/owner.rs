@@ -1,6 +1,8 @@
 //! The owner of the jobs: submits them, changes their mind, and asks again until there is an answer.
 
-use plenum_model::{AllocationId, Command, Constraint, JobKind, JobState, MachineState, Operator, Partition, Quota};
+use plenum_model::{
+    AllocationId, Command, Constraint, JobKind, JobState, MachineId, MachineState, Operator, Partition, Quota,
+};
 use plenum_proto::{jobs, v1};
 use plenum_testkit::JobBuilder;
 
@@ -384,6 +386,14 @@ impl Owner {
         let partitions = cell.partitions().map(|(name, _)| name.clone());
         commands.extend(partitions.map(|name| Command::SetPartition { name, partition: None }));
         commands.into_iter().for_each(|command| self.wish(world, 0, command));
+    }
+
+    /// Removes a machine that is gone.
+    pub(crate) fn removes(&mut self, world: &mut World, machine: MachineId) {
+        let command = Command::RemoveMachine { machine, unless_alive: true };
+        if !self.wishes.iter().any(|wish| !wish.answered && wish.command == command) {
+            self.wish(world, 0, command);
+        }
     }
 
     /// Everything that was asked is answered.

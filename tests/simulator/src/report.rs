@@ -106,6 +106,10 @@ pub struct Tally {
     pub starts_lost: u64,
     /// Tasks that an agent found again.
     pub readopted: u64,
+    /// Snapshots of the committer that became durable.
+    pub snapshots_shown: u64,
+    /// Machines that went when faults had ended, and came back when all jobs were where they should be.
+    pub machines_gone: u64,
     /// Commands that the owner of the jobs asked for and was answered.
     pub asked: u64,
     /// Jobs that completed.
@@ -153,6 +157,8 @@ impl Tally {
             (&mut self.restarts, other.restarts),
             (&mut self.starts_lost, other.starts_lost),
             (&mut self.readopted, other.readopted),
+            (&mut self.machines_gone, other.machines_gone),
+            (&mut self.snapshots_shown, other.snapshots_shown),
             (&mut self.asked, other.asked),
             (&mut self.complete, other.complete),
             (&mut self.failed, other.failed),
@@ -210,6 +216,8 @@ impl Tally {
             ("a restart within an allocation", self.restarts),
             ("a start that was lost with its agent", self.starts_lost),
             ("a task found again", self.readopted),
+            ("a machine that was gone when faults had ended", self.machines_gone),
+            ("a snapshot of the committer", self.snapshots_shown),
             ("an allocation lost", ended("EndedLost")),
             ("an allocation evicted", ended("Evicted")),
             ("room that was taken over", self.taken_over),
@@ -254,6 +262,11 @@ impl Tally {
         let wire = v1::Refusal::from(refusal);
         let name = (wire.kind().as_str_name().to_owned(), wire.reason().as_str_name().to_owned());
         *self.refusals.entry(name).or_default() += 1;
+    }
+
+    /// Whether that fault has struck.
+    pub(crate) fn has_seen(&self, fault: Fault) -> bool {
+        self.faults.contains_key(&format!("{fault:?}"))
     }
 
     pub(crate) fn count(map: &mut BTreeMap<String, u64>, name: impl fmt::Debug) {
@@ -319,8 +332,14 @@ impl fmt::Display for Tally {
         writeln!(f, "governed: {}", list(&self.governed))?;
         writeln!(
             f,
-            "machines: {} leases lost, {} new epochs, {} starts, {} of them lost, {} restarts, {} tasks found again",
-            self.expiries, self.epochs, self.starts, self.starts_lost, self.restarts, self.readopted
+            "machines: {} leases lost, {} new epochs, {} starts, {} of them lost, {} restarts, {} tasks found again, {} gone in the end",
+            self.expiries,
+            self.epochs,
+            self.starts,
+            self.starts_lost,
+            self.restarts,
+            self.readopted,
+            self.machines_gone
         )?;
         writeln!(f, "jobs: {} complete, {} failed; {} commands of the owner", self.complete, self.failed, self.asked)?;
         write!(f, "all was over at most {} ms after faults had ended", self.ending_micros_max / 1000)

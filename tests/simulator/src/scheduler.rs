@@ -125,10 +125,10 @@ impl Seat {
                 }
                 if compare { self.check_mirror(world) } else { Ok(()) }
             }
-            Message::Refused { status, reason } => {
+            Message::Refused { status, code, reason } => {
                 world.hang_up(id, Side::Client);
                 self.connection = None;
-                self.give(world, Input::Disconnected { status, code: String::new(), reason, retry_micros: 0 })
+                self.give(world, Input::Disconnected { status, code: code.to_owned(), reason, retry_micros: 0 })
             }
             _ => Ok(()),
         }
@@ -144,6 +144,25 @@ impl Seat {
         let behind = self.mirror().is_some_and(|mirror| mirror.revision() < outcome.revision);
         crate::books::hold(!behind, "invariant_deltas_precede_their_outcome", || {
             format!("{}: {} is told, and the mirror is behind", self.name, outcome.revision)
+        })
+    }
+
+    /// Schedulers know what time it is in the log, and are never ahead of it, as long as no other server goes by another clock, and none jumps: on the mirror
+    /// that a transaction was decided on, nothing that it claims waits.
+    fn invariant_nothing_is_claimed_before_its_backoff_ends(&self, world: &World, txn: &v1::Transaction) -> Checked {
+        let mirror = self.mirror().filter(|mirror| mirror.revision().0 == txn.base_revision);
+        let is_told =
+            self.name != rival::NAME && world.tally.recoveries == 0 && !world.tally.has_seen(Fault::ClockJump);
+        let Some(mirror) = mirror.filter(|_| is_told) else { return Ok(()) };
+        let log_now_micros = BEGIN_MICROS + world.log_skew_micros + world.now();
+        let early = txn.placements.iter().filter_map(|placement| {
+            let job = mirror.job(JobId::from_bits(placement.job)?)?;
+            let row = mirror.group(job, u16::try_from(placement.group).ok()?)?;
+            Some(row.not_before.micros - log_now_micros)
+        });
+        let early = early.max().unwrap_or(0);
+        crate::books::hold(early <= 0, "invariant_nothing_is_claimed_before_its_backoff_ends", || {
+            format!("{}: transaction {} claims {early} µs before the end of a backoff", self.name, txn.number)
         })
     }
 
@@ -181,6 +200,9 @@ impl Seat {
         for output in runtime.handle(now, input) {
             match output {
                 Output::Send(request) => {
+                    if let Some(Ask::Commit(txn)) = &request.ask {
+                        self.invariant_nothing_is_claimed_before_its_backoff_ends(world, txn)?;
+                    }
                     if let Some(id) = self.connection {
                         world.send(id, Side::Server, Message::Session(request));
                     }

@@ -41,6 +41,8 @@ const SESSIONS_MICROS: i64 = 2_000_000;
 const LINGER_MICROS: i64 = 6_000_000;
 /// Agents have so much longer than they think.
 const LEASE_MARGIN_MICROS: i64 = 200_000;
+/// Requests from one snapshot that somebody wants to the next.
+const SNAPSHOT_EVERY: u64 = 5;
 /// Deltas that a watcher gets at a time of what it missed, or a batch's more.
 const MISSED_AT_A_TIME: usize = 32;
 
@@ -119,6 +121,8 @@ pub(crate) struct Server {
     batch: Option<Batch>,
     /// When the write of it began.
     writing_since_micros: i64,
+    /// Requests that were decided.
+    decided: u64,
     watching: BTreeMap<ConnectionId, Watching>,
     following: BTreeMap<ConnectionId, Following>,
     reports: Vec<(Told, Vec<Transition>)>,
@@ -171,25 +175,31 @@ impl Server {
     pub(crate) fn turn(&mut self, world: &mut World) -> Checked {
         loop {
             if !self.pending.is_empty() {
-                self.tick_when_due(world, self.committer.due_first());
+                self.tick_when_due(world, self.committer.due_first())?;
             }
             let now = self.log_now(world);
             while self.committer.has_room() {
                 let Some((ticket, asked)) = self.pending.pop_front() else { break };
                 let opens = matches!(ticket, Some(Ticket::Opening));
                 self.committer.handle(now, Input::Request { ticket, asked });
+                self.now_and_then_wants_a_snapshot(now);
                 if opens {
                     let forfeit_micros = self.committer.next_forfeit().map(|due| due.micros - now.micros);
                     self.respite.opened(world.now(), forfeit_micros);
                 }
             }
-            self.tick_when_due(world, self.committer.next_due());
+            self.tick_when_due(world, self.committer.next_due())?;
             while let Some(output) = self.committer.poll() {
                 match output {
                     Output::Publish(published) => self.publish(world, published)?,
                     Output::Answer { ticket, at, answer } => self.answer(world, ticket, at, answer)?,
                     Output::Write(batch) => self.write(world, batch)?,
-                    Output::Snapshot(_) => {}
+                    Output::Snapshot(cell) => {
+                        world.tally.snapshots_shown += 1;
+                        world
+                            .books
+                            .invariant_a_mirror_is_the_cell_at_its_revision("a snapshot of the committer", &cell)?;
+                    }
                 }
             }
             if self.pending.is_empty() || !self.committer.has_room() {
@@ -200,12 +210,33 @@ impl Server {
         self.pump_all(world)
     }
 
-    /// Lets happen what is due by time, if it is by now; where nobody could say anything for a while, all get a while to say it first.
-    fn tick_when_due(&mut self, world: &World, due: Option<LogTime>) {
-        let now = self.log_now(world);
-        if due.is_some_and(|due| due <= now) && self.respite.is_over(world.now()) {
-            self.committer.handle(now, Input::Tick);
+    /// Readers of the picture ask for one whenever they come, also while a batch is being made or written.
+    fn now_and_then_wants_a_snapshot(&mut self, now: LogTime) {
+        self.decided += 1;
+        if self.decided.is_multiple_of(SNAPSHOT_EVERY) {
+            self.committer.handle(now, Input::Snapshot);
         }
+    }
+
+    /// Lets happen what is due by time, if it is by now, and may.
+    fn tick_when_due(&mut self, world: &World, due: Option<LogTime>) -> Checked {
+        let now = self.log_now(world);
+        if due.is_none_or(|due| due > now) || !self.may_tick(world) {
+            return Ok(());
+        }
+        let before = self.committer.undurable_cell().clone();
+        self.committer.handle(now, Input::Tick);
+        // What was due in an hour when the server began is due at once then.
+        if world.tally.has_seen(Fault::ClockJump) {
+            return Ok(());
+        }
+        let after = self.committer.undurable_cell();
+        self.renewals.invariant_nothing_is_taken_before_all_were_heard(&before, after, world.now())
+    }
+
+    /// Whether what is due may happen: where nobody could say anything for a while, all get a while to say it before anything is taken from them.
+    fn may_tick(&self, world: &World) -> bool {
+        self.respite.is_over(world.now()) || !self.committer.forfeits_by(self.log_now(world))
     }
 
     fn write(&mut self, world: &mut World, batch: Batch) -> Checked {
@@ -457,12 +488,12 @@ impl Server {
 
     /// Its process stood still since then, and goes on.
     pub(crate) fn goes_on(&mut self, since_micros: i64, now_micros: i64) {
-        self.renewals.slept(since_micros, now_micros);
+        self.renewals.slept(since_micros, now_micros, self.committer.undurable_cell());
     }
 
     fn plan_tick(&mut self, world: &mut World) {
         // What has to wait is looked at again with the leases.
-        let due = self.committer.next_due().filter(|_| self.respite.is_over(world.now()));
+        let due = self.committer.next_due().filter(|_| self.may_tick(world));
         let due = due.map(|due| due.micros - BEGIN_MICROS - self.clock_skew_micros);
         let next = due.into_iter().chain(self.leases.next_due_micros()).chain([self.sessions_due_micros]).min();
         // Looked at more seldom, the server would take it that it stood still.

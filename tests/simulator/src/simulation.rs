@@ -156,6 +156,9 @@ struct Simulation {
     owner: Owner,
     phase: Phase,
     deadline_micros: i64,
+    calm_since_micros: i64,
+    /// A machine that goes when faults end, and comes back only when all jobs are where they should be without it.
+    gone: Option<usize>,
     /// Processes that stand still: since when, and what they have missed.
     asleep: BTreeMap<Sleeper, (i64, Vec<Event>)>,
 }
@@ -185,6 +188,7 @@ impl Simulation {
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
         let (phase, owner, mad) = (Phase::Stormy, Owner::new(seed, &world.mix), vec![Mad::new(0), Mad::new(1)]);
         let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
+        let gone = ending::who_goes(seed, world.mix.machines);
         Self {
             world,
             disk,
@@ -197,6 +201,8 @@ impl Simulation {
             owner,
             phase,
             deadline_micros,
+            calm_since_micros: 0,
+            gone,
             asleep,
         }
     }
@@ -313,6 +319,9 @@ impl Simulation {
     }
 
     fn happens(&mut self, event: Event) -> Checked {
+        if self.is_of_who_is_gone(&event) {
+            return Ok(());
+        }
         let Self { world, server, seats, machines, mad, owner, .. } = self;
         let of_life = |life: u64, server: &Option<Server>| server.as_ref().is_some_and(|server| server.life == life);
         match event {
@@ -380,7 +389,7 @@ impl Simulation {
                 Some(server) => server.receive(&mut self.world, id, message),
                 None => {
                     let reason = "nobody listens".to_owned();
-                    self.world.send(id, Side::Client, Message::Refused { status: UNAVAILABLE, reason });
+                    self.world.send(id, Side::Client, Message::Refused { status: UNAVAILABLE, code: "", reason });
                     self.world.hang_up(id, Side::Server);
                     Ok(())
                 }
@@ -418,7 +427,7 @@ impl Simulation {
                 Ok(())
             }
             (Party::Owner, Purpose::Ask { wish }) => {
-                let broken = Message::Refused { status: UNAVAILABLE, reason: String::new() };
+                let broken = Message::Refused { status: UNAVAILABLE, code: "", reason: String::new() };
                 self.owner.receive(&mut self.world, id, wish, &broken);
                 Ok(())
             }

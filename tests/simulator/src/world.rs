@@ -111,6 +111,8 @@ pub(crate) enum Message {
     /// The call or the stream ends with this code of `google.rpc`.
     Refused {
         status: i32,
+        /// The `plenum-code`, where a runtime looks at it.
+        code: &'static str,
         reason: String,
     },
 }
@@ -195,6 +197,8 @@ pub(crate) struct World {
     pub(crate) backup: Option<Backup>,
     /// Until when syncs take seconds.
     pub(crate) slow_until_micros: i64,
+    /// From the simulation's time to what the server that began last took for log time then.
+    pub(crate) log_skew_micros: i64,
 }
 
 impl World {
@@ -214,6 +218,7 @@ impl World {
             checkpoint: None,
             backup: None,
             slow_until_micros: 0,
+            log_skew_micros: 0,
         }
     }
 

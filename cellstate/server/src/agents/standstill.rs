@@ -147,7 +147,8 @@ impl Respite {
     #[must_use]
     pub fn is_over(&self, now_micros: i64) -> bool {
         let unlooked = now_micros.saturating_sub(self.looked_at_micros.load(Ordering::Acquire));
-        unlooked <= self.unlooked_micros_max && now_micros >= self.until_micros.load(Ordering::Relaxed)
+        let is_over = unlooked <= self.unlooked_micros_max && now_micros >= self.until_micros.load(Ordering::Relaxed);
+        is_over || planted::is(Bug::TakesAtOnce)
     }
 }
 

@@ -5,6 +5,7 @@
 use plenum_proto::v1::{self, RefusalReason};
 
 use super::Decided;
+use super::asked::ALLOCATIONS_FEW;
 use crate::chronicle::{Chronicle, Facts};
 use crate::picture::slot_of;
 
@@ -102,6 +103,10 @@ impl Blamed<'_> {
         match refusal.reason() {
             Why::TaskTaken if !of_group || granted.task != refusal.task => {
                 Some(format!("allocation {id:#x} is of another task"))
+            }
+            // Of a machine that has as many allocations as one can have, any of them may be to blame.
+            Why::PerMachineLimit if !of_group && self.chronicle.count_on(granted.machine) < ALLOCATIONS_FEW => {
+                Some(format!("allocation {id:#x} is of another group"))
             }
             Why::SpreadLimit if !of_group => Some(format!("allocation {id:#x} is of another group")),
             Why::TaskTaken | Why::SpreadLimit if had_left => Some(format!("allocation {id:#x} was leaving by then")),

@@ -82,8 +82,28 @@ impl<'a> Claim<'a, '_> {
                     group.constraints.iter().all(|constraint| holds(constraint, &machine.attributes))
                 })
             }
+            RefusalReason::PerMachineLimit => self.is_below_its_limit(),
             _ => false,
         }
+    }
+
+    /// Whether so few of its group are on the machine that the limit it declares is not reached, with all that the transaction may have brought there
+    /// before it. Of a machine that has as many allocations as one can have, that is the limit.
+    fn is_below_its_limit(&self) -> bool {
+        let (refusal, chronicle, before) = (self.refusal, self.kinds.chronicle, self.at - 1);
+        let Some(group) = chronicle.group_at(refusal.job, refusal.group, before) else { return false };
+        let key = (refusal.job, refusal.group);
+        let all = self.kinds.of_group.get(&key).into_iter().flatten();
+        let there = all.filter(|facts| facts.granted.machine == refusal.machine && is_there(facts, before)).count();
+        let of_group = self.asked.placements.iter().filter(|placement| (placement.job, placement.group) == key);
+        let claims: usize = of_group
+            .map(|placement| {
+                let has_spare = placement.alternates.contains(&refusal.machine);
+                placement.machines.iter().filter(|machine| has_spare || **machine == refusal.machine).count()
+            })
+            .sum();
+        let is_below = group.per_machine == 0 || there + claims <= group.per_machine as usize;
+        is_below && chronicle.count_on(refusal.machine) < ALLOCATIONS_FEW
     }
 
     /// Whether no other claim of its transaction is for the same task: an earlier one may have got it.

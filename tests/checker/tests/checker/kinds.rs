@@ -263,4 +263,10 @@ fn what_is_named_as_in_the_way_and_is_gone_again_is_found() {
         let found = scene.checked(|refusal| refusal.set_reason(reason));
         assert!(matches!(&found[..], [one] if one.contains("did not stand in its way")), "{reason:?}: {found:?}");
     }
+    let mut scene = Scene::new(|group| group.per_machine = 1);
+    scene.bench.cordon(scene.machine, true);
+    scene.base = scene.bench.revision();
+    scene.claim(0).expect("it takes no claims");
+    let found = scene.checked(|refusal| refusal.set_reason(RefusalReason::PerMachineLimit));
+    assert!(matches!(&found[..], [one] if one.contains("did not stand in its way")), "nobody is there: {found:?}");
 }

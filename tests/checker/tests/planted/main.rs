@@ -147,6 +147,14 @@ fn minimums_that_are_said_to_be_missed_where_there_is_none_are_found() {
 }
 
 #[test]
+fn limits_that_are_blamed_though_they_are_not_reached_are_found() {
+    is_found(
+        Bug::RefusesByLimit,
+        |found| matches!(found, Violation::WrongKind { what, .. } if what.contains("did not stand in its way")),
+    );
+}
+
+#[test]
 fn conflicts_that_are_said_to_be_too_old_are_found() {
     is_found(
         Bug::CallsStale,

@@ -39,6 +39,7 @@ shown! {
     rights_and_partitions_that_are_blamed_though_they_are_not_in_the_way_are_found:
         RefusesByRight by property_culprits_are_true;
     minimums_that_are_said_to_be_missed_where_there_is_none_are_found: RefusesAsMate by property_culprits_are_true;
+    limits_that_are_blamed_though_they_are_not_reached_are_found: RefusesByLimit by property_culprits_are_true;
     conflicts_that_are_said_to_be_too_old_are_found: CallsStale by property_culprits_are_true;
     forgotten_minimums_are_found: ForgetsMinimums by property_minimums_hold;
     culprits_that_took_less_than_what_is_short_are_found: HalvesBlame by property_culprits_are_true;

@@ -5,12 +5,13 @@ use plenum_model::{
     TransactionId,
 };
 
-use super::{Step, asked, governing, why_it_takes_none};
+use super::{Step, asked, governing, standing, why_it_takes_none};
 use crate::books::{Checked, hold};
 
 /// A refusal by a quota needs one that is too small by no less than it says; by a permission, a partition that keeps its scheduler from that machine, or
 /// a victim there and no right to evict; by a guard, one that fails; and as a mate, a placement that missed its minimum. Whoever came between, room is
-/// lacking now, by no less than it says; the machine is not there, or takes no claims; the task has an allocation; or a constraint fails.
+/// lacking now, by no less than it says; the machine is not there, or takes no claims; the task has an allocation; a constraint fails; or it is as
+/// [`standing`] has it.
 pub(super) fn invariant_what_refuses_a_claim_is_there(
     step: &Step<'_>,
     txn: &Transaction,
@@ -47,7 +48,7 @@ pub(super) fn invariant_what_refuses_a_claim_is_there(
             let both = group.zip(cell.machine_in(refusal.machine));
             both.is_some_and(|(group, machine)| group.constraints.iter().any(|one| !one.holds(&machine.attributes)))
         }
-        _ => true,
+        _ => standing::is_so(cell, txn, outcome, refusal, placement),
     };
     hold(is_there, "invariant_what_refuses_a_claim_is_there", || {
         format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base)

@@ -59,7 +59,7 @@ impl Server {
     }
 
     fn fail_call(&mut self, world: &mut World, id: ConnectionId, status: i32, reason: &str) -> Checked {
-        world.send(id, Side::Client, Message::Refused { status, reason: reason.to_owned() });
+        world.send(id, Side::Client, Message::Refused { status, code: "", reason: reason.to_owned() });
         world.hang_up(id, Side::Server);
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Server {
             Decision::Rejected(rejection) => {
                 let code = rejection.code.as_str().to_owned();
                 *world.tally.rejections.entry(code.clone()).or_default() += 1;
-                Message::Refused { status: INVALID_ARGUMENT, reason: code }
+                Message::Refused { status: INVALID_ARGUMENT, code: "", reason: code }
             }
             _ => Message::HoldTaken(v1::TakeHoldResponse { revision: at.0, changed: true, deadline_micros: 0 }),
         };

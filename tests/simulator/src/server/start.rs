@@ -64,6 +64,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     // A clock that was set, forward or back; as in production it begins where log time was at the earliest.
     let set = if world.random.chance(200) { world.random.between(-2_000_000, 5_000_000) } else { 0 };
     let skew = set.max(mirror.cell().time().micros - BEGIN_MICROS - world.now());
+    world.log_skew_micros = skew;
     world.tell(|| format!("server: life {life} begins at revision {kept}, its clock is off by {skew} µs"));
     let mut told = world.books.cell().clone();
     let published = told.revision();
@@ -93,7 +94,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),
         standstill: Standstill::new(lease, now),
         respite: Respite::new(lease, now),
-        renewals: Renewals::new(world.mix.lease_micros, now),
+        renewals: Renewals::new(world.mix.lease_micros, now, cell),
         committer: Committer::new(core, commit),
         identity,
         opened_at: kept.next(),
@@ -104,6 +105,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         pending: VecDeque::new(),
         batch: None,
         writing_since_micros: now,
+        decided: 0,
         watching: BTreeMap::new(),
         following: BTreeMap::new(),
         reports: Vec::new(),

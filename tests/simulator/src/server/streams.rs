@@ -11,7 +11,7 @@ use plenum_server::commit::Asked;
 use plenum_server::sync::{self, Lent, Resume, Step, SyncOptions, SyncSession};
 use prost::Message as _;
 
-use super::{Server, Ticket};
+use super::{BEGIN_MICROS, Server, Ticket};
 use crate::books::{Checked, hold};
 use crate::world::{ConnectionId, Event, Message, Side, World};
 
@@ -23,7 +23,8 @@ const MESSAGES_MAX: usize = 4;
 const STEPS_MAX: u32 = 10_000;
 
 const UNAVAILABLE: i32 = 14;
-const NOT_FOUND: i32 = 5;
+/// What ends a session's streams with it.
+const CLOSED: (i32, &str) = (5, "NO_SUCH_SESSION");
 const INVALID_ARGUMENT: i32 = 3;
 const FAILED_PRECONDITION: i32 = 9;
 const ABORTED: i32 = 10;
@@ -70,14 +71,15 @@ impl Server {
 
     fn hello(&mut self, world: &mut World, id: ConnectionId, hello: v1::Hello) -> Checked {
         if let Err(unknown) = sync::check(&hello, &self.identity, self.opened_at, self.recent.newest()) {
-            let status = if matches!(unknown, sync::Unknown::Cell) { ABORTED } else { OUT_OF_RANGE };
+            let is_other = matches!(unknown, sync::Unknown::Cell);
+            let status = if is_other { (ABORTED, "OTHER_CELL") } else { (OUT_OF_RANGE, "NO_SUCH_REVISION") };
             self.refuse(world, id, status, &unknown.to_string());
             return Ok(());
         }
         if hello.session == 0 {
             match command::open_session(&Self::principal(), &hello.namespace, &hello.scheduler) {
                 Ok(request) => self.ask(Some(Ticket::Session { connection: id, hello }), Asked::new(request)),
-                Err(invalid) => self.refuse(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+                Err(invalid) => self.refuse(world, id, (INVALID_ARGUMENT, "INVALID_REQUEST"), &invalid.to_string()),
             }
             return self.turn(world);
         }
@@ -85,9 +87,9 @@ impl Server {
         let session = SessionId(hello.session);
         match cell.session(session) {
             _ if hello.incarnation != self.identity.incarnation => {
-                self.refuse(world, id, ABORTED, "the session is of another incarnation");
+                self.refuse(world, id, (ABORTED, "OTHER_INCARNATION"), "the session is of another incarnation");
             }
-            None => self.refuse(world, id, NOT_FOUND, "the session is closed"),
+            None => self.refuse(world, id, CLOSED, "the session is closed"),
             Some(found) => {
                 world.tally.resumed += 1;
                 let namespace = found.namespace.clone();
@@ -113,7 +115,7 @@ impl Server {
                     self.serve(world, id, SessionId(*session), namespace, hello);
                 }
             }
-            other => self.refuse(world, id, INVALID_ARGUMENT, &format!("{other:?}")),
+            other => self.refuse(world, id, (INVALID_ARGUMENT, ""), &format!("{other:?}")),
         }
     }
 
@@ -128,7 +130,8 @@ impl Server {
         let sections = Sections::from_wire(&hello.sections).unwrap_or(Sections::MIRROR);
         let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
         let options = SyncOptions { message_bytes: world.mix.message_bytes, ..SyncOptions::default() };
-        let sync = SyncSession::new(options, self.identity.clone(), session, sections, resume, world.now());
+        let sync = SyncSession::new(options, self.identity.clone(), session, sections, resume, world.now())
+            .telling_time(BEGIN_MICROS + self.clock_skew_micros);
         self.alone.remove(&session);
         let pumped_at_micros = i64::MAX;
         self.watching.insert(id, Watching { session, namespace, sync, is_over: false, pumped_at_micros, resyncs: 0 });
@@ -172,8 +175,8 @@ impl Server {
         }
     }
 
-    fn refuse(&mut self, world: &mut World, id: ConnectionId, status: i32, reason: &str) {
-        world.send(id, Side::Client, Message::Refused { status, reason: reason.to_owned() });
+    fn refuse(&mut self, world: &mut World, id: ConnectionId, (status, code): (i32, &'static str), reason: &str) {
+        world.send(id, Side::Client, Message::Refused { status, code, reason: reason.to_owned() });
         world.hang_up(id, Side::Server);
     }
 
@@ -226,7 +229,7 @@ impl Server {
                 Step::Wait { until_micros } => {
                     if watching.is_over {
                         self.watching.remove(&id);
-                        self.refuse(world, id, NOT_FOUND, "the session is closed");
+                        self.refuse(world, id, CLOSED, "the session is closed");
                         return Ok(());
                     }
                     if watching.pumped_at_micros != until_micros {
@@ -277,7 +280,9 @@ impl Server {
         let current = |machine: &MachineId| cell.is_current(*machine, wire.epoch) && !self.is_of_the_past(wire.epoch);
         let machine = MachineId::from_bits(wire.machine).filter(current);
         match machine {
-            None => self.refuse(world, id, FAILED_PRECONDITION, "another epoch, or no such machine; register again"),
+            None => {
+                self.refuse(world, id, (FAILED_PRECONDITION, ""), "another epoch, or no such machine; register again")
+            }
             Some(machine) => {
                 let follower = Follower::new(machine, wire.epoch);
                 self.following.insert(id, Following { follower, due: true });
@@ -311,7 +316,7 @@ impl Server {
             Ok(None) => {}
             Err(_) => {
                 self.following.remove(&id);
-                self.refuse(world, id, FAILED_PRECONDITION, "the machine's epoch is over; register again");
+                self.refuse(world, id, (FAILED_PRECONDITION, ""), "the machine's epoch is over; register again");
             }
         }
     }
@@ -341,7 +346,7 @@ fn answer_of(number: u64, decision: Decision) -> Result<bytes::Bytes, v1::Reques
         Decision::Outcome(outcome) => Ok(v1::Outcome::from(outcome.as_ref()).encode_to_vec().into()),
         Decision::Rejected(rejection) => {
             let status = match rejection.code.as_str() {
-                "NO_SUCH_SESSION" => NOT_FOUND,
+                "NO_SUCH_SESSION" => CLOSED.0,
                 "OTHER_INCARNATION" => ABORTED,
                 "SCHEDULER_PAUSED" => UNAVAILABLE,
                 _ => INVALID_ARGUMENT,

@@ -1,8 +1,8 @@
 //! How a run comes to its end: faults are over, every job gets where it should be, all are stopped, and nothing is left.
 
 use super::{Phase, Simulation};
-use crate::agent::Machine;
 use crate::books::{Checked, Violation, hold};
+use crate::random::Random;
 use crate::scheduler::Seat;
 use crate::server::Server;
 use crate::world::Event;
@@ -10,8 +10,28 @@ use crate::world::Event;
 /// From the end of faults to the end of everything, at most. Not far above the longest that the report of the gate's seeds tells: a wake-up that was
 /// lost, and is made good much later by a timer of something else, must not pass.
 const END_WITHIN_MICROS: i64 = 180_000_000;
+/// So much later where a machine has gone: only so many are given up in a minute.
+const GONE_MICROS: i64 = 90_000_000;
+/// After so long an operator removes it. What has a single instance waits for that, as it may still run there.
+const REMOVED_MICROS: i64 = 60_000_000;
 /// How often it is looked at whether all is done.
 const LOOK_MICROS: i64 = 500_000;
+/// In how many runs a machine goes when faults end, in thousandths.
+const GONE_THOUSANDTHS: u64 = 300;
+/// Sets the numbers apart of which that is drawn.
+const GONE_SEED: u64 = 619 << 40;
+
+/// The machine that goes when faults end, if one does. What can be placed somewhere can be without it: another one stands in its rack, and another one
+/// has devices.
+pub(super) fn who_goes(seed: u64, machines: usize) -> Option<usize> {
+    let mut random = Random::new(!seed ^ GONE_SEED);
+    let may_go: &[usize] = match machines {
+        3 => &[0, 2],
+        4.. => &[0, 1, 2, 3],
+        _ => return None,
+    };
+    random.chance(GONE_THOUSANDTHS).then(|| may_go[random.index(may_go.len())])
+}
 
 impl Simulation {
     pub(super) fn faults_end(&mut self) {
@@ -21,8 +41,46 @@ impl Simulation {
             self.world.agenda.after(0, Event::MovesHome { agent });
         }
         self.phase = Phase::Calm;
+        self.calm_since_micros = self.world.now();
         self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
         self.world.agenda.after(LOOK_MICROS, Event::Looks);
+        if let Some(agent) = self.gone {
+            self.deadline_micros += GONE_MICROS;
+            self.world.tally.machines_gone += 1;
+            self.machines[agent].kill(&mut self.world);
+        }
+    }
+
+    /// Whether an event would let the machine that is gone come back.
+    pub(super) fn is_of_who_is_gone(&self, event: &Event) -> bool {
+        let (Event::AgentStarts { agent } | Event::AgentDiesRegistering { agent, .. } | Event::MovesHome { agent }) =
+            *event
+        else {
+            return false;
+        };
+        self.phase == Phase::Calm && self.gone == Some(agent)
+    }
+
+    /// Whether nothing is on the machine that is gone any more. Has it removed once that lasts too long.
+    fn is_left(&mut self) -> bool {
+        let Some(agent) = self.gone else { return true };
+        let cell = self.world.books.cell();
+        let Some(machine) = cell.machines().find(|machine| *machine.name == *self.machines[agent].name()) else {
+            return true;
+        };
+        let machine = machine.id;
+        let is_left = cell.allocations().all(|found| found.row.machine != machine.slot);
+        if !is_left && self.world.now() > self.calm_since_micros + REMOVED_MICROS {
+            self.owner.removes(&mut self.world, machine);
+        }
+        is_left
+    }
+
+    fn comes_back(&mut self) {
+        if let Some(agent) = self.gone.take() {
+            self.world.agenda.after(0, Event::AgentStarts { agent });
+            self.world.agenda.after(1, Event::MovesHome { agent });
+        }
     }
 
     /// Looks whether the phase is over.
@@ -31,17 +89,17 @@ impl Simulation {
         match self.phase {
             Phase::Calm => {
                 self.owner.clears_the_way(&mut self.world);
-                if self.owner.is_content(&self.world) && self.is_up() {
+                if self.is_left() && self.owner.is_content(&self.world) && self.is_up() {
                     self.world.tell(|| "all jobs are where they should be".to_owned());
                     self.phase = Phase::Stopping;
+                    self.comes_back();
                     self.owner.stops_all(&mut self.world);
                 }
                 Ok(())
             }
             Phase::Stopping if self.is_quiet() => {
                 self.phase = Phase::Over;
-                let began_micros = self.deadline_micros - END_WITHIN_MICROS;
-                self.world.tally.ending_micros_max = (self.world.now() - began_micros).unsigned_abs();
+                self.world.tally.ending_micros_max = (self.world.now() - self.calm_since_micros).unsigned_abs();
                 self.check_end()
             }
             Phase::Stopping => {
@@ -59,8 +117,8 @@ impl Simulation {
     fn is_up(&self) -> bool {
         self.server.as_ref().is_some_and(Server::is_open)
             && self.seats.iter().all(Seat::runs)
-            && self.machines.iter().all(Machine::runs)
-            && self.world.books.machines_ready() == self.machines.len()
+            && (0..).zip(&self.machines).all(|(number, machine)| machine.runs() || self.gone == Some(number))
+            && self.world.books.machines_ready() == self.machines.len() - usize::from(self.gone.is_some())
     }
 
     fn is_quiet(&self) -> bool {

@@ -173,12 +173,24 @@ found! {
     a_guard_that_is_blamed_though_it_holds_is_found: RefusesByGuard by "invariant_what_refuses_a_claim_is_there";
     mates_that_are_blamed_though_none_was_lost_are_found:
         RefusesAsMate by "invariant_what_refuses_a_claim_is_there";
+    a_limit_that_is_blamed_though_it_is_not_reached_is_found:
+        RefusesByLimit by "invariant_what_refuses_a_claim_is_there";
+    a_predecessor_that_is_blamed_though_there_is_none_is_found:
+        RefusesByPredecessor by "invariant_what_refuses_a_claim_is_there";
+    a_version_that_is_blamed_though_it_is_the_claim_s_is_found:
+        RefusesByVersion by "invariant_what_refuses_a_claim_is_there";
     another_answer_to_a_repeated_number_is_found:
         AnswersAnew by "invariant_a_repeated_number_gets_the_same_answer";
     a_batch_that_is_not_written_is_found: LosesBatches by "invariant_revisions_have_no_gaps";
+    a_snapshot_of_what_is_not_durable_is_found:
+        ShowsTooSoon by "invariant_a_mirror_is_the_cell_at_its_revision";
     a_batch_that_is_not_shown_is_found: ForgetsToPublish by "invariant_published_without_gaps";
     a_log_that_is_not_what_was_shown_is_found: LogsAnotherTime by "invariant_the_log_is_a_prefix_of_what_was_sent";
     deltas_that_are_left_out_are_found: LeavesOutDeltas by "invariant_no_notice_is_a_bug";
+    a_scheduler_that_is_ahead_of_its_time_is_found:
+        HearsTheFuture by "invariant_nothing_is_claimed_before_its_backoff_ends";
+    a_server_that_takes_what_is_due_at_once_is_found:
+        TakesAtOnce by "invariant_nothing_is_taken_before_all_were_heard";
     a_server_that_counts_its_sleep_is_found: CountsItsSleep by "invariant_no_lease_ends_by_its_server_s_sleep";
     a_dead_agent_that_is_believed_is_found: BelievesTheLate by "invariant_the_agent_that_asked_last_counts";
     receipts_for_what_still_runs_are_found: HastyReceipts by "invariant_what_runs_is_live";

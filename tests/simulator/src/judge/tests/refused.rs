@@ -1,6 +1,6 @@
 //! Refusals for what does not stand in the way.
 
-use plenum_model::{Constraint, Operator};
+use plenum_model::{Constraint, JobState, Operator, Spread, TaskState};
 
 use super::*;
 
@@ -85,6 +85,50 @@ fn what_is_blamed_though_it_is_over_is_found() {
     let machine = stage.machine;
     stage.ask(Command::CordonMachine { machine, cordoned: true });
     assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::MachineNotReady)));
+}
+
+// Any of these was believed of any claim.
+#[test]
+fn what_is_said_of_a_claim_s_job_its_task_or_its_limits_and_is_not_so_is_found() {
+    let stage = Stage::new(GroupShape::default());
+    for reason in [
+        RefusalReason::NoSuchJob,
+        RefusalReason::JobVersion,
+        RefusalReason::OtherScheduler,
+        RefusalReason::ResourcesDiffer,
+        RefusalReason::OtherMachine,
+        RefusalReason::MachineChanged,
+        RefusalReason::Predecessor,
+        RefusalReason::PerMachineLimit,
+        RefusalReason::SpreadLimit,
+        RefusalReason::NotWanted,
+    ] {
+        assert!(!is_believed(&stage, &[0], &conflict(&stage, reason, &[])), "{reason:?}");
+    }
+    let unwanted = |stage: &Stage, task: u32, why: NotWanted| {
+        let plain = conflict(stage, RefusalReason::NotWanted, &[]);
+        is_believed(stage, &[task], &Refusal { task, not_wanted: Some(why), ..plain })
+    };
+    for why in [
+        NotWanted::JobOver(JobState::Stopped),
+        NotWanted::After(0),
+        NotWanted::Backoff(LogTime::default()),
+        NotWanted::Task(TaskState::Done),
+        NotWanted::NoSuchTask,
+        NotWanted::NoSuchGroup,
+        NotWanted::Recurring,
+    ] {
+        assert!(!unwanted(&stage, 0, why), "{why:?}");
+    }
+    assert!(unwanted(&stage, 1, NotWanted::NoSuchTask), "it has one task");
+    let limited = Stage::new(GroupShape { count: 2, per_machine: 1, ..GroupShape::default() });
+    let limit = conflict(&limited, RefusalReason::PerMachineLimit, &[]);
+    assert!(!is_believed(&limited, &[0, 1], &limit), "nobody is there");
+    let second = Refusal { claim: Some((0, 1)), task: 1, ..limit };
+    assert!(is_believed(&limited, &[0, 1], &second), "the first one may have come");
+    let spread = vec![Spread { attribute: "rack".into(), at_most: 1 }];
+    let spread = Stage::new(GroupShape { spread, ..GroupShape::default() });
+    assert!(is_believed(&spread, &[0], &conflict(&spread, RefusalReason::SpreadLimit, &[])), "it has no rack");
 }
 
 // What a later version of a job needs was held against what an earlier one had needed.
