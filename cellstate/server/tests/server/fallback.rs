@@ -412,19 +412,25 @@ async fn damage_in_a_kept_segment_from_before_the_fallback_keeps_no_cell_from_go
     server.shutdown().await.unwrap();
 }
 
+/// Makes a cell that is stopped then, whose log keeps much that came after its fallback; gives how many jobs it has.
+async fn with_an_early_fallback(dir: &Path) -> u32 {
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, 0, |status| status.revision > 3).await;
+    server.shutdown().await.unwrap();
+    let fallback = backup_of(dir);
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, jobs, |_| kept(dir).len() >= 3).await;
+    server.shutdown().await.unwrap();
+    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    jobs
+}
+
 /// A start takes files of the log as wholes. Who restores takes frames, and needs none from before the fallback.
 #[tokio::test]
 async fn damage_before_the_fallback_in_the_very_file_that_goes_on_from_it_costs_a_restore_and_no_revision() {
     let temporary = tempfile::tempdir().unwrap();
     let (dir, new) = (temporary.path().join("cell"), temporary.path().join("new"));
-    let server = Server::start(brisk(&dir)).await.unwrap();
-    let jobs = submit_until(&connect(&server).await, 0, |status| status.revision > 3).await;
-    server.shutdown().await.unwrap();
-    let fallback = backup_of(&dir);
-    let server = Server::start(brisk(&dir)).await.unwrap();
-    let jobs = submit_until(&connect(&server).await, jobs, |_| kept(&dir).len() >= 3).await;
-    server.shutdown().await.unwrap();
-    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    let jobs = with_an_early_fallback(&dir).await;
     std::fs::remove_dir_all(dir.join("history")).unwrap();
     // In one of the frames that the fallback has already.
     flip(&kept(&dir)[0], 4096 + 100);
@@ -461,14 +467,7 @@ fn lose_only_header(dir: &Path) -> String {
 async fn a_log_that_lost_its_only_header_costs_a_restore_and_no_revision() {
     let temporary = tempfile::tempdir().unwrap();
     let [dir, new, again] = ["cell", "new", "again"].map(|name| temporary.path().join(name));
-    let server = Server::start(brisk(&dir)).await.unwrap();
-    let jobs = submit_until(&connect(&server).await, 0, |status| status.revision > 3).await;
-    server.shutdown().await.unwrap();
-    let fallback = backup_of(&dir);
-    let server = Server::start(brisk(&dir)).await.unwrap();
-    let jobs = submit_until(&connect(&server).await, jobs, |_| kept(&dir).len() >= 3).await;
-    server.shutdown().await.unwrap();
-    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    let jobs = with_an_early_fallback(&dir).await;
     let last = plenum_server::verify(&dir).unwrap().to_revision;
     let name = lose_only_header(&dir);
     let report = plenum_server::verify(&dir).unwrap();
