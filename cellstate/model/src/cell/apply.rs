@@ -253,6 +253,9 @@ impl Cell {
         let Some(&group) = self.groups.get(grants.group_row) else {
             return self.fault(Subject::GroupRow(grants.group_row), "is not there");
         };
+        if (group.job_slot, group.position) != (grants.job.slot, grants.group) {
+            return self.fault(Subject::GroupRow(grants.group_row), "is not that of the group that is granted");
+        }
         let count = grants.slots.len();
         if [grants.machines.len(), grants.tasks.len(), grants.generations.len()] != [count; 3] {
             return self.fault(Subject::GroupRow(grants.group_row), "is granted columns of unequal length");
@@ -289,9 +292,8 @@ impl Cell {
             *self.allocations.get_mut(slot) = granted_row(grants, claim, self.revision, epoch, attempt);
         }
         let granted = u32::try_from(count).expect("slots have 32-bit numbers");
-        let group = self.groups.get_mut(grants.group_row);
-        group.tasks[TaskState::Waiting as usize] -= granted;
-        group.tasks[TaskState::Live as usize] += granted;
+        self.leave_state(grants.group_row, TaskState::Waiting, granted)?;
+        self.groups.get_mut(grants.group_row).tasks[TaskState::Live as usize] += granted;
         self.live += granted;
         if let Some(last) = grants.slots.last() {
             self.filling = Some(last / 64);
@@ -321,7 +323,7 @@ impl Cell {
             let mut room = Room::default();
             room.take(shape);
             let rest = self.rest.get_mut(slot);
-            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, taken)| *free += taken);
+            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, taken)| *free = free.saturating_add(*taken));
         }
         Some(epoch)
     }
@@ -329,14 +331,14 @@ impl Cell {
     #[inline]
     pub(super) fn give_room(&mut self, slot: u32, shape: &Resources) {
         let row = self.machines.get_mut(slot);
-        row.free_cpu_millis += i32::try_from(shape.cpu_millis).unwrap_or(0);
-        row.free_memory_bytes += shape.memory_bytes.cast_signed();
+        row.free_cpu_millis = row.free_cpu_millis.saturating_add(i32::try_from(shape.cpu_millis).unwrap_or(0));
+        row.free_memory_bytes = row.free_memory_bytes.saturating_add(shape.memory_bytes.cast_signed());
         row.allocations = row.allocations.saturating_sub(1);
         if !shape.is_plain() {
             let mut room = Room::default();
             room.add(shape);
             let rest = self.rest.get_mut(slot);
-            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, given)| *free += given);
+            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, given)| *free = free.saturating_add(*given));
         }
     }
 
@@ -438,9 +440,19 @@ impl Cell {
         }
         let before = std::mem::replace(state, change.state);
         self.tasks.get_mut(group.task_base + change.task).failures = change.failures;
-        let group = self.groups.get_mut(change.group_row);
-        group.tasks[before as usize] -= 1;
-        group.tasks[change.state as usize] += 1;
+        self.leave_state(change.group_row, before, 1)?;
+        self.groups.get_mut(change.group_row).tasks[change.state as usize] += 1;
+        Ok(())
+    }
+
+    /// So many tasks of a group are in a state no more. Two groups that were given the same tasks may say so more often than they have any.
+    #[inline]
+    fn leave_state(&mut self, row: u32, state: TaskState, tasks: u32) -> Result<(), FoldError> {
+        let count = &mut self.groups.get_mut(row).tasks[state as usize];
+        match count.checked_sub(tasks) {
+            Some(left) => *count = left,
+            None => return self.fault(Subject::GroupRow(row), "has fewer tasks in a state than leave it"),
+        }
         Ok(())
     }
 

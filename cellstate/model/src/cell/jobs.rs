@@ -58,8 +58,10 @@ impl Cell {
         let groups = (job.group_base..).zip(job.group_positions()).zip(&job.shape.groups);
         for (((row, position), group), &task_base) in groups.zip(task_bases) {
             let tasks = [group.count, 0, 0, 0, 0, 0];
-            let row = self.groups.get_mut(row);
-            *row = GroupRow {
+            if self.groups.get(row).is_some_and(|found| *found != GroupRow::default()) {
+                return self.fault(Subject::GroupRow(row), "is another job's");
+            }
+            *self.groups.get_mut(row) = GroupRow {
                 task_base,
                 count: group.count,
                 job_slot: job.id.slot,
@@ -122,7 +124,10 @@ impl Cell {
             if state == TaskState::Live {
                 return self.fault(Subject::Task(row, task), "is live and may not be dropped");
             }
-            after.tasks[state as usize] -= 1;
+            match after.tasks[state as usize].checked_sub(1) {
+                Some(left) => after.tasks[state as usize] = left,
+                None => return self.fault(Subject::GroupRow(row), "has fewer tasks in a state than leave it"),
+            }
         }
         (kept..count).for_each(|task| self.put_task(base + task, TaskPast::default(), TaskState::default()));
         after.tasks[TaskState::Waiting as usize] += count - kept;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::apply::ROWS_AHEAD_MAX;
 use crate::delta::Subject;
 use crate::{
-    AllocationId, Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, GroupShape, Hold, Job,
-    JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore,
-    Revision, TaskTraces, UnknownId, UnknownTask, floor_of,
+    AllocationId, Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, Grants, GroupShape, Hold,
+    Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore,
+    Revision, TaskChange, TaskState, TaskTraces, UnknownId, UnknownTask, floor_of,
 };
 
 fn machine(slot: u32) -> Arc<Machine> {
@@ -31,8 +31,13 @@ fn machine(slot: u32) -> Arc<Machine> {
 
 /// A job of one group, in these rows.
 fn job(slot: u32, group_base: u32) -> JobChange {
+    job_of(slot, group_base, GroupShape::default().count)
+}
+
+/// The same, of so many tasks.
+fn job_of(slot: u32, group_base: u32, count: u32) -> JobChange {
     let name = format!("job-{slot}").into();
-    let shape = JobShape { name, groups: vec![GroupShape::default()], ..JobShape::default() };
+    let shape = JobShape { name, groups: vec![GroupShape { count, ..GroupShape::default() }], ..JobShape::default() };
     let job = Job {
         id: JobId { slot, generation: 1 },
         version: 1,
@@ -92,6 +97,49 @@ fn what_is_said_of_a_machine_far_behind_all_others_is_refused() {
     };
     assert_eq!(gone(0), Ok(()));
     assert!(matches!(gone(1 << 25), Err(Subject::Unknown(_))));
+}
+
+// Such deltas were folded, and counted below nothing later: a mirror of a server gone wrong ended, or believed that millions of tasks wait.
+#[test]
+fn rows_of_groups_and_tasks_that_are_others_are_refused() {
+    let mut cell = Cell::default();
+    let next = |cell: &Cell| Delta::new(cell.revision().next(), cell.time());
+    let begin = Delta {
+        machines: vec![machine(0)],
+        shapes: vec![Resources::new(1, 1)],
+        scheduler_names: vec!["batch".into()],
+        jobs: vec![job_of(0, 0, 1), job_of(1, 1, 1)],
+        ..next(&cell)
+    };
+    assert_eq!(cell.apply(&begin), Ok(()));
+    let told = |delta: Delta| cell.clone().apply(&delta).map_err(|error| error.to_string());
+    let granted = |slot, group_row, group| Grants {
+        job: JobId { slot, generation: 1 },
+        group,
+        group_row,
+        machines: vec![0],
+        tasks: vec![0],
+        slots: vec![0],
+        generations: vec![1],
+        ..Grants::default()
+    };
+    let other_row = "revision 2: GroupRow(1) is not that of the group that is granted".to_owned();
+    assert_eq!(told(Delta { grants: vec![granted(1, 1, 0)], ..next(&cell) }), Ok(()));
+    assert_eq!(told(Delta { grants: vec![granted(0, 1, 0)], ..next(&cell) }), Err(other_row.clone()));
+    assert_eq!(told(Delta { grants: vec![granted(1, 1, 1)], ..next(&cell) }), Err(other_row));
+    let taken = "revision 2: GroupRow(1) is another job's".to_owned();
+    assert_eq!(told(Delta { jobs: vec![job_of(2, 1, 1)], ..next(&cell) }), Err(taken));
+    // Both jobs have the same task: one says that it is done, and the other one then that a task of its own is not.
+    let change = |group_row, state| TaskChange { group_row, task: 0, state, failures: 0 };
+    let tasks = vec![change(0, TaskState::Done), change(1, TaskState::Waiting)];
+    let fewer = "revision 2: GroupRow(1) has fewer tasks in a state than leave it".to_owned();
+    assert_eq!(told(Delta { tasks, ..next(&cell) }), Err(fewer.clone()));
+    let tasks = vec![change(0, TaskState::Done)];
+    let row = JobChange::Group { row: 1, count: 0, not_before: LogTime::default(), task_base: 0 };
+    let mut done = cell.clone();
+    assert_eq!(done.apply(&Delta { tasks, ..next(&cell) }), Ok(()));
+    let shrunk = done.apply(&Delta { jobs: vec![row], ..next(&done) }).map_err(|error| error.to_string());
+    assert_eq!(shrunk, Err(fewer.replace("revision 2", "revision 3")));
 }
 
 // All names of jobs were copied by the first change after each snapshot: this took minutes.
