@@ -14,6 +14,7 @@ pub mod transaction;
 mod columns;
 mod enums;
 mod governance;
+mod newer;
 mod refusal;
 mod written;
 

@@ -107,6 +107,14 @@ pub enum ReadError {
         /// Which rule.
         source: Invalid,
     },
+    /// A message with something that this version does not know.
+    #[error("the {what} has `{field}`, which this version does not know: a later one wrote it, and is needed to go on")]
+    Newer {
+        /// The message's name.
+        what: &'static str,
+        /// The path of the field.
+        field: String,
+    },
 }
 
 /// Decodes one message, without judging its content.

@@ -175,7 +175,11 @@ impl BackupError {
 
     /// What keeps a fallback from being looked at, which may be sound; otherwise what is wrong with it.
     pub(crate) fn obstacle(self) -> Result<ServerError, Self> {
-        let Self::Io { path, source } = self else { return Err(self) };
+        let (path, source) = match self {
+            Self::Io { path, source } => (path, source),
+            Self::Server(error) if error.may_be_sound() => return Ok(error),
+            wrong => return Err(wrong),
+        };
         let failed = plenum_journal::DiskError { operation: "read", path: path.display().to_string(), source };
         if failed.may_be_sound() {
             return Ok(ServerError::ReadFallback(failed));

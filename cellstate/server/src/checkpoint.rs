@@ -1,7 +1,8 @@
 //! A cell as a checkpoint of the history: images of the pages that changed are written, and those of all pages read back.
 
 use plenum_history::{CheckpointInfo, History, JobName, Name, Named, PageImage, TablePages, WriteError};
-use plenum_model::{Cell, Job, JobId, MachineId, SessionId};
+use plenum_model::{Cell, Job, JobId, MachineId, Revision, SessionId};
+use plenum_proto::ReadError;
 use plenum_proto::pages::{self, PageError, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
@@ -86,12 +87,15 @@ fn number_of(table: Table) -> u8 {
 /// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them.
 pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError> {
     let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
-    let unfit = |error: PageError| ServerError::Checkpoint { revision, what: error.to_string() };
+    let unfit = |error: PageError| match error {
+        PageError::Read(newer @ ReadError::Newer { .. }) => ServerError::unread(Revision(revision), &newer),
+        unfit => ServerError::Checkpoint { revision, what: unfit.to_string() },
+    };
     let (sender, read) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for image in images {
-                let page = pages::read(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
+                let page = pages::read_whole(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
                 if sender.send(page).is_err() {
                     break;
                 }

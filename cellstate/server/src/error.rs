@@ -154,6 +154,14 @@ pub enum ServerError {
         /// What is wrong.
         what: String,
     },
+    /// A later version has written there what this one would leave out, and so lose.
+    #[error("revision {revision} can't be read whole: {what}. Run that version, or a later one; nothing was changed")]
+    Newer {
+        /// Where, in the log or in a checkpoint.
+        revision: Revision,
+        /// What it is.
+        what: String,
+    },
     /// A page of a checkpoint makes no sense.
     #[error(
         "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, move the folder `history` in it away, and start again: the cell goes on from its fallback, or from a log that goes back to the beginning"
@@ -250,7 +258,7 @@ impl ServerError {
             Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) | Self::OtherIncarnation { .. } => {
                 "OTHER_CELL"
             }
-            Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) => "OTHER_FORMAT",
+            Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) | Self::Newer { .. } => "OTHER_FORMAT",
             Self::OpenHistory(plenum_history::OpenError::Folder { source, .. })
                 if source.kind() == std::io::ErrorKind::StorageFull =>
             {
@@ -287,14 +295,15 @@ impl ServerError {
     }
 
     /// Whether what could not be read may be sound, and could only not be looked at now: on a full disk, for want of open files or of a right,
-    /// because somebody else has it. Nothing is said of it then, and nothing given up.
+    /// because somebody else has it, or it takes a later version. Nothing is said of it then, and nothing given up.
     pub(crate) fn may_be_sound(&self) -> bool {
         use plenum_journal::OpenError;
         match self {
             Self::OpenHistory(error) => error.may_be_sound(),
             Self::ReadHistory(error) => error.may_be_sound(),
             Self::WriteHistory(error) => error.may_be_sound(),
-            Self::BeingRestored { .. } | Self::OpenJournal(OpenError::Locked(_)) | Self::ReadFallback(_) => true,
+            Self::BeingRestored { .. } | Self::OpenJournal(OpenError::Locked(_)) => true,
+            Self::ReadFallback(_) | Self::Newer { .. } => true,
             Self::OpenJournal(OpenError::Disk(failed)) => failed.may_be_sound(),
             Self::ReadJournal(plenum_journal::ReadError::Disk(failed)) => failed.may_be_sound(),
             _ => false,
@@ -306,6 +315,14 @@ impl ServerError {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Self::Thread { name, what: text.unwrap_or_default().to_owned() }
+    }
+
+    /// Why a delta that was to be read whole was not.
+    pub(crate) fn unread(revision: Revision, error: &plenum_proto::ReadError) -> Self {
+        match error {
+            plenum_proto::ReadError::Newer { .. } => Self::Newer { revision, what: error.to_string() },
+            _ => Self::unfoldable(revision, error),
+        }
     }
 
     pub(crate) fn unfoldable(revision: Revision, error: &dyn std::error::Error) -> Self {

@@ -350,7 +350,7 @@ fn cell_of(history: &History, checkpoint: &CheckpointInfo) -> Result<(Cell, u64)
 
 /// The cell of an earlier checkpoint than one that can't be read, for this reason; its reason where there is no other one.
 fn cell_before(history: &History, checkpoint: &CheckpointInfo, error: ServerError) -> Result<(Cell, u64), ServerError> {
-    // Where it is only not to be read now, no more of the log is needed than it needs.
+    // Where it is only not to be read now, or by this version, no more of the log is needed than it needs.
     if matches!(error, ServerError::ReadHistory(ReadError::Retired { .. })) || error.may_be_sound() {
         return Err(error);
     }

@@ -1,14 +1,15 @@
 //! Reading the packed columns of deltas and pages: nearly all of their bytes.
 //!
 //! Generated code takes some nine nanoseconds a number, three times what folding it may cost at a start. So columns are read here, and
-//! all else is left to generated code, message by message. What looks unusual in any way is left to it altogether: there is one judge of
-//! what is a message, and this is not it.
+//! all else is left to generated code, message by message. What looks unusual in any way is left to it altogether, a field that this version
+//! does not know, too: there is one judge of what is a message, and this is not it.
 
 mod transaction;
 
 use bytes::Bytes;
 use prost::Message;
 
+use super::newer::says_all;
 use crate::fields::fields;
 use crate::v1;
 
@@ -31,24 +32,26 @@ const ATTRIBUTES: u64 = 6;
 /// Below are the number of the table and that of the page, which each page has.
 const NUMBER_FIELDS_END: u64 = 3;
 
-/// The delta in these bytes, exactly as generated code reads it; `None` when it is to do that.
-pub(super) fn delta(bytes: &Bytes) -> Option<v1::Delta> {
+/// The delta in these bytes, exactly as generated code reads it; `None` when it is to do that, and where it is asked for `whole` and has a field
+/// that this version does not know.
+pub(super) fn delta(bytes: &Bytes, whole: bool) -> Option<v1::Delta> {
     let mut rest = Vec::new();
     let (mut grants, mut moves, mut ends) = (Vec::new(), None, None);
     for field in fields(bytes) {
         let field = field.ok()?;
         let content = &bytes[field.content.clone()];
         match (field.number, field.is_delimited(bytes)) {
-            (GRANTS, true) => grants.push(read_grants(content)?),
-            (MOVES, true) if moves.is_none() => moves = Some(read_moves(content)?),
-            (ENDS, true) if ends.is_none() => ends = Some(read_ends(content)?),
+            (GRANTS, true) => grants.push(read_grants(content, whole)?),
+            (MOVES, true) if moves.is_none() => moves = Some(read_moves(content, whole)?),
+            (ENDS, true) if ends.is_none() => ends = Some(read_ends(content, whole)?),
             // Generated code would merge the second one into the first.
             (GRANTS..=ENDS, _) => return None,
             _ => rest.extend_from_slice(&bytes[field.whole]),
         }
     }
+    let rest_bytes = rest.len();
     let rest = v1::Delta::decode(Bytes::from(rest)).ok()?;
-    Some(v1::Delta { grants, moves, ends, ..rest })
+    (!whole || says_all(&rest, rest_bytes)).then(|| v1::Delta { grants, moves, ends, ..rest })
 }
 
 /// A page, and what was left out of its machines.
@@ -62,16 +65,16 @@ pub(super) struct Columned {
 
 /// The page in these bytes, exactly as generated code reads it, but for the attributes of machines; `None` when generated code is to
 /// do that.
-pub(super) fn page(bytes: &Bytes) -> Option<Columned> {
+pub(super) fn page(bytes: &Bytes, whole: bool) -> Option<Columned> {
     let mut rest = Vec::new();
     let (mut tasks, mut allocations, mut machines, mut attributes) = (None, None, None, Vec::new());
     for field in fields(bytes) {
         let field = field.ok()?;
         let content = &bytes[field.content.clone()];
         match (field.number, field.is_delimited(bytes)) {
-            (TASKS, true) if tasks.is_none() => tasks = Some(read_tasks(content)?),
-            (ALLOCATIONS, true) if allocations.is_none() => allocations = Some(read_allocations(content)?),
-            (MACHINES, true) if machines.is_none() => machines = Some(read_machines(content, &mut attributes)?),
+            (TASKS, true) if tasks.is_none() => tasks = Some(read_tasks(content, whole)?),
+            (ALLOCATIONS, true) if allocations.is_none() => allocations = Some(read_allocations(content, whole)?),
+            (MACHINES, true) if machines.is_none() => machines = Some(read_machines(content, &mut attributes, whole)?),
             // A second one, or a page of another table: the whole is generated code's.
             (NUMBER_FIELDS_END.., _) => return None,
             _ => rest.extend_from_slice(&bytes[field.whole]),
@@ -81,7 +84,7 @@ pub(super) fn page(bytes: &Bytes) -> Option<Columned> {
     Some(Columned { page: v1::Page { tasks, allocations, machines, ..rest }, attributes })
 }
 
-fn read_machines(bytes: &[u8], attributes: &mut Vec<Vec<u8>>) -> Option<v1::MachinePage> {
+fn read_machines(bytes: &[u8], attributes: &mut Vec<Vec<u8>>, whole: bool) -> Option<v1::MachinePage> {
     let mut page = v1::MachinePage::default();
     let mut rest = Vec::new();
     for field in fields(bytes) {
@@ -89,7 +92,7 @@ fn read_machines(bytes: &[u8], attributes: &mut Vec<Vec<u8>>) -> Option<v1::Mach
         let content = &bytes[field.content.clone()];
         match (field.number, field.is_delimited(bytes)) {
             (MACHINE_ROWS, true) => {
-                let (machine, own) = read_machine(content, &mut rest)?;
+                let (machine, own) = read_machine(content, &mut rest, whole)?;
                 page.machines.push(machine);
                 attributes.push(own);
             }
@@ -101,7 +104,7 @@ fn read_machines(bytes: &[u8], attributes: &mut Vec<Vec<u8>>) -> Option<v1::Mach
 }
 
 /// A machine without its attributes, and these.
-fn read_machine(bytes: &[u8], rest: &mut Vec<u8>) -> Option<(v1::MachineChange, Vec<u8>)> {
+fn read_machine(bytes: &[u8], rest: &mut Vec<u8>, whole: bool) -> Option<(v1::MachineChange, Vec<u8>)> {
     let mut attributes = Vec::new();
     rest.clear();
     for field in fields(bytes) {
@@ -109,44 +112,45 @@ fn read_machine(bytes: &[u8], rest: &mut Vec<u8>) -> Option<(v1::MachineChange, 
         let is_attribute = field.number == ATTRIBUTES && field.is_delimited(bytes);
         if is_attribute { &mut attributes } else { &mut *rest }.extend_from_slice(&bytes[field.whole]);
     }
-    Some((v1::MachineChange::decode(rest.as_slice()).ok()?, attributes))
+    let machine = v1::MachineChange::decode(rest.as_slice()).ok()?;
+    (!whole || says_all(&machine, rest.len())).then_some((machine, attributes))
 }
 
-fn read_grants(bytes: &[u8]) -> Option<v1::Grants> {
+fn read_grants(bytes: &[u8], whole: bool) -> Option<v1::Grants> {
     let mut columns = Columns::new([7, 8, 9, 10], []);
-    let rest: v1::Grants = columns.read(bytes)?;
+    let rest: v1::Grants = columns.read(bytes, whole)?;
     let loose = [&rest.machines, &rest.tasks, &rest.slots, &rest.generations];
     let [machines, tasks, slots, generations] = columns.short;
     loose.iter().all(|column| column.is_empty()).then_some(v1::Grants { machines, tasks, slots, generations, ..rest })
 }
 
-fn read_moves(bytes: &[u8]) -> Option<v1::Moves> {
+fn read_moves(bytes: &[u8], whole: bool) -> Option<v1::Moves> {
     let mut columns = Columns::new([1, 2, 3, 4], []);
-    let rest: v1::Moves = columns.read(bytes)?;
+    let rest: v1::Moves = columns.read(bytes, whole)?;
     let loose = [&rest.slots, &rest.states, &rest.ready, &rest.restarts];
     let [slots, states, ready, restarts] = columns.short;
     loose.iter().all(|column| column.is_empty()).then_some(v1::Moves { slots, states, ready, restarts, ..rest })
 }
 
-fn read_ends(bytes: &[u8]) -> Option<v1::Ends> {
+fn read_ends(bytes: &[u8], whole: bool) -> Option<v1::Ends> {
     let mut columns = Columns::new([1, 2, 3], []);
-    let rest: v1::Ends = columns.read(bytes)?;
+    let rest: v1::Ends = columns.read(bytes, whole)?;
     let loose = rest.slots.is_empty() && rest.states.is_empty() && rest.exit_codes.is_empty();
     let [slots, states, codes] = columns.short;
     let exit_codes = codes.into_iter().map(|code| (code >> 1).cast_signed() ^ -(code & 1).cast_signed()).collect();
     loose.then_some(v1::Ends { slots, states, exit_codes, ..rest })
 }
 
-fn read_tasks(bytes: &[u8]) -> Option<v1::TaskPage> {
+fn read_tasks(bytes: &[u8], whole: bool) -> Option<v1::TaskPage> {
     let mut columns = Columns::new([1, 2, 3, 4], []);
-    let rest: v1::TaskPage = columns.read(bytes)?;
+    let rest: v1::TaskPage = columns.read(bytes, whole)?;
     let [allocations, attempts, states, failures] = columns.short;
     (rest == v1::TaskPage::default()).then_some(v1::TaskPage { allocations, attempts, states, failures })
 }
 
-fn read_allocations(bytes: &[u8]) -> Option<v1::AllocationPage> {
+fn read_allocations(bytes: &[u8], whole: bool) -> Option<v1::AllocationPage> {
     let mut columns = Columns::new([1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15], [4, 14, 18, 19]);
-    let mut rest: v1::AllocationPage = columns.read(bytes)?;
+    let mut rest: v1::AllocationPage = columns.read(bytes, whole)?;
     let (reasons, extras) = (std::mem::take(&mut rest.reasons), std::mem::take(&mut rest.extras));
     let [
         generations,
@@ -202,7 +206,7 @@ impl<const SHORT: usize, const LONG: usize> Columns<SHORT, LONG> {
     }
 
     /// Reads packed columns, and gives all other fields as generated code reads them. Columns that are not packed are among those.
-    fn read<M: Message + Default>(&mut self, bytes: &[u8]) -> Option<M> {
+    fn read<M: Message + Default>(&mut self, bytes: &[u8], whole: bool) -> Option<M> {
         let mut rest = Vec::new();
         for field in fields(bytes) {
             let field = field.ok()?;
@@ -217,7 +221,7 @@ impl<const SHORT: usize, const LONG: usize> Columns<SHORT, LONG> {
                 rest.extend_from_slice(&bytes[field.whole]);
             }
         }
-        M::decode(rest.as_slice()).ok()
+        M::decode(rest.as_slice()).ok().filter(|message| !whole || says_all(message, rest.len()))
     }
 }
 
@@ -276,7 +280,7 @@ fn unpack_one<'a, N: TryFrom<u64>>(bytes: &'a [u8], column: &mut Vec<N>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::{Columned, delta as read, page, unpack};
+    use super::{Columned, unpack};
     use bytes::Bytes;
     use proptest::prelude::*;
     use prost::Message;
@@ -316,10 +320,19 @@ mod tests {
         }
     }
 
+    fn read(bytes: &Bytes) -> Option<v1::Delta> {
+        super::delta(bytes, false)
+    }
+
+    fn page(bytes: &Bytes) -> Option<Columned> {
+        super::page(bytes, false)
+    }
+
     #[test]
     fn a_delta_is_read_as_generated_code_reads_it() {
         let bytes = Bytes::from(delta().encode_to_vec());
         assert_eq!(read(&bytes), Some(delta()));
+        assert_eq!(super::delta(&bytes, true), Some(delta()), "it has nothing that is not known");
         let empty = v1::Delta { moves: Some(v1::Moves::default()), ..v1::Delta::default() };
         assert_eq!(read(&Bytes::from(empty.encode_to_vec())), Some(empty));
     }
@@ -372,7 +385,9 @@ mod tests {
         ];
         for whole in pages {
             let bytes = whole.encode_to_vec();
-            assert_eq!(page(&Bytes::from(bytes.clone())).and_then(joined), Some(whole));
+            assert_eq!(page(&Bytes::from(bytes.clone())).and_then(joined).as_ref(), Some(&whole));
+            let found = super::page(&Bytes::from(bytes.clone()), true);
+            assert_eq!(found.and_then(joined), Some(whole), "it has nothing that is not known");
             for place in 0..bytes.len() {
                 let mut bytes = bytes.clone();
                 bytes[place] ^= 0x81;

@@ -11,7 +11,7 @@ use plenum_model::cell::page_rows;
 
 pub use changed::{changed, with_grants};
 pub use encode::{encode_page, encode_page_for};
-pub use restore::{Decoder, PageError, ReadPage, read, restore};
+pub use restore::{Decoder, PageError, ReadPage, read, read_whole, restore};
 
 pub use crate::v1::Table;
 

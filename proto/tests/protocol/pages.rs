@@ -116,6 +116,43 @@ proptest! {
     }
 }
 
+// Checkpoints and backups of a later version were restored without what this one does not know.
+#[test]
+fn a_page_with_what_only_a_later_version_knows_is_not_taken_for_whole() {
+    for (_, page) in image(&World::after(&[0, 14, 1, 2, 45, 3, 46, 6, 20, 7, 8, 10]).cell) {
+        let later: Bytes = [&page[..], &[0xc0, 0x3e, 1]].concat().into();
+        assert!(pages::read_whole(page).is_ok());
+        assert!(pages::read(later.clone()).is_ok());
+        let refused = pages::read_whole(later).unwrap_err();
+        assert!(refused.to_string().contains("the Page has `field 1000`"), "{refused}");
+    }
+}
+
+#[test]
+fn so_is_one_with_such_a_field_in_its_rows() {
+    let image = image(&World::after(&[0, 14, 1, 2, 45, 3, 46, 6, 20, 7, 8, 10]).cell);
+    let later_in = |table: Table| {
+        let page = v1::Page::decode(image[&(table, 0)].clone()).unwrap();
+        let rows = match table {
+            Table::Allocations => (8, page.allocations.clone().unwrap().encode_to_vec()),
+            Table::Machines => (4, page.machines.clone().unwrap().encode_to_vec()),
+            _ => (5, page.jobs.clone().unwrap().encode_to_vec()),
+        };
+        let rest = v1::Page { allocations: None, machines: None, jobs: None, ..page };
+        let (field, content) = (rows.0, [&rows.1[..], &[0xc0, 0x3e, 1]].concat());
+        let mut bytes = rest.encode_to_vec();
+        prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend(content);
+        assert!(pages::read(bytes.clone().into()).is_ok(), "who only looks reads it");
+        pages::read_whole(bytes.into()).unwrap_err().to_string()
+    };
+    for (table, path) in [(Table::Allocations, "allocations"), (Table::Machines, "machines"), (Table::Jobs, "jobs")] {
+        let refused = later_in(table);
+        assert!(refused.contains(&format!("the Page has `{path}.field 1000`")), "{refused}");
+    }
+}
+
 #[test]
 fn a_missing_page_is_named() {
     let world = World::after(&[0, 14, 2]);

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use plenum_model::{Command, Decision, Delta, JobChange, Request, Transaction};
 use plenum_proto::sections::Sections;
-use plenum_proto::{command, delta, outcome, transaction, v1};
+use plenum_proto::{ReadError, command, delta, outcome, transaction, v1};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -40,6 +40,18 @@ proptest! {
         let bytes = encoded(&any);
         let read = v1::Delta::decode(bytes.clone()).unwrap();
         prop_assert_eq!(bytes, read.encode_to_vec());
+    }
+
+    #[test]
+    fn what_only_a_later_version_knows_is_left_out_for_who_looks_and_refused_for_who_goes_on(
+        any in strategies::delta(),
+    ) {
+        prop_assert_eq!(&delta::decode_whole(encoded(&any)).unwrap(), &any);
+        // Field 1000: a number.
+        let later = [&encoded(&any)[..], &[0xc0, 0x3e, 1]].concat();
+        prop_assert_eq!(delta::decode(later.clone().into()).unwrap(), any);
+        let newer = ReadError::Newer { what: "Delta", field: "field 1000".to_owned() };
+        prop_assert_eq!(delta::decode_whole(later.into()).unwrap_err(), newer);
     }
 
     #[test]

@@ -444,6 +444,9 @@ pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Uns
     recovery::cell_at(history, revision).map_err(|error| match error {
         ServerError::ReadHistory(ReadError::Retired { .. }) => Unstartable::Retired,
         ServerError::ReadHistory(error) => Unstartable::Failed(Failure::history(&error)),
+        newer @ ServerError::Newer { .. } => {
+            Unstartable::Failed(Failure::new(Code::FailedPrecondition, newer.code(), newer.to_string()))
+        }
         other => Unstartable::Failed(Failure::internal(other.to_string())),
     })
 }

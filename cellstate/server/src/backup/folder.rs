@@ -160,8 +160,10 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
                 let mut obstacles = unread.into_iter().filter_map(Unread::into_obstacle).filter(|_| !is_whole);
                 return obstacles.next().map_or(concluded, |obstacle| Err(obstacle.into()));
             }
+            // It is sound, and so may be all behind it.
+            Err(Stopped::Unfoldable(Unfoldable { obstacle: Some(error), .. })) => return Err((*error).into()),
             // A cell into which a change was folded in part is none: it is made anew, up to there.
-            Err(Stopped::Unfoldable(Unfoldable { revision, what })) => {
+            Err(Stopped::Unfoldable(Unfoldable { revision, what, obstacle: None })) => {
                 most = revision.saturating_sub(1);
                 unfoldable.get_or_insert(what);
             }
@@ -259,6 +261,8 @@ fn follow_log(
 struct Unfoldable {
     revision: u64,
     what: String,
+    /// What keeps it from being folded, where it is no damage.
+    obstacle: Option<Box<ServerError>>,
 }
 
 /// What could not be read of what a cell begins with.
@@ -383,10 +387,14 @@ fn begin_with_history(
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {
-    let delta = delta::decode(encoded).map_err(|error| ServerError::unfoldable(Revision(revision), &error));
+    let delta = delta::decode_whole(encoded).map_err(|error| ServerError::unread(Revision(revision), &error));
     let applied =
         delta.and_then(|delta| cell.apply(&delta).map_err(|error| ServerError::unfoldable(Revision(revision), &error)));
-    applied.map_err(|error| Unfoldable { revision, what: error.to_string() })
+    applied.map_err(|error| Unfoldable {
+        revision,
+        what: error.to_string(),
+        obstacle: Some(error).filter(ServerError::may_be_sound).map(Box::new),
+    })
 }
 
 fn conclude(
@@ -508,7 +516,7 @@ impl Follower {
     fn fold(&mut self, frame: &Frame<'_>) -> Result<(), Unfoldable> {
         let at = self.cell.revision().0;
         let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload));
-        let batch = batch.map_err(|error| Unfoldable { revision: at + 1, what: error.to_string() })?;
+        let batch = batch.map_err(|error| Unfoldable { revision: at + 1, what: error.to_string(), obstacle: None })?;
         for revision in batch.revisions().filter(|revision| (at + 1..=self.most).contains(&revision.0)) {
             apply(&mut self.cell, revision.0, batch.delta(revision).unwrap_or_default())?;
         }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use plenum_core::invariants;
 use plenum_history::History;
 use plenum_journal::{CellId, ChainHash, Identity, RealDisk, Tail};
-use plenum_model::{Cell, INCARNATIONS_MAX};
-use plenum_proto::pages;
+use plenum_model::{Cell, INCARNATIONS_MAX, Revision};
+use plenum_proto::ReadError;
+use plenum_proto::pages::{self, PageError};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 
@@ -180,7 +181,11 @@ pub(super) fn from_file(from: &Path) -> Result<Source, BackupError> {
     let revision = backup.manifest.revision;
     let not_sound = |what: String| BackupError::NotSound { revision, what };
     while let Some(page) = backup.next_page().map_err(of)? {
-        cell.add(page).map_err(|error| not_sound(error.to_string()))?;
+        let read = pages::read_whole(page).map_err(|error| match error {
+            PageError::Read(newer @ ReadError::Newer { .. }) => ServerError::unread(Revision(revision), &newer).into(),
+            unfit => not_sound(unfit.to_string()),
+        })?;
+        cell.add_read(read).map_err(|error| not_sound(error.to_string()))?;
     }
     let cell = cell.finish().map_err(|error| not_sound(error.to_string()))?;
     let manifest = backup.manifest;

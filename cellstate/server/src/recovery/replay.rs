@@ -288,13 +288,14 @@ fn from_history(
         if missing { Some(history.entries(from, begins - 1).map_err(ServerError::ReadHistory)?) } else { None };
     Ok(entries.into_iter().flatten().map(|logged| {
         let entry = logged.map_err(ServerError::ReadHistory)?.entry;
-        delta::decode(entry.delta).map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))
+        delta::decode_whole(entry.delta).map_err(|error| ServerError::unread(Revision(entry.revision), &error))
     }))
 }
 
 /// The decoded delta of a revision of a batch.
 pub(crate) fn delta_of(batch: &LoggedBatch, revision: Revision) -> Result<Delta, ServerError> {
-    delta::decode(batch.delta(revision).unwrap_or_default()).map_err(|error| ServerError::unfoldable(revision, &error))
+    delta::decode_whole(batch.delta(revision).unwrap_or_default())
+        .map_err(|error| ServerError::unread(revision, &error))
 }
 
 /// The cell at a durable revision or, where there is a checkpoint of a later one, at that: of the newest checkpoint, and what the open log has

@@ -8,7 +8,7 @@ use std::fmt;
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_journal::Report;
 use plenum_model::{Cell, Command, Decision, Delta, LogTime, RefusalKind, Rejection, RejectionCode, Request, Revision};
-use plenum_proto::{command, delta, v1};
+use plenum_proto::{ReadError, command, delta, v1};
 use prost::Message;
 
 use super::VerifyReport;
@@ -210,9 +210,12 @@ impl Audit {
             // Nothing is decided again on a state from before what is missing.
             return self.unfoldable(revision, place, format!("expected revision {expected}, found {revision}"));
         }
-        let folded = match delta::decode(entry.delta.clone()) {
+        let folded = match delta::decode_whole(entry.delta.clone()) {
             Ok(delta) => delta,
-            Err(error) => return self.unfoldable(revision, place, error.to_string()),
+            Err(error) => {
+                self.undecodable(revision, place, "the delta can't be folded, and nothing after it", &error);
+                return self.give_up();
+            }
         };
         let asked = match command::decode(entry.asked.clone()) {
             Ok(asked) => Some(asked),
@@ -239,6 +242,11 @@ impl Audit {
         self.check(revision, place);
     }
 
+    /// A delta is no message, or has what a later version knows.
+    fn undecodable(&mut self, revision: Revision, place: &str, what: &str, error: &ReadError) {
+        self.unreadable(revision, place, format!("{what}: {error}"), ServerError::unread(revision, error));
+    }
+
     fn unfoldable(&mut self, revision: Revision, place: &str, what: String) {
         self.violation(revision, place, format!("the delta can't be folded, and nothing after it: {what}"));
         self.give_up();
@@ -258,8 +266,8 @@ impl Audit {
     /// Of what can't be folded, at least each message must be one.
     fn read_only(&mut self, entry: &v1::LogEntry, place: &str) {
         let revision = Revision(entry.revision);
-        if let Err(error) = delta::decode(entry.delta.clone()) {
-            self.violation(revision, place, format!("what changed can't be read: {error}"));
+        if let Err(error) = delta::decode_whole(entry.delta.clone()) {
+            self.undecodable(revision, place, "what changed can't be read", &error);
         }
         if let Err(error) = command::decode(entry.asked.clone()) {
             self.violation(revision, place, format!("what was asked can't be read: {error}"));

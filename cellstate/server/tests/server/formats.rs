@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plenum_server::{RestoreOptions, Server, check_backup, restore, verify};
+use plenum_proto::v1;
+use plenum_server::{RestoreOptions, Server, back_up_folder, check_backup, restore, verify};
+use prost::Message as _;
 
 use crate::client::{Session, connect, job, options, placement, register, submit};
 use crate::fallback::FALLBACK;
@@ -203,4 +205,47 @@ async fn a_newer_version_of_history_or_backup_is_refused_with_both_versions() {
     assert_eq!(refused.code(), "OTHER_FORMAT");
     let words = format!("backup format version {newer}, expected {}", newer - 1);
     assert!(refused.to_string().contains(&words), "{refused}");
+}
+
+/// Appends a change of one revision to the log of a server that is down, in these bytes.
+fn append(dir: &Path, delta: impl FnOnce(u64) -> Vec<u8>) {
+    let disk = std::sync::Arc::new(plenum_journal::RealDisk::existing(dir.join("log")).unwrap());
+    let options = plenum_journal::Options { segment_bytes: 64 << 10, frame_bytes_max: 60 << 10, ..Default::default() };
+    let (mut journal, recovered) = plenum_journal::Journal::open(disk, options).unwrap();
+    let (term, revision) = (recovered.tail.term, recovered.tail.revision + 1);
+    let entry = v1::LogEntry { revision, delta: delta(revision).into(), ..Default::default() };
+    let batch = v1::LogBatch { time_micros: LATER_MICROS, entries: vec![entry], ..Default::default() };
+    let label = plenum_journal::BatchLabel { term, first_revision: revision, last_revision: revision };
+    journal.append_and_sync(label, &[&batch.encode_to_vec()]).unwrap();
+}
+
+/// Later than any clock here says.
+const LATER_MICROS: i64 = 4_102_444_800_000_000;
+
+// What a later version had said was left out in silence, and was in no checkpoint that this one wrote: lost for good.
+#[tokio::test]
+async fn a_change_that_only_a_later_version_knows_is_not_left_out_of_a_cell() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    Server::start(small(&dir)).await.unwrap().shutdown().await.unwrap();
+    append(&dir, |revision| {
+        let machine = v1::MachineChange { id: 1 << 32, name: "m1".to_owned(), ..Default::default() };
+        let mut later = machine.encode_to_vec();
+        // Its field 1000: a number.
+        later.extend([0xc0, 0x3e, 1]);
+        let mut delta = v1::Delta { revision, time_micros: LATER_MICROS, ..Default::default() }.encode_to_vec();
+        delta.extend([0x32, u8::try_from(later.len()).unwrap()]);
+        delta.extend(later);
+        delta
+    });
+    let refused = Server::start(small(&dir)).await.err().unwrap();
+    assert_eq!(refused.code(), "OTHER_FORMAT", "{refused}");
+    assert!(refused.to_string().contains("`machines.field 1000`"), "{refused}");
+    // Nothing is wrong with it, and nothing of it is given up.
+    assert_eq!(verify(&dir).unwrap_err().code(), "OTHER_FORMAT");
+    let (file, target) = (temporary.path().join("backup"), temporary.path().join("new"));
+    assert_eq!(back_up_folder(&dir, &mut Vec::new(), &file).unwrap_err().code(), "OTHER_FORMAT");
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    assert_eq!(restore(&dir, &target, &options).unwrap_err().code(), "OTHER_FORMAT");
+    assert!(!target.exists());
 }

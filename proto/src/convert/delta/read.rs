@@ -11,7 +11,7 @@ use plenum_model::{
 use super::super::governance::{
     hold_from_wire, partition_from_wire, paused_from_wire, quota_from_wire, rights_from_wire, unknown_from_wire,
 };
-use super::super::{columns, each, required};
+use super::super::{columns, each, newer, required};
 use super::rows::{
     cell_from_wire, extra_from_wire, job_change_from_wire, name, position, push_tasks, reasons_by_position,
     session_from_wire,
@@ -20,14 +20,35 @@ use crate::bounds;
 use crate::error::{self, Invalid, ReadError, Within};
 use crate::v1;
 
-/// The delta in these bytes; sections that were left out are empty.
+/// The delta in these bytes; sections that were left out are empty. Fields that this version does not know are left out, too.
 ///
 /// # Errors
-/// When the bytes are none, or break a rule, or carry changes that this version does not know.
+/// When the bytes are none, or break a rule.
 pub fn decode(bytes: Bytes) -> Result<Delta, ReadError> {
-    let wire = match columns::delta(&bytes) {
+    read(bytes, false)
+}
+
+/// The same, for who goes on from it and writes that down: nothing is left out.
+///
+/// # Errors
+/// As [`decode`]; [`ReadError::Newer`] where a later version said something that this one does not know.
+pub fn decode_whole(bytes: Bytes) -> Result<Delta, ReadError> {
+    read(bytes, true)
+}
+
+fn read(bytes: Bytes, whole: bool) -> Result<Delta, ReadError> {
+    let wire = match columns::delta(&bytes, whole) {
         Some(wire) => wire,
-        None => error::decode("Delta", bytes)?,
+        None => {
+            let read: v1::Delta = error::decode("Delta", bytes.clone())?;
+            if whole
+                && !newer::says_all(&read, bytes.len())
+                && let Some(field) = newer::unknown_field("Delta", &bytes)
+            {
+                return Err(ReadError::Newer { what: "Delta", field });
+            }
+            read
+        }
     };
     wire.try_into().map_err(|source| ReadError::Content { what: "Delta", source })
 }

@@ -18,7 +18,7 @@ use super::super::governance::{
     hold_from_wire, partition_from_wire, quota_from_wire, rights_from_wire, unknown_from_wire,
 };
 use super::super::machines::attributes_from_wire;
-use super::super::{each, required};
+use super::super::{each, newer, required};
 use super::encode::is_gone;
 use super::{TABLES, Table, pages_of, rows_in_page};
 use crate::bounds;
@@ -72,9 +72,30 @@ pub fn restore(pages: impl IntoIterator<Item = Bytes>) -> Result<Cell, PageError
 /// # Errors
 /// When the bytes are none.
 pub fn read(page: Bytes) -> Result<ReadPage, PageError> {
-    let columned = match columns::page(&page) {
+    read_page(page, false)
+}
+
+/// The same, for who goes on from these pages and writes that down: fields that this version does not know are not left out.
+///
+/// # Errors
+/// As [`read`]; [`ReadError::Newer`] where a later version said something that this one does not know.
+pub fn read_whole(page: Bytes) -> Result<ReadPage, PageError> {
+    read_page(page, true)
+}
+
+fn read_page(page: Bytes, whole: bool) -> Result<ReadPage, PageError> {
+    let columned = match columns::page(&page, whole) {
         Some(columned) => columned,
-        None => Columned { page: error::decode("Page", page)?, attributes: Vec::new() },
+        None => {
+            let read: v1::Page = error::decode("Page", page.clone())?;
+            if whole
+                && !newer::says_all(&read, page.len())
+                && let Some(field) = newer::unknown_field("Page", &page)
+            {
+                return Err(ReadError::Newer { what: "Page", field }.into());
+            }
+            Columned { page: read, attributes: Vec::new() }
+        }
     };
     Ok(ReadPage(columned))
 }
