@@ -265,6 +265,20 @@ mod tests {
         }
     }
 
+    // That of RESOURCE_EXHAUSTED said that nothing was executed: it is the word of a library that did not take the answer.
+    #[test]
+    fn the_page_of_what_a_library_says_by_itself_tells_it_from_what_the_cell_says() {
+        let bare = (1..=16).map(|code| tonic::Status::new(tonic::Code::from_i32(code), ""));
+        let unanswered = bare.filter(plenum_proto::error::is_unanswered);
+        let codes = unanswered.map(|status| Failure::from(status).code);
+        let codes: Vec<String> = codes.filter(|code| has_page(code)).collect();
+        assert!(codes.len() > 3, "{codes:?}");
+        for code in codes {
+            let page = page(&code).unwrap();
+            assert!(page.contains("`plenum-code`") && page.contains("may have been"), "{code}");
+        }
+    }
+
     #[test]
     fn every_file_of_the_folder_is_compiled_in() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
