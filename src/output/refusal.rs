@@ -250,7 +250,9 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::DeviceTaken => "the device is taken",
         RefusalReason::PortTaken if refusal.port > 0 => return format!("port {} is taken", refusal.port),
         RefusalReason::PortTaken => "no port is left of those that the cell chooses from",
-        RefusalReason::SpreadLimit => "as many tasks as its spread allows are there",
+        RefusalReason::SpreadLimit => {
+            "as many tasks as its spread allows are there, or the machine lacks the attribute"
+        }
         RefusalReason::PerMachineLimit => "as many tasks of the group as one machine may have are there",
         RefusalReason::QuotaExceeded => "the namespace's quota is used up",
         RefusalReason::NotPermitted => "a partition reserves the machine for other schedulers (plenum partition list)",
@@ -681,6 +683,20 @@ mod tests {
         let backoff = Refusal { backoff_until_micros: 7_000_000, ..refusal(NotWantedCause::InBackoff) };
         assert!(text(&backoff).ends_with("waits after a failure until 1970-01-01T00:00:07Z"), "{}", text(&backoff));
         assert_eq!(refusal_json(Names(&view()), &backoff)["backoff_until"], json!("1970-01-01T00:00:07Z"));
+    }
+
+    // One that no task of the group was on was told to have as many as its spread allows.
+    #[test]
+    fn a_refusal_for_spread_may_be_of_a_machine_without_the_attribute() {
+        let refusal = Refusal {
+            kind: RefusalKind::Misfit.into(),
+            reason: RefusalReason::SpreadLimit.into(),
+            job: 7,
+            machine: 1,
+            ..Refusal::default()
+        };
+        let text = sentence(Names(&view()), &refusal);
+        assert!(text.ends_with("its spread allows are there, or the machine lacks the attribute"), "{text}");
     }
 
     #[test]
