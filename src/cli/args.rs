@@ -33,7 +33,8 @@ use crate::output::Format;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 it did not work, 2 wrong \
-    usage, 3 not finished at the time limit, 130 interrupted while it waited, watched or followed."
+    usage, 3 not finished at the time limit, 130 interrupted while it waited, watched or followed, \
+    143 asked to end while it watched a list."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -256,6 +257,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    // A watched list that was asked to end left with one that the help did not have.
+    #[test]
+    fn the_help_says_what_each_exit_code_means() {
+        use crate::failure::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFINISHED, EXIT_USAGE};
+        let help = Arguments::try_parse_from(["plenum", "--help"]).unwrap_err().to_string();
+        let (_, told) = help.split_once("Exit codes:").unwrap();
+        for code in [0, EXIT_FAILED, EXIT_USAGE, EXIT_UNFINISHED, EXIT_INTERRUPTED, EXIT_TERMINATED] {
+            let code = code.to_string();
+            assert!(told.split_whitespace().any(|word| word == code), "{code}: {told}");
+        }
     }
 
     #[test]
