@@ -274,6 +274,7 @@ impl ServerError {
             Self::AheadOfLog(_) | Self::FallbackAheadOfLog { .. } | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
+            Self::ReadJournal(plenum_journal::ReadError::Disk(failed)) if failed.may_be_sound() => "BAD_DIRECTORY",
             Self::ReadFallback(_) => "BAD_DIRECTORY",
             Self::OpenHistory(_)
             | Self::ReadHistory(_)
