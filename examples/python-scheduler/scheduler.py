@@ -14,6 +14,10 @@ PAUSE_SECONDS_MAX = 30
 # What lists of machines don't tell (a partition that reserves one, a hold on its room) is learned by a refusal, and believed for so long. To the cell
 # such a claim looks like a mistake: `plenum txn show` says so, and `plenum_divergences_total` counts those for holds.
 AVOID_SECONDS = 60
+# What is a matter of the task or of its job says nothing of the machine. It may have come a moment too early, as before the end of a backoff, and is
+# claimed again as soon as Wanted names it.
+OF_NO_MACHINE = (commit.TASK_TAKEN, commit.NOT_WANTED, commit.NO_SUCH_JOB, commit.JOB_VERSION, commit.RESOURCES_DIFFER, commit.PREDECESSOR,
+                 commit.OTHER_SCHEDULER)
 # There are no more groups than tasks, and a request has at most 4,096 notes, of which each group gets one.
 TASKS_MAX = 4096
 # Of one transaction. A gang that is told of whole may bring more.
@@ -190,7 +194,7 @@ class Scheduler:
             # Of a gang, also what would have fitted is refused: as MATE, which is not the cause.
             if refusal.kind != commit.MATE:
                 note.reason = f"refused: {why}"
-            if refusal.kind in (commit.MISFIT, commit.PERMISSION):
+            if refusal.kind in (commit.MISFIT, commit.PERMISSION) and refusal.reason not in OF_NO_MACHINE:
                 self.avoided[refusal.job, refusal.group, refusal.machine] = why
             if refusal.kind == commit.QUOTA:
                 self.over_quota[refusal.job, refusal.group] = (time.monotonic(), why)

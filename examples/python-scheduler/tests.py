@@ -175,6 +175,18 @@ class Turning(unittest.TestCase):
             over.turn()
         self.assertEqual(over.commits, [[4], [4]])
 
+    # For a minute nothing of the group was claimed on any machine where its claims had come a moment before the end of a backoff.
+    def test_a_refusal_keeps_a_group_from_the_machine_only_where_that_is_the_reason(self):
+        def commits(kind, reason) -> list:
+            answer = outcome(kind)
+            answer.refusals[0].reason = reason
+            return turned(answer, turns=2).commits
+
+        for kind, reason in ((commit.MISFIT, commit.NOT_WANTED), (commit.PERMISSION, commit.OTHER_SCHEDULER)):
+            self.assertEqual(commits(kind, reason), [[1], [1]], commit.RefusalReason.Name(reason))
+        for kind, reason in ((commit.MISFIT, commit.NO_ROOM), (commit.PERMISSION, commit.NOT_PERMITTED)):
+            self.assertEqual(commits(kind, reason), [[1]], commit.RefusalReason.Name(reason))
+
     # A pause had a line three times a second.
     def test_what_lasts_is_told_once(self):
         self.assertEqual(turned(Paused("until it is resumed"), turns=3).lines, ["claims nothing: until it is resumed"])
