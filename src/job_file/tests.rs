@@ -653,6 +653,10 @@ fn the_schema_for_editors_takes_quantities_and_conditions_as_the_reader_does() {
         let pattern = pattern(value);
         texts.iter().for_each(|text| assert_eq!(pattern.is_match(text), reads(text), "{text:?} by {pattern}"));
     }
+    // No GPU at all is one of the amounts: editors refused it.
+    assert_eq!(resources["gpu"]["minimum"], serde_json::json!(0));
+    let none = "resources = { cpu = 1, memory = \"1MiB\", gpu = 0 }";
+    read(&format!("{HEAD}[group.main]\ncommand = [\"/bin/true\"]\n{none}\n"));
 }
 
 // It took names of ports that the reader refuses.

@@ -114,7 +114,7 @@ impl<'a> View<'a> {
     }
 
     /// What waits and comes before some of [`View::work`]: of peers' jobs what is of a higher band (priority / 10) than the last of it, and of own ones that rest after they lost a race
-    /// to another scheduler ([`View::rests`]) what has an earlier turn. In the order of bands, of each own jobs first, and at most as many tasks as the settings say of work. Empty where
+    /// to another scheduler ([`View::rests`]) what has an earlier turn, of the first 64 of these. In the order of bands, of each own jobs first, and at most as many tasks as the settings say of work. Empty where
     /// there are no peers and none rests so.
     ///
     /// It is not to be committed: its owner places it, or it is offered once its rest is over. Who takes room and quota for it in the books, as far as there is any and before all work of a lower band, and

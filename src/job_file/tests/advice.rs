@@ -161,8 +161,8 @@ fn the_file_on_the_page_of_job_files_can_be_submitted_and_has_every_field_that_c
     let file = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     assert_eq!(read(file).spec.shape.unwrap().groups.len(), 2);
     let names: Vec<&str> = file.lines().filter_map(|line| line.trim_start_matches("# ").split(" = ").next()).collect();
-    // Groups and options are tables of their own, and there is one driver.
-    let unset = ["group", "options", "driver", "image"];
+    // Groups and options are tables of their own.
+    let unset = ["group", "options", "image"];
     let unset = |name: &&&str| unset.contains(*name) || job::UNBUILT.contains(*name) || group::UNBUILT.contains(*name);
     for name in job::KNOWN.iter().chain(group::KNOWN).filter(|name| !unset(name)) {
         assert!(names.contains(name), "{name}");
