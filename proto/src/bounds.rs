@@ -147,6 +147,11 @@ pub(crate) fn span(field: &str, micros: i64) -> Result<i64, Invalid> {
     }
 }
 
+/// A span of time that is told and never judged: one that is no such span is read as the nearest that is.
+pub(crate) fn nearest_span(micros: i64) -> i64 {
+    micros.clamp(0, SPAN_MICROS_MAX)
+}
+
 /// A moment; 0 stands for none.
 pub(crate) fn optional_time(field: &str, micros: i64) -> Result<Option<LogTime>, Invalid> {
     if micros < 0 {

@@ -107,6 +107,7 @@ mod tests {
     use plenum_model::Transaction;
     use prost::Message;
 
+    use crate::bounds::SPAN_MICROS_MAX;
     use crate::v1;
 
     fn transaction(bytes: &[u8]) -> Option<Transaction> {
@@ -175,6 +176,19 @@ mod tests {
         for message in broken {
             let bytes = message.encode_to_vec();
             assert_eq!((transaction(&bytes), by_generated_code(&bytes)), (None, None), "{message:?}");
+        }
+    }
+
+    // Of a scheduler whose clock had gone back each transaction was refused, whatever it claimed.
+    #[test]
+    fn times_of_a_decision_beyond_their_bounds_are_read_as_the_nearest_within() {
+        let times = [(-1, 0), (i64::MIN, 0), (SPAN_MICROS_MAX, SPAN_MICROS_MAX), (i64::MAX, SPAN_MICROS_MAX)];
+        for (said, read) in times {
+            let decision = v1::DecisionMetadata { queued_micros: said, deciding_micros: said, ..Default::default() };
+            let bytes = v1::Transaction { decision: Some(decision), ..plain() }.encode_to_vec();
+            let found = transaction(&bytes).expect("it is read here");
+            assert_eq!((found.decision.queued_micros, found.decision.deciding_micros), (read, read), "{said}");
+            assert_eq!(by_generated_code(&bytes), Some(found), "{said}");
         }
     }
 
