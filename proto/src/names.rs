@@ -83,6 +83,11 @@ pub(crate) fn reason(field: &str, reason: &str) -> Result<Arc<str>, Invalid> {
     text(field, reason, TEXT_BYTES_MAX)
 }
 
+/// As much of a reason as one may have.
+pub(crate) fn cut_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
 /// At most so many bytes.
 pub(crate) fn short(field: &str, bytes: usize, bytes_max: usize) -> Result<(), Invalid> {
     if bytes <= bytes_max {

@@ -15,7 +15,7 @@ use crate::bounds::{self, ATTRIBUTES_MAX, DEVICES_MAX, REPORTED_MACHINES_MAX, TE
 use crate::error::{Invalid, Within};
 use crate::{names, v1};
 
-/// The command of an agent that reports for service.
+/// The command of an agent that reports for service. Reasons that are too long are cut.
 ///
 /// # Errors
 /// Names the field that breaks a rule.
@@ -46,7 +46,7 @@ pub fn unfit(field: &str, number: i32) -> Result<Option<Unfit>, Invalid> {
     if number == 0 { Ok(None) } else { Unfit::known(field, number).map(Some) }
 }
 
-/// The transitions that an agent reports, for the command that gathers those of many.
+/// The transitions that an agent reports, for the command that gathers those of many. Reasons that are too long are cut.
 ///
 /// # Errors
 /// Names the field that breaks a rule.
@@ -64,7 +64,7 @@ pub fn transitions(wire: v1::ReportRequest) -> Result<Vec<Transition>, Invalid> 
             ready: wire.ready,
             exit_code: wire.exit_code,
             restarts: wire.restarts,
-            reason: reasons.checked(&wire.reason)?,
+            reason: reasons.cut(&wire.reason),
         })
     })
 }
@@ -87,16 +87,27 @@ pub(super) struct Reasons {
 }
 
 impl Reasons {
+    /// One that an agent tells. That it is too long must not keep the rest of its report from the cell.
+    fn cut(&mut self, reason: &str) -> Arc<str> {
+        self.shared(names::cut_reason(reason))
+    }
+
+    /// One that was logged.
     pub(super) fn checked(&mut self, reason: &str) -> Result<Arc<str>, Invalid> {
+        names::short("reason", reason.len(), TEXT_BYTES_MAX)?;
+        Ok(self.shared(reason))
+    }
+
+    fn shared(&mut self, reason: &str) -> Arc<str> {
         match &self.last {
             // Nearly all are empty, and to compare nothing with nothing is dear: the C library's comparison of bytes loads them under an
             // empty mask, from where an empty text of Rust's may stand, which is no memory at all. That is 40 ns of the processor's.
-            Some(last) if last.is_empty() && reason.is_empty() => Ok(last.clone()),
-            Some(last) if **last == *reason => Ok(last.clone()),
+            Some(last) if last.is_empty() && reason.is_empty() => last.clone(),
+            Some(last) if **last == *reason => last.clone(),
             _ => {
-                let checked = names::reason("reason", reason)?;
-                self.last = Some(checked.clone());
-                Ok(checked)
+                let new: Arc<str> = if reason.is_empty() { Arc::default() } else { reason.into() };
+                self.last = Some(new.clone());
+                new
             }
         }
     }
@@ -200,7 +211,7 @@ pub fn many(wire: v1::ReportManyRequest, mut takes: impl FnMut(&ReportedMachine)
             ready: wire.ready.get(row).copied().unwrap_or_default(),
             exit_code: wire.exit_codes.get(row).copied().unwrap_or_default(),
             restarts: wire.restarts.get(row).copied().unwrap_or_default(),
-            reason: reasons.checked(wire.reasons.get(row).map_or("", |reason| reason)).within_at("reasons", row)?,
+            reason: reasons.cut(wire.reasons.get(row).map_or("", |reason| reason)),
         });
     }
     // Asked only now: a report that breaks a rule renews nothing.
@@ -275,7 +286,7 @@ impl TryFrom<v1::InventoryItem> for Inventory {
             allocation: bounds::allocation("allocation", wire.allocation)?,
             state: AllocationState::known("state", wire.state)?,
             exit_code: wire.exit_code,
-            reason: names::reason("reason", &wire.reason)?,
+            reason: names::reason("reason", names::cut_reason(&wire.reason))?,
             restarts: wire.restarts,
             task: wire.task.map(|task| TaskTraces::try_from(task).map(Arc::new)).transpose().within("task")?,
         })

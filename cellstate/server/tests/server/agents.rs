@@ -287,6 +287,22 @@ async fn a_report_that_breaks_a_rule_is_refused_and_renews_nothing() {
     server.shutdown().await.unwrap();
 }
 
+// It was refused as it was each time it was repeated: the lease ran out while its agent spoke, and how the task had ended was not heard.
+#[tokio::test]
+async fn a_report_with_a_reason_that_is_too_long_renews_the_lease_and_its_reason_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (machine, allocation) = granted(&channel).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let reason = "ö".repeat(150);
+    let failed = v1::Transition { reason: reason.clone(), ..transition(allocation, v1::AllocationState::Failed) };
+    assert!(!agents.report(report(&machine, vec![failed])).await.unwrap().into_inner().register);
+    let ended = shown(&channel, allocation).await;
+    assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Failed, &reason[..254]));
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_speaks_for_its_own_machine_only() {
     let dir = tempfile::tempdir().unwrap();
