@@ -1,5 +1,7 @@
-//! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once. So does a single
-//! SIGTERM, and a terminal that is closed (SIGHUP; not under `nohup`). Either way programs that were started end with this one, and folders that were made
+//! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once. So does the first one where whoever
+//! started this program ends by it, or after it: nobody waits any more for what would be measured. Where that one had ended long before, as by a log-out under
+//! `nohup`, this program was left to run on by itself, and the first one asks as usual. It ends at once by a single
+//! SIGTERM, too, and by a terminal that is closed (SIGHUP; not under `nohup`). Either way programs that were started end with this one, and folders that were made
 //! for them are removed. Where nobody can listen, as at a SIGKILL, programs that run on by themselves end all the same ([`following`]).
 //!
 //! The harness listens from its beginning. A suite looks at [`asked`] between its cases (and inside long ones), and gives the figures that it has. Programs that
@@ -35,6 +37,12 @@ const EXIT_CODE_TERMINATED: u8 = 143;
 const EXIT_CODE_HUNG_UP: u8 = 129;
 /// How long programs that were killed are waited for: until then they may write.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at who this program's parent is: seldom enough to disturb no figure, …
+const PARENT_LOOK: Duration = Duration::from_secs(1);
+/// … and where somebody has asked, when nobody should wait for the end.
+const PARENT_LOOK_WHEN_ASKED: Duration = Duration::from_millis(100);
+/// A Ctrl-C that comes so soon after this program's parent was found to have ended is the one that ended it: which of both is seen first is chance.
+const ONE_CTRL_C: Duration = Duration::from_secs(1);
 
 /// From now on Ctrl-C asks, and SIGTERM and SIGHUP end what was started, too. Before, all of them end the program as usual.
 ///
@@ -44,8 +52,9 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     if LISTENS.set(()).is_err() {
         return Ok(());
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot wait for signals")?;
+    let parent = nix::unistd::getppid();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.context("cannot wait for signals")?;
     // Made here, so that a Ctrl-C after this call is not lost.
     let (mut interrupts, mut terminates, mut hangups) = {
         let _inside = runtime.enter();
@@ -56,14 +65,21 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     };
     let wait = move || {
         runtime.block_on(async {
+            // When it was found that the parent had ended: nobody is watched from then on.
+            let mut parent_ended: Option<Instant> = None;
             loop {
                 let code = tokio::select! {
                     Some(()) = interrupts.recv() => EXIT_CODE,
                     Some(()) = terminates.recv() => EXIT_CODE_TERMINATED,
                     Some(()) = next(&mut hangups) => EXIT_CODE_HUNG_UP,
+                    () = end_of(parent), if parent_ended.is_none() => {
+                        parent_ended = Some(Instant::now());
+                        if asked() { EXIT_CODE } else { continue }
+                    }
                     else => return,
                 };
-                if code == EXIT_CODE && !ASKED.swap(true, Ordering::Relaxed) {
+                let is_the_first = code == EXIT_CODE && !ASKED.swap(true, Ordering::Relaxed);
+                if is_the_first && !ended_the_parent(parent_ended.map(|found| found.elapsed())) {
                     say("stopping: what was measured so far is kept; Ctrl-C again ends at once");
                     continue;
                 }
@@ -83,6 +99,18 @@ async fn next(signals: &mut Option<tokio::signal::unix::Signal>) -> Option<()> {
         Some(signals) => signals.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Comes when this program has another parent than it had: that one has ended.
+async fn end_of(parent: Pid) {
+    while nix::unistd::getppid() == parent {
+        tokio::time::sleep(if asked() { PARENT_LOOK_WHEN_ASKED } else { PARENT_LOOK }).await;
+    }
+}
+
+/// Whether a Ctrl-C ended this program's parent, too, which was found to have ended so long before.
+fn ended_the_parent(found_before: Option<Duration>) -> bool {
+    found_before.is_some_and(|before| before < ONE_CTRL_C)
 }
 
 /// Whether this program was started so that it goes on when its terminal is closed, as `nohup` does: to listen would undo that.
@@ -164,18 +192,12 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    #[test]
-    fn the_first_interrupt_asks_and_does_not_end_the_program() {
-        listen().unwrap();
-        assert!(!asked());
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !asked() {
-            assert!(Instant::now() < deadline, "the signal was never seen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
+    /// Set for this program itself, run again: it is asked to stop.
+    const TO_BE_ASKED: &str = "PLENUM_BENCH_TO_BE_ASKED";
+    /// Set for this program itself, run again: it starts this program once more, and waits to be killed.
+    const TO_BE_LOST: &str = "PLENUM_BENCH_TO_BE_LOST";
+    /// Set for this program itself, run again by that one: it says which process it is, and that it was asked to stop, and goes on.
+    const LOSES: &str = "PLENUM_BENCH_LOSES";
     /// Set for this program itself, run again: it starts a program, says which, and waits to be ended.
     const TO_BE_ENDED: &str = "PLENUM_BENCH_TO_BE_ENDED";
     /// The same, and the program follows it.
@@ -208,6 +230,84 @@ mod tests {
 
     fn send(process: u32, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(process.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Whether this program is one of those that such a test starts: then it has done its part.
+    fn is_one_that_loses_its_parent(test: &str) -> bool {
+        if let Some(folder) = std::env::var_os(LOSES).map(PathBuf::from) {
+            listen().unwrap();
+            std::fs::write(folder.join("process"), std::process::id().to_string()).unwrap();
+            until("nobody asked", asked);
+            std::fs::write(folder.join("asked"), "").unwrap();
+            std::thread::sleep(Duration::from_secs(120));
+            return true;
+        }
+        if let Some(folder) = std::env::var_os(TO_BE_LOST) {
+            drop(again(test).env(LOSES, folder).status());
+            return true;
+        }
+        false
+    }
+
+    // In a program of its own: where one process runs all tests, those that came later saw that somebody had asked, and measured nothing.
+    #[test]
+    fn the_first_interrupt_asks_and_does_not_end_the_program() {
+        if std::env::var_os(TO_BE_ASKED).is_some() {
+            listen().unwrap();
+            assert!(!asked());
+            nix::sys::signal::raise(Signal::SIGINT).unwrap();
+            until("the signal was never seen", asked);
+            return;
+        }
+        let mut harness = again("the_first_interrupt_asks_and_does_not_end_the_program");
+        assert!(harness.env(TO_BE_ASKED, "").status().unwrap().success());
+        assert!(!asked());
+    }
+
+    // What starts the harness may end at the Ctrl-C that reaches both, as the gate does: the harness went on for half a minute, for nobody.
+    #[test]
+    fn a_harness_that_is_asked_to_stop_ends_at_once_when_its_parent_has_ended() {
+        const NAME: &str = "a_harness_that_is_asked_to_stop_ends_at_once_when_its_parent_has_ended";
+        if is_one_that_loses_its_parent(NAME) {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut parent = again(NAME).env(TO_BE_LOST, folder.path()).spawn().unwrap();
+        let process = process_in(&folder.path().join("process"));
+        send(process, Signal::SIGINT);
+        until("it was never asked", || folder.path().join("asked").exists());
+        assert!(processes::runs(process), "its parent is still there");
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        until("it goes on for nobody", || !processes::runs(process));
+    }
+
+    // Under `nohup`, hours after a log-out: the first one ended it at once, and took the case that was under way.
+    #[test]
+    fn a_harness_whose_parent_ended_long_before_goes_on_when_it_is_asked_to_stop() {
+        const NAME: &str = "a_harness_whose_parent_ended_long_before_goes_on_when_it_is_asked_to_stop";
+        if is_one_that_loses_its_parent(NAME) {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut parent = again(NAME).env(TO_BE_LOST, folder.path()).spawn().unwrap();
+        let process = process_in(&folder.path().join("process"));
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        // Until it has found that, and what comes then did not end both.
+        std::thread::sleep(PARENT_LOOK + ONE_CTRL_C + Duration::from_secs(4));
+        send(process, Signal::SIGINT);
+        until("it was never asked", || folder.path().join("asked").exists());
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(processes::runs(process), "what was under way is lost");
+        send(process, Signal::SIGKILL);
+        until("it was killed", || !processes::runs(process));
+    }
+
+    #[test]
+    fn a_ctrl_c_just_after_the_parents_end_ended_that_and_a_later_one_did_not() {
+        assert!(ended_the_parent(Some(Duration::ZERO)) && ended_the_parent(Some(ONE_CTRL_C / 2)));
+        assert!(!ended_the_parent(Some(ONE_CTRL_C)) && !ended_the_parent(None));
     }
 
     #[test]
