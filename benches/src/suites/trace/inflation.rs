@@ -30,10 +30,10 @@ pub(super) struct InflationFlags {
     /// inflation: lists of tasks to draw from, joined by ","
     #[arg(long, value_name = "FILES", value_delimiter = ',', requires = "nodes")]
     pods: Vec<PathBuf>,
-    /// inflation: names of tasks as they arrive, one a line, for one list and the one seed of --seeds [default: drawn by seed]
+    /// inflation: names of tasks as they arrive, one a line, for one list and one seed, that of --seeds or 42 [default: drawn by seed]
     #[arg(long, value_name = "FILE", requires = "pods")]
     arrivals: Option<PathBuf>,
-    /// inflation: names of machines, one a line, for the one seed of --seeds: the first wins a tie [default: drawn by seed]
+    /// inflation: names of machines, one a line, for one seed, that of --seeds or 42: the first wins a tie [default: drawn by seed]
     #[arg(long, value_name = "FILE", requires = "pods")]
     node_order: Option<PathBuf>,
     /// inflation: a folder in which arrivals/LIST.seedN.txt and node_order/LIST.seedN.txt give the orders of seed N of each list
@@ -47,6 +47,8 @@ pub(super) struct InflationFlags {
 /// Seeds of the published runs.
 const SEEDS_LONG: &str = "42..51";
 const SEEDS_QUICK: &str = "42..44";
+/// The first of them: of an order that is given.
+const SEED_OF_ONE_ORDER: &str = "42";
 
 /// Machines of a generated cell.
 const GENERATED_MACHINES: u32 = 300;
@@ -117,7 +119,7 @@ pub(super) fn prepare(options: &Run) -> anyhow::Result<Prepared> {
     let own = &flags.inflation;
     let policies = named(&flags.policy, &POLICIES);
     policies.iter().try_for_each(|policy| check_policy(policy))?;
-    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS_LONG }))?;
+    let seeds = seeds(flags.seeds.as_deref().unwrap_or_else(|| own.usual_seeds(options.quick)))?;
     own.check_seeds(&seeds)?;
     let orders = own.given_orders();
     let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
@@ -206,10 +208,24 @@ impl InflationFlags {
         Ok(())
     }
 
+    /// Whether a file gives an order.
+    fn gives_one_order(&self) -> bool {
+        self.arrivals.is_some() || self.node_order.is_some()
+    }
+
+    /// The seeds where none are said.
+    fn usual_seeds(&self, quick: bool) -> &'static str {
+        match quick {
+            _ if self.gives_one_order() => SEED_OF_ONE_ORDER,
+            true => SEEDS_QUICK,
+            false => SEEDS_LONG,
+        }
+    }
+
     /// A file gives the order of one run: with several seeds it would be run as often, and pass for so many orders.
     fn check_seeds(&self, seeds: &[u64]) -> anyhow::Result<()> {
         ensure!(
-            (self.arrivals.is_none() && self.node_order.is_none()) || seeds.len() == 1,
+            !self.gives_one_order() || seeds.len() == 1,
             "--arrivals and --node-order give one order: expected --seeds with one number, found {} seeds",
             seeds.len()
         );
@@ -347,6 +363,31 @@ mod tests {
             let error = flags.check_seeds(&[42, 43, 44]).unwrap_err().to_string();
             assert!(error.contains("expected --seeds with one number, found 3 seeds"), "{error}");
         }
+    }
+
+    // The seeds of drawn orders were taken there, too, and refused as too many.
+    #[test]
+    fn an_order_that_is_given_is_run_with_one_seed_where_none_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let nodes = file("nodes.csv", "sn,cpu_milli,memory_mib,gpu,model\nm,8000,1024,2,A\n");
+        let pods = file("pods.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\nt,1,1,1,1000\n");
+        let lists = ["trace", "--experiment", "inflation", "--nodes", nodes.as_str(), "--pods", pods.as_str()];
+        let seeds = |more: &[&str]| prepare(&Run::of(&[&lists[..], more].concat())).map(|prepared| prepared.seeds);
+        for (flag, name) in [("--arrivals", "t"), ("--node-order", "m")] {
+            let order = file("order.txt", name);
+            let given = [flag, order.as_str()];
+            assert_eq!(seeds(&given).unwrap(), [42]);
+            assert_eq!(seeds(&[&given[..], &["--quick"]].concat()).unwrap(), [42]);
+            assert_eq!(seeds(&[&given[..], &["--seeds", "7"]].concat()).unwrap(), [7]);
+            let error = seeds(&[&given[..], &["--seeds", "42..51"]].concat()).unwrap_err().to_string();
+            assert!(error.contains("found 10 seeds"), "{error}");
+        }
+        assert_eq!(seeds(&["--quick"]).unwrap(), [42, 43, 44]);
     }
 
     // It was measured twice, and `results.json` had two figures of one case and metric, of which `compare` took the first.
