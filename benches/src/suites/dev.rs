@@ -4,6 +4,7 @@
 //! the processes use.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -217,6 +218,13 @@ impl Used {
     }
 }
 
+/// Takes away what a user has set for a cell of their own, such as its address and a token for it: none of that is this one's.
+fn forget_settings(command: &mut Command, names: impl Iterator<Item = OsString>) {
+    for name in names.filter(|name| name.as_encoded_bytes().starts_with(b"PLENUM_")) {
+        command.env_remove(name);
+    }
+}
+
 /// `plenum dev`, running.
 struct Dev {
     child: Child,
@@ -228,8 +236,7 @@ impl Dev {
     fn start(mut command: Command, arguments: &[&std::ffi::OsStr], dir: &Path, printed: &Path) -> anyhow::Result<Self> {
         let errors = printed.with_extension("err");
         command.arg("dev").args(arguments).arg("--dir").arg(dir).stdin(Stdio::null());
-        // What a user has set for a cell of their own is none of this one's.
-        command.env_remove("PLENUM_ADDR").env_remove("PLENUM_NAMESPACE");
+        forget_settings(&mut command, std::env::vars_os().map(|(name, _)| name));
         command.stdout(File::create(printed)?).stderr(File::create(&errors)?);
         let child = interrupt::spared(&mut command);
         let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
@@ -301,6 +308,17 @@ mod tests {
         assert!(used >= 0.05, "the shell used {used} s");
         let (all, others) = (look.others.cores().unwrap(), look.cores().unwrap());
         assert!(others < all, "{others} cores of others, of {all} beside this process");
+    }
+
+    // Where a token was set for a cell, `plenum dev` refused to begin.
+    #[test]
+    fn what_a_user_has_set_for_a_cell_of_their_own_does_not_reach_the_one_that_is_measured() {
+        let names = ["PLENUM_ADDR", "PLENUM_TOKEN", "PLENUM_NAMESPACE", "PLENUM", "PATH"];
+        let mut command = Command::new("plenum");
+        forget_settings(&mut command, names.iter().map(OsString::from));
+        let is_removed = |name: &str| command.get_envs().any(|(of, value)| of == name && value.is_none());
+        let removed: Vec<&str> = names.into_iter().filter(|name| is_removed(name)).collect();
+        assert_eq!(removed, ["PLENUM_ADDR", "PLENUM_TOKEN", "PLENUM_NAMESPACE"]);
     }
 
     #[test]
