@@ -167,14 +167,15 @@ impl Farm {
     }
 }
 
-/// Runs the cell, filled to `fill`, for so long. `None`: every job gets what it asks for.
+/// Runs the cell, filled to `fill`, for so long. Without a policy every job gets what it asks for. `None` where it was told not to go on: what a part of that
+/// time came to is not what the whole comes to.
 pub(crate) fn run(
     policy: Option<ElasticPolicy>,
     fill: f64,
     seed: u64,
     horizon_seconds: f64,
     go_on: &dyn Fn() -> bool,
-) -> anyhow::Result<Grown> {
+) -> anyhow::Result<Option<Grown>> {
     let cell = CellShape { fill, ..R2 };
     let mut stage = Stage::new(cell.machines, cell.capacity(), |_| Attributes::new())?;
     let name: Arc<str> = "mapreduce".into();
@@ -221,7 +222,7 @@ pub(crate) fn run(
             }
             Event::Sample => {
                 if !go_on() {
-                    break;
+                    return Ok(None);
                 }
                 let (used, whole) = (farm.stage.used(), farm.stage.whole());
                 grown.used.push(float(used.cpu.unsigned_abs()) / float(whole.cpu.unsigned_abs()));
@@ -232,7 +233,7 @@ pub(crate) fn run(
     farm.stage.settle()?;
     grown.speed_ups.sort_by(f64::total_cmp);
     grown.workers = farm.workers;
-    Ok(grown)
+    Ok(Some(grown))
 }
 
 /// A job that can grow starts with what its policy gives it and has room; later, if nothing has.
@@ -261,7 +262,16 @@ mod tests {
     use super::*;
 
     fn minutes(policy: Option<ElasticPolicy>, fill: f64) -> Grown {
-        run(policy, fill, 1, 600.0, &|| true).unwrap()
+        run(policy, fill, 1, 600.0, &|| true).unwrap().unwrap()
+    }
+
+    // What it had come to by then was told as what the whole day comes to.
+    #[test]
+    fn a_run_that_is_stopped_comes_to_nothing() {
+        let looks = std::cell::Cell::new(0);
+        let five_minutes = || looks.replace(looks.get() + 1) < 5;
+        assert!(run(None, 0.2, 1, 600.0, &five_minutes).unwrap().is_none());
+        assert_eq!(looks.get(), 6);
     }
 
     #[test]

@@ -112,39 +112,44 @@ impl Row {
 
     /// The row of the experiment `exp`, as text.
     pub(crate) fn line(&self, exp: &str) -> String {
-        let settings = &self.settings;
-        let shared = settings.arch == Arch::Omega;
-        let check = match settings.check {
-            _ if !shared => "na",
-            ConflictCheck::Fit => "resource-fit",
-            ConflictCheck::Sequence => "sequence-numbers",
-        };
-        let commit = match settings.commit {
-            _ if !shared => "na",
-            Commit::Incremental => "incremental",
-            Commit::AllOrNothing => "all-or-nothing",
-        };
-        let mut cells = vec![
-            exp.to_owned(),
-            settings.cell.name.to_owned(),
-            plain(seconds(settings.horizon_micros)),
-            settings.arch.name().to_owned(),
-            check.to_owned(),
-            commit.to_owned(),
-            settings.batch_schedulers.to_string(),
-        ];
-        let costs = [settings.batch, settings.service];
-        cells.extend(
-            costs.iter().flat_map(|cost| [cost.job_micros, cost.task_micros]).map(|cost| six_digits(seconds(cost))),
-        );
-        cells.push(six_digits(settings.rate));
-        cells.extend([settings.workload_seed.to_string(), settings.scheduler_seed.to_string()]);
+        let mut cells = vec![settings_as_cells(exp, &self.settings)];
         cells.extend([self.cpu_util, self.mem_util, self.cpu_locked].map(six_digits));
         for stream in [&self.batch, &self.service] {
             stream.cells(&mut cells);
         }
         cells.join(",")
     }
+}
+
+/// The columns that say what a row is, as text: they are known before it runs.
+pub(crate) fn settings_as_cells(exp: &str, settings: &Settings) -> String {
+    let shared = settings.arch == Arch::Omega;
+    let check = match settings.check {
+        _ if !shared => "na",
+        ConflictCheck::Fit => "resource-fit",
+        ConflictCheck::Sequence => "sequence-numbers",
+    };
+    let commit = match settings.commit {
+        _ if !shared => "na",
+        Commit::Incremental => "incremental",
+        Commit::AllOrNothing => "all-or-nothing",
+    };
+    let mut cells = vec![
+        exp.to_owned(),
+        settings.cell.name.to_owned(),
+        plain(seconds(settings.horizon_micros)),
+        settings.arch.name().to_owned(),
+        check.to_owned(),
+        commit.to_owned(),
+        settings.batch_schedulers.to_string(),
+    ];
+    let costs = [settings.batch, settings.service];
+    cells.extend(
+        costs.iter().flat_map(|cost| [cost.job_micros, cost.task_micros]).map(|cost| six_digits(seconds(cost))),
+    );
+    cells.push(six_digits(settings.rate));
+    cells.extend([settings.workload_seed.to_string(), settings.scheduler_seed.to_string()]);
+    cells.join(",")
 }
 
 /// A number without digits that say nothing.

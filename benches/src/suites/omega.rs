@@ -20,8 +20,9 @@ mod pool;
 mod reference;
 mod shapes;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use anyhow::ensure;
 use serde_json::json;
 
 pub(crate) use flags::Flags;
@@ -31,7 +32,7 @@ use pool::Done;
 use reference::{Cells, Reference};
 
 use crate::cells::bound::Packing;
-use crate::cells::row::{COLUMNS, plain};
+use crate::cells::row::{COLUMNS, plain, settings_as_cells};
 use crate::cells::settings::{Arch, Choice, PAPER, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
@@ -51,11 +52,18 @@ const FURTHER_SEEDS_QUICK: u64 = 2;
 /// Seeds of one row are so far apart: those of its schedulers must not overlap with those of other rows.
 const SEED_STEP: u64 = 100;
 
+/// What a single run is called in its row.
+const SINGLE: &str = "single";
+
 pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let folder = options.folder();
     let single = options.omega.single()?;
     match single {
         Some(settings) => {
+            let name = case_name(&Cells::of(&settings_as_cells(SINGLE, &settings)), &settings);
+            if !options.has_case(&name) {
+                return Ok(());
+            }
             if options.omega.write_jobs {
                 let jobs = settings.cell.jobs(settings.workload_seed, seconds(settings.horizon_micros), settings.rate);
                 save(&folder, "jobs.csv", &workload::rows(&jobs))?;
@@ -69,7 +77,7 @@ pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
 
 /// One run: its row as a file and as figures, one a column.
 fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> {
-    let task = Task { exp: "single".into(), check_name: None, settings, quick: true, map: true, variant: None };
+    let task = Task { exp: SINGLE.into(), check_name: None, settings, quick: true, map: true, variant: None };
     let done = pool::run_one(&task, true)?;
     if !done.whole {
         say(&format!(
@@ -202,18 +210,36 @@ struct Measured {
 }
 
 /// The experiments that were asked for, with what they are compared with: all of it is read before the first of them runs, which takes long.
+///
+/// # Errors
+/// When a reference cannot be read, or has none of an experiment's rows: then nothing would be judged, and nothing be outside.
 fn planned(options: &Run) -> anyhow::Result<Vec<(Experiment, Reference)>> {
-    let data = options.data.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut planned = Vec::new();
     for mut experiment in plan::experiments() {
         experiment.tasks.retain(|task| task.quick || !options.quick);
         experiment.keep(|name| options.has_case(name));
         if !experiment.tasks.is_empty() {
-            let reference = reference::read(&data, experiment.file)?;
+            let read = |data: &Path| reference::read(data, experiment.file);
+            let reference = options.data.as_deref().map_or_else(|| Ok(Reference::new()), read)?;
+            check_has_rows(&experiment, &reference)?;
             planned.push((experiment, reference));
         }
     }
     Ok(planned)
+}
+
+/// A reference that is there has some of the rows.
+fn check_has_rows(experiment: &Experiment, reference: &Reference) -> anyhow::Result<()> {
+    let (Some(theirs), Some(ours)) = (reference.keys().next(), experiment.tasks.first().map(Task::key)) else {
+        return Ok(());
+    };
+    ensure!(
+        experiment.tasks.iter().any(|task| reference.contains_key(&task.key())),
+        "omega-reference/{}.csv: expected rows of this experiment, such as {ours}, found none of them; its first row is {theirs}. Take it away to run without a \
+         reference",
+        experiment.file
+    );
+    Ok(())
 }
 
 fn run_set(options: &Run, folder: &Path, kept: &mut Kept<'_>) -> anyhow::Result<()> {
@@ -225,9 +251,10 @@ fn run_set(options: &Run, folder: &Path, kept: &mut Kept<'_>) -> anyhow::Result<
         measured.push(one);
         outcomes.push(outcome);
     }
-    let with_mapreduce = ["E7_mapreduce", "e7_mapreduce"].iter().any(|name| options.has_case(name));
+    let hours = if options.quick { mapreduce::HOURS_QUICK } else { mapreduce::HOURS };
+    let section = mapreduce::section(hours, options.seed, &|name| options.has_case(name))?;
     // Nothing of a run before is overwritten by one that measures nothing.
-    if measured.is_empty() && !with_mapreduce {
+    if measured.is_empty() && section.is_none() {
         return Ok(());
     }
     let rows: Vec<Cells> =
@@ -237,9 +264,9 @@ fn run_set(options: &Run, folder: &Path, kept: &mut Kept<'_>) -> anyhow::Result<
     let mut pictures = draw::pictures(&rows, &reference);
     draw::maps(&mut pictures, "e8", "Refused claims by machine and time", &maps_of(&measured));
     let mut sections = Vec::new();
-    if !interrupt::asked() && with_mapreduce {
-        let section = mapreduce::section(options.quick, options.seed)?;
+    if let Some(section) = section {
         save(folder, "e7_mapreduce.csv", &section.csv)?;
+        kept.add(section.figures);
         pictures.extend(section.pictures);
         sections.push(section.text);
     }
@@ -348,6 +375,8 @@ fn of_experiment(measured: &Measured, outcome: &Outcome) -> anyhow::Result<Vec<F
     let case = Case { suite: NAME, case: outcome.file, parameters };
     let mut figures = speed(&case, runs)?;
     if !outcome.reference.is_empty() {
+        let judged = number(outcome.judged() as u64);
+        figures.push(case.figure("rows_judged", "rows", Better::Higher, vec![judged])?);
         for (metric, word, better) in [
             ("rows_equal", "equal", Better::Higher),
             ("rows_met", "met", Better::Higher),
@@ -414,6 +443,57 @@ mod tests {
         let error = format!("{:#}", count("E4_conflict_modes").unwrap_err());
         assert!(error.contains("e4_conflict_modes.csv") && error.contains("line 1"), "{error}");
         assert_eq!(count("E5_batch_schedulers").unwrap(), 1);
+    }
+
+    // No row was judged then, so none was outside, and that was all that the results said.
+    #[test]
+    fn a_reference_that_has_none_of_an_experiments_rows_is_told_before_anything_runs() {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::create_dir(data.path().join("omega-reference")).unwrap();
+        let file = data.path().join("omega-reference/e4_conflict_modes.csv");
+        let folder = data.path().to_str().unwrap();
+        let options = Run::of(&["omega", "--quick", "--case", "E4_conflict_modes", "--data", folder]);
+        let key = planned(&options).map(|planned| planned[0].0.tasks[3].key()).unwrap();
+        let numbers = ",1".repeat(COLUMNS.split(',').count() - key.split(',').count());
+        let rows_with = |key: &str| {
+            std::fs::write(&file, format!("{COLUMNS}\n{key}{numbers}\n")).unwrap();
+            planned(&options).map(|planned| planned[0].1.len())
+        };
+        assert_eq!(rows_with(&key).unwrap(), 1);
+        let error = rows_with(&key.replacen("E4_conflict_modes", "E4", 1)).unwrap_err().to_string();
+        assert!(error.contains("e4_conflict_modes.csv") && error.contains("its first row is E4,"), "{error}");
+    }
+
+    #[test]
+    fn what_a_row_is_is_known_before_it_runs() {
+        for experiment in plan::experiments() {
+            for task in &experiment.tasks {
+                let key = task.key();
+                assert!(key.starts_with(&format!("{},", task.exp)), "{key}");
+                assert_eq!(key.contains(",sequence-numbers-fixed,"), task.check_name.is_some(), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_judged_are_those_that_the_reference_has() {
+        let verdicts = vec![judge::Verdict::Met, judge::Verdict::Alone, judge::Verdict::InOrder];
+        let reference = Reference::new();
+        let outcome = Outcome { file: "e4_conflict_modes", about: "", rows: Vec::new(), verdicts, reference };
+        assert_eq!(outcome.judged(), 2);
+    }
+
+    // `--case` was taken, and changed nothing.
+    #[test]
+    fn a_single_run_is_a_case_that_is_asked_for_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let measured = |case: &str| {
+            let short = ["omega", "--arch", "omega", "--horizon", "60", "--out", folder.path().to_str().unwrap()];
+            let options = Run::of(&[&short[..], &["--case", case]].concat());
+            Kept::of(|kept| run(&options, kept)).unwrap().into_iter().map(|figure| figure.case).next()
+        };
+        assert_eq!(measured("workload=R2"), None);
+        assert!(measured("horizon=60").unwrap().ends_with(" horizon=60"));
     }
 
     #[test]

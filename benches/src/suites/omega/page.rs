@@ -23,6 +23,11 @@ impl Outcome {
         self.verdicts.iter().filter(|verdict| verdict.word() == word).count()
     }
 
+    /// Rows that the reference has, too.
+    pub(super) fn judged(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| **verdict != Verdict::Alone).count()
+    }
+
     fn has_reference(&self) -> bool {
         !self.reference.is_empty()
     }

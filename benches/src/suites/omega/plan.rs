@@ -2,6 +2,8 @@
 
 use plenum_model::ConflictCheck;
 
+use super::reference::Cells;
+use crate::cells::row::settings_as_cells;
 use crate::cells::settings::{Arch, Beyond, Choice, Commit, Cost, REFERENCE, Settings};
 use crate::cells::workload::{CellShape, R1, R2, R3, micros};
 
@@ -29,6 +31,12 @@ impl Task {
             names.extend([variant_case(name, place), self.packing_case()]);
         }
         names
+    }
+
+    /// What its row is, by which a reference has it.
+    pub(super) fn key(&self) -> String {
+        let cells = Cells::of(&settings_as_cells(&self.exp, &self.settings));
+        self.check_name.map_or_else(|| cells.key(), |name| cells.clone().with("conflict_mode", name).key())
     }
 
     /// The case of how densely its last placements are packed.
