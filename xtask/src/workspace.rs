@@ -5,9 +5,9 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The project's folder and Cargo's target folder.
 pub(crate) struct Workspace {
@@ -61,6 +61,29 @@ impl Workspace {
         self.target.join("release")
     }
 
+    /// Makes sure that programs of this release build, which has run, lie in the folder of release builds: what lies there otherwise is old, and would be
+    /// run in their place. Cargo has nothing to build any more, and only says where they are.
+    pub(crate) fn check_place(&self, mut build: Command) -> Result<()> {
+        // Whoever looks on sees that it waits for another Cargo, and why it fails.
+        build.arg("--message-format=json").stderr(Stdio::inherit());
+        let output = build.output().context("could not start Cargo")?;
+        ensure!(
+            output.status.success(),
+            "expected Cargo to say where the programs of the release build are, and it ended with {}: see what it said above",
+            output.status
+        );
+        let said = String::from_utf8_lossy(&output.stdout);
+        let elsewhere = said.lines().filter_map(program_of).find(|program| !program.starts_with(self.release_folder()));
+        if let Some(program) = elsewhere {
+            bail!(
+                "expected programs in {}, and Cargo builds {}: take `build.target` out of Cargo's configuration",
+                self.release_folder().display(),
+                program.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Where fuzzing keeps what led somewhere new.
     pub(crate) fn fuzz_pool(&self) -> PathBuf {
         self.target.join("fuzz-pool")
@@ -77,6 +100,12 @@ impl Workspace {
     }
 }
 
+/// The program that was built, if that is what a line of Cargo's JSON says.
+fn program_of(line: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    message["executable"].as_str().map(PathBuf::from)
+}
+
 /// Whether anything that most of our crates need was built in a target folder.
 fn has_been_built(target: &Path) -> bool {
     let built = std::fs::read_dir(target.join("debug").join("deps"));
@@ -88,7 +117,8 @@ fn has_been_built(target: &Path) -> bool {
 const KEPT: &str = "PLENUM_TRACES";
 
 /// Takes from a command all variables with which somebody has changed what tests do, or where a client goes: fewer seeds or cases, a bug, files
-/// that are written anew instead of compared, tries after one that failed, another cell. Forgotten in a shell, each would let the gate pass without having looked.
+/// that are written anew instead of compared, tries after one that failed, another cell, another target. Forgotten in a shell, each would let the gate pass without
+/// having looked, the last one as what is built for a target that is named lies elsewhere.
 /// What is set after this is kept.
 pub(crate) fn forget_settings(command: &mut Command) {
     forget(command, env::vars_os().map(|(name, _)| name));
@@ -99,7 +129,8 @@ fn forget(command: &mut Command, names: impl Iterator<Item = OsString>) {
         let bytes = name.as_encoded_bytes();
         let is_ours = bytes.starts_with(b"PLENUM_") || name == "BLESS";
         let is_a_runners = bytes.starts_with(b"PROPTEST_") || name == "NEXTEST_RETRIES";
-        if (is_ours || is_a_runners) && name != KEPT {
+        let is_of_the_build = name == "CARGO_BUILD_TARGET";
+        if (is_ours || is_a_runners || is_of_the_build) && name != KEPT {
             command.env_remove(name);
         }
     }
@@ -141,9 +172,9 @@ mod tests {
 
     #[test]
     fn what_somebody_has_set_for_tests_reaches_no_step_and_what_a_step_sets_does() {
-        let changed =
-            ["PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS", "PROPTEST_CASES", "NEXTEST_RETRIES"];
-        let names = [&["PLENUM_SEEDS"][..], &changed, &[KEPT, "PLENUM", "NEXTEST_PROFILE", "PATH"]].concat();
+        let of_tests = ["PLENUM_BLESS", "PLENUM_CRASH_CUTS", "BLESS", "PROPTEST_CASES", "NEXTEST_RETRIES"];
+        let changed = [&of_tests[..], &["PLENUM_ADDR", "CARGO_BUILD_TARGET"]].concat();
+        let names = [&["PLENUM_SEEDS"][..], &changed[..], &[KEPT, "PLENUM", "NEXTEST_PROFILE", "PATH"]].concat();
         let mut command = Command::new("cargo");
         forget(&mut command, names.iter().map(OsString::from));
         command.env("PLENUM_SEEDS", "0..1000");
@@ -151,5 +182,43 @@ mod tests {
         let removed: Vec<&str> = names.into_iter().filter(|name| is_removed(name)).collect();
         assert_eq!(removed, changed);
         assert!(command.get_envs().any(|(_, value)| value.is_some_and(|value| value == "0..1000")));
+    }
+
+    #[test]
+    fn where_a_program_lies_is_read_from_what_cargo_says() {
+        let program = r#"{"reason":"compiler-artifact","executable":"/target/release/plenum"}"#;
+        assert_eq!(program_of(program), Some(PathBuf::from("/target/release/plenum")));
+        let others = [r#"{"reason":"compiler-artifact","executable":null}"#, r#"{"reason":"build-finished"}"#, "text"];
+        assert!(others.into_iter().all(|line| program_of(line).is_none()));
+    }
+
+    // Examples and harness ran what an older build had left, where this one had put nothing.
+    #[test]
+    fn programs_that_cargo_builds_elsewhere_are_not_taken_for_those_that_are_run() {
+        let target = PathBuf::from("/project/target");
+        let workspace = Workspace { root: env::temp_dir(), target, is_first_build: false };
+        let built_at = |place: &str| {
+            // Instead of Cargo.
+            let mut says = Command::new("sh");
+            says.args(["-c", r#"echo "{\"executable\": \"$1\"}""#, "sh", place]);
+            workspace.check_place(says)
+        };
+        for place in ["/project/target/release/plenum", "/project/target/release/examples/own-scheduler"] {
+            built_at(place).expect("it is where it is looked for");
+        }
+        let error = built_at("/project/target/x86_64-unknown-linux-gnu/release/plenum").expect_err("it is elsewhere");
+        let told = error.to_string();
+        assert!(told.starts_with("expected programs in /project/target/release, and Cargo builds"), "{told}");
+    }
+
+    // Its error was what Cargo had said, kept back until its end: that it waits for another one, too.
+    #[test]
+    fn a_cargo_that_does_not_say_where_programs_are_is_told_by_how_it_ended() {
+        let target = PathBuf::from("/project/target");
+        let workspace = Workspace { root: env::temp_dir(), target, is_first_build: false };
+        let mut fails = Command::new("sh");
+        fails.args(["-c", "exit 3"]);
+        let told = workspace.check_place(fails).expect_err("it failed").to_string();
+        assert!(told.contains("it ended with exit status: 3"), "{told}");
     }
 }
