@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 use crate::watch::watch;
 use crate::workspace::Workspace;
 
+/// As long as anybody waits for it: a year.
+pub(crate) const SECONDS_MOST: u64 = 366 * 24 * 60 * 60;
+
 /// Building it, and a moment for the last input.
 const AROUND: Duration = Duration::from_secs(40 * 60);
 

@@ -105,11 +105,11 @@ pub(crate) fn run(workspace: &Workspace, only: &[&str]) -> bool {
         eprintln!("[{number}/{}] {}: {} in {}", steps.len(), step.name, report.verdict, duration(began.elapsed()));
         done.push((*step, report, began.elapsed()));
     }
-    summarise(&done, started.elapsed())
+    summarise(&done, started.elapsed(), only)
 }
 
 /// Prints the table, how to repeat what failed, and the closing line; true if no step failed.
-fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
+fn summarise(done: &[(&Step, Report, Duration)], total: Duration, only: &[&str]) -> bool {
     println!("\n{:<10} {:<8} {:>12}  ", "step", "result", "time");
     for (step, report, time) in done {
         println!("{:<10} {:<8} {:>12}  {}", step.name, report.verdict.to_string(), duration(*time), report.detail);
@@ -124,7 +124,7 @@ fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
     let sum = |one: Tally, other: Tally| Tally { passed: one.passed + other.passed, failed: one.failed + other.failed };
     let tests = done.iter().filter_map(|(_, report, _)| report.tests).reduce(sum);
     let skipped: String = done.iter().map(|(step, report, _)| skipped_of(step, report)).collect();
-    println!("{}", closing_line(&failed, tests, &skipped));
+    println!("{}{}", closing_line(&failed, tests, &skipped), only_these(only));
     failed.is_empty()
 }
 
@@ -146,6 +146,11 @@ fn closing_line(failed: &[&str], tests: Option<Tally>, skipped: &str) -> String 
         (_, None) => format!("the gate failed: {}", failed.join(", ")),
     };
     line + skipped
+}
+
+/// What the last line says at its end where only some of the steps were asked for: it is that of no whole gate.
+fn only_these(steps: &[&str]) -> String {
+    if steps.is_empty() { String::new() } else { format!("; only: {}", steps.join(" ")) }
 }
 
 impl std::fmt::Display for Verdict {
@@ -170,13 +175,22 @@ fn plain(command: Command, label: &str) -> Result<Report> {
     Ok(Report::new(verdict, detail))
 }
 
-/// Runs a command that runs tests, and counts them.
-fn counted(command: Command, label: &str) -> Result<(Report, Tally)> {
+/// Runs a command that runs tests, at least so many, and counts them.
+fn counted(command: Command, label: &str, least: u64) -> Result<(Report, Tally)> {
     let mut tally = Tally::default();
     let status = watch(command, label, STEP_LIMIT, |_, line| tally.read(line))?;
-    // A failure without a failed test is one of the build; a success with one would be the runner's lie.
-    let verdict = if status.success() && tally.failed == 0 { Verdict::Passed } else { Verdict::Failed };
-    Ok((Report::new(verdict, tally.to_string()), tally))
+    Ok((judged(status.success(), tally, least), tally))
+}
+
+/// What came of tests. A failure without a failed test is one of the build; a success with one would be the runner's lie. With too few of them nothing was looked
+/// at, or the runner tells in other words what it did.
+fn judged(is_success: bool, tally: Tally, least: u64) -> Report {
+    let is_well = is_success && tally.failed == 0;
+    if is_well && tally.passed < least {
+        let detail = format!("{tally}: expected at least {least} to run, or to be told in words that are understood");
+        return Report::new(Verdict::Failed, detail);
+    }
+    Report::new(if is_well { Verdict::Passed } else { Verdict::Failed }, tally.to_string())
 }
 
 fn format(workspace: &Workspace) -> Result<Report> {
@@ -191,7 +205,7 @@ fn tidy(workspace: &Workspace) -> Result<Report> {
     let mut command = workspace.cargo(["test", "--package", "xtask", "--test", "tidy", "--", "--quiet"]);
     // A finding is a sentence with its place; where tidy itself stood when it said it helps nobody.
     command.env("RUST_BACKTRACE", "0");
-    Ok(counted(command, "tidy")?.0)
+    Ok(counted(command, "tidy", 1)?.0)
 }
 
 fn lint(workspace: &Workspace) -> Result<Report> {
@@ -219,7 +233,7 @@ fn tests(workspace: &Workspace) -> Result<Report> {
         Runner::CargoTest => workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]),
     };
     skips.told_by(&mut command);
-    let (report, tally) = counted(command, "tests")?;
+    let (report, tally) = counted(command, "tests", 1)?;
     let skipped = skips.told();
     Ok(Report { tests: Some(tally), detail: report.detail + &skipped, skipped, ..report })
 }
@@ -234,12 +248,12 @@ fn tests_at_once(cores: std::io::Result<NonZero<usize>>) -> usize {
 fn simulator(workspace: &Workspace) -> Result<Report> {
     let mut command = simulation::tests_with_bugs(workspace);
     command.arg("--nocapture");
-    let (report, tally) = counted(command, "simulator")?;
+    let (report, tally) = counted(command, "simulator", 1)?;
     Ok(Report { tests: Some(tally), ..report })
 }
 
 fn doc_tests(workspace: &Workspace) -> Result<Report> {
-    Ok(counted(workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]), "doc-tests")?.0)
+    Ok(counted(workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]), "doc-tests", 0)?.0)
 }
 
 fn docs(workspace: &Workspace) -> Result<Report> {
@@ -307,6 +321,26 @@ mod tests {
         assert_eq!(line, "12 passed, 0 failed; 3 stories SKIPPED; the step licences SKIPPED");
     }
 
+    // A gate of one step ended with the line of a whole one.
+    #[test]
+    fn the_closing_line_says_that_only_some_steps_were_asked_for() {
+        let line = |only: &[&str]| closing_line(&[], None, "") + &only_these(only);
+        assert_eq!(line(&[]), "all steps passed");
+        assert_eq!(line(&["lint"]), "all steps passed; only: lint");
+        assert_eq!(line(&["lint", "docs"]), "all steps passed; only: lint docs");
+    }
+
+    // A filter that matches nothing is a success to Cargo.
+    #[test]
+    fn a_step_that_counted_no_test_has_failed_but_where_none_need_be_there() {
+        let verdict = |is_success, passed, failed, least| judged(is_success, Tally { passed, failed }, least).verdict;
+        assert_eq!((verdict(true, 12, 0, 1), verdict(true, 0, 0, 0)), (Verdict::Passed, Verdict::Passed));
+        assert_eq!((verdict(true, 12, 1, 1), verdict(false, 12, 0, 1)), (Verdict::Failed, Verdict::Failed));
+        let none = judged(true, Tally::default(), 1);
+        assert_eq!(none.verdict, Verdict::Failed);
+        assert!(none.detail.starts_with("0 passed, 0 failed: expected at least 1 to run"), "{}", none.detail);
+    }
+
     #[test]
     fn a_small_machine_runs_two_tests_for_each_core_and_a_large_one_a_test_for_each() {
         let at_once = |cores| tests_at_once(Ok(NonZero::new(cores).expect("there is a core")));
@@ -324,7 +358,7 @@ mod tests {
         let report = |verdict| Report::new(verdict, String::new());
         let outcome = |verdicts: [Verdict; 2]| {
             let done: Vec<_> = STEPS.iter().zip(verdicts).map(|(s, v)| (s, report(v), Duration::ZERO)).collect();
-            summarise(&done, Duration::ZERO)
+            summarise(&done, Duration::ZERO, &[])
         };
         assert!(outcome([Verdict::Passed, Verdict::Skipped]));
         assert!(!outcome([Verdict::Failed, Verdict::Passed]));

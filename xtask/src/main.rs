@@ -66,7 +66,7 @@ enum Task {
     /// Feed decoders with inputs that were changed, for so long in all.
     Fuzz {
         /// How long.
-        #[arg(long, value_name = "N", default_value_t = 60)]
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=fuzz::SECONDS_MOST))]
         seconds: u64,
         /// In a build that counts which code is reached: what leads somewhere new is changed further.
         #[arg(long)]
@@ -108,6 +108,24 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A sum of seconds that no duration holds ended the program with a panic.
+    #[test]
+    fn fuzzing_for_longer_than_anybody_waits_is_refused_with_how_long_it_may_take() {
+        let asked = |seconds: &str| Arguments::try_parse_from(["xtask", "fuzz", "--seconds", seconds]).map(drop);
+        for taken in ["0", "60", "31622400"] {
+            assert!(asked(taken).is_ok(), "{taken}");
+        }
+        for refused in ["31622401", "18446744073709551615"] {
+            let error = asked(refused).expect_err("it is too long").to_string();
+            assert!(error.contains("0..=31622400"), "{error}");
         }
     }
 }
