@@ -47,6 +47,11 @@ impl JobsService {
         let principal = principal(request)?;
         change(self.shared.ask(Shared::request(principal.text(), namespace.into(), command)).await?)
     }
+
+    /// The job of this name as it is now. The picture that has it is let go of: pages that change while something is decided would be copied.
+    async fn job(&self, namespace: &str, name: &str) -> Result<Arc<Job>, Failure> {
+        job_named(&self.shared.snapshot().await, namespace, name).cloned()
+    }
 }
 
 /// The answer to a change.
@@ -191,19 +196,17 @@ impl v1::jobs_server::Jobs for JobsService {
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let cell = self.shared.snapshot().await;
         let wire = request.get_ref();
-        let job = job_named(&cell, &wire.namespace, &wire.name)?;
-        expect(job, wire.job, wire.version)?;
+        let job = self.job(&wire.namespace, &wire.name).await?;
+        expect(&job, wire.job, wire.version)?;
         let command = Command::StopJob { job: job.id, version: wire.version };
         Ok(Response::new(self.change(&request, &job.shape.namespace, command).await?))
     }
 
     async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let cell = self.shared.snapshot().await;
         let wire = request.get_ref();
-        let job = job_named(&cell, &wire.namespace, &wire.name)?;
-        expect(job, wire.job, wire.version)?;
+        let job = self.job(&wire.namespace, &wire.name).await?;
+        expect(&job, wire.job, wire.version)?;
         if wire.count > plenum_proto::bounds::COUNT_MAX {
             let most = plenum_proto::bounds::COUNT_MAX;
             return Err(Failure::invalid(format!("count: expected 0 to {most}, found {}", wire.count)).into());
@@ -232,7 +235,10 @@ impl v1::jobs_server::Jobs for JobsService {
         let principal = principal(&request)?;
         let wire = request.into_inner();
         let cell = self.shared.snapshot().await;
-        let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        let job = job_named(&cell, &wire.namespace, &wire.name)?.clone();
+        let is_paused = cell.is_paused(&job.shape.scheduler);
+        // Not kept while it is decided: pages that change meanwhile would be copied.
+        drop(cell);
         principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
         // Not log time alone: frameworks go by the system's clock, which may have been set forward.
         let now = self.shared.clock.latest_micros();
@@ -248,7 +254,7 @@ impl v1::jobs_server::Jobs for JobsService {
                 return Err(Failure::invalid(message).into());
             }
             // Who pauses a framework wants it to launch nothing.
-            if principal.role() == Role::Scheduler && cell.is_paused(&job.shape.scheduler) {
+            if principal.role() == Role::Scheduler && is_paused {
                 return Err(Failure::paused(&job.shape.scheduler).into());
             }
         }
