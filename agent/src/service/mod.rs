@@ -472,7 +472,10 @@ impl Agent {
         }
         self.elsewhere.is_over();
         if response.register_again {
-            tracing::info!(revision = response.revision, "the machine began another epoch meanwhile: registers again");
+            tracing::info!(
+                revision = response.revision,
+                "the machine began another epoch meanwhile, or was removed: registers again"
+            );
             let (incarnation, revision) = (response.incarnation, response.revision);
             return self.handle(Input::RegisterAgain { incarnation, revision });
         }

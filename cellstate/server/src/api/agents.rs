@@ -376,6 +376,10 @@ impl v1::agents_server::Agents for AgentsService {
                 return Ok(Response::new(self.register_again(over.at)));
             }
         }
+        // The one that was known was removed meanwhile, and with it what the inventory left out as known: the next one leaves out nothing of that.
+        if known.is_some_and(|(known, _)| known != machine) {
+            return Ok(Response::new(self.register_again(at)));
+        }
         let cell = self.shared.snapshot().await;
         // What came by before the lease was in the books did not end it: somebody may have removed the machine.
         let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;

@@ -90,21 +90,26 @@ mod tests {
 
     const MACHINE: MachineId = MachineId { slot: 3, generation: 1 };
 
-    /// A server that decides nothing, of a cell with the machine m3.
-    fn undecided(dir: &Path) -> (Journal, Arc<Shared>) {
+    /// A cell with a machine in this slot, in its first epoch.
+    fn cell_with(slot: u32) -> Cell {
         let mut cell = Cell::default();
         let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
-        delta.machines.push(Arc::new(crate::agents::machine(MACHINE.slot, 1, MachineState::Ready)));
+        delta.machines.push(Arc::new(crate::agents::machine(slot, 1, MachineState::Ready)));
         cell.apply(&delta).unwrap();
-        without_threads(dir, |_| Some(cell))
+        cell
+    }
+
+    /// A server that decides nothing, of a cell with the machine m3.
+    fn undecided(dir: &Path) -> (Journal, Arc<Shared>) {
+        without_threads(dir, |_| Some(cell_with(MACHINE.slot)))
     }
 
     fn asking(instance: &str, micros: u64) -> Asking {
         Asking { instance: instance.to_owned(), boot_id: "boot".to_owned(), micros }
     }
 
-    /// An agent registers m3, and gives the call up as soon as that waits for something.
-    async fn gives_up(service: &AgentsService, asking: Asking) {
+    /// What an agent registers m3 with.
+    fn request(asking: Asking) -> tonic::Request<v1::RegisterRequest> {
         let machine = v1::RegisterMachine {
             name: "m3".to_owned(),
             boot_id: asking.boot_id,
@@ -118,9 +123,14 @@ mod tests {
             ..Default::default()
         });
         request.extensions_mut().insert(Principal::local());
+        request
+    }
+
+    /// An agent registers m3, and gives the call up as soon as that waits for something.
+    async fn gives_up(service: &AgentsService, asking: Asking) {
         tokio::select! {
             biased;
-            answer = service.register(request) => panic!("it waits for nothing: {answer:?}"),
+            answer = service.register(request(asking)) => panic!("it waits for nothing: {answer:?}"),
             () = std::future::ready(()) => {}
         }
     }
@@ -160,6 +170,29 @@ mod tests {
         comes(|| hindrance(asking("second", 20)).is_none()).await;
         let is_anothers = ["first", "second"].map(|instance| shared.hub.is_held_by_another(MACHINE, instance));
         assert_eq!(is_anothers, [false, true]);
+    }
+
+    // What its inventory had left out, as the machine before was known to run it, ran on beside what was placed there next, and was known to nobody.
+    #[tokio::test]
+    async fn who_is_registered_as_a_new_machine_though_one_was_known_is_to_register_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = undecided(dir.path());
+        let service = AgentsService::new(shared.clone());
+        let mut registered = std::pin::pin!(service.register(request(asking("first", 10))));
+        tokio::select! {
+            biased;
+            answer = &mut registered => panic!("it waits for nothing: {answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let arrival = waiting(&shared).pop_front().expect("it is queued");
+        // Decided behind a removal, which freed its name.
+        let new = MachineId { slot: 4, generation: 1 };
+        shared.picture.show(cell_with(new.slot));
+        let answer = Answer::Changed(Decision::Accepted { id: new.to_bits(), version: 1 });
+        let unheard = arrival.reply.unwrap().send(Answered { at: Revision(9), answer }, &shared.unread);
+        assert_eq!(unheard, None);
+        let answer = registered.await.unwrap().into_inner();
+        assert_eq!((answer.register_again, answer.revision), (true, 9));
     }
 
     // Who registers and hangs up without end would have as many of them wait as he likes.

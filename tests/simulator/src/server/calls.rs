@@ -140,6 +140,11 @@ impl Server {
             }
             self.renewals.renewed(machine, epoch, world.now());
         }
+        // The one that was known was removed meanwhile, and with it what the inventory left out as known.
+        if was.is_some_and(|(known, _)| Some(known) != machine_id) {
+            self.register_again(world, id, at);
+            return Ok(());
+        }
         // What came by before the lease was there did not end it: somebody may have removed the machine.
         let cell = self.snapshot(world)?;
         let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;
