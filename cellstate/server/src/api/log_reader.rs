@@ -78,6 +78,8 @@ impl Stream for Reader {
             Some(Ok(chunk)) => return Poll::Ready(Some(Ok(chunk))),
             Some(Err(error)) => Some(Failure::new(Code::Unavailable, "NO_LOGS", error)),
             None if self.reading.is_complete() => None,
+            // Its agent was told so, too, and has left to connect again.
+            None if *self.shared.ending.borrow() => Some(Failure::ending()),
             None => Some(broken_off()),
         };
         self.has_ended = true;

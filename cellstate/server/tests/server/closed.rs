@@ -6,9 +6,11 @@ use plenum_model::Cell;
 use plenum_proto::v1;
 use plenum_server::Server;
 use tonic::{Code, Status};
+use v1::agents_client::AgentsClient;
 use v1::cell_client::CellClient;
+use v1::jobs_client::JobsClient;
 
-use crate::client::{Session, as_principal, code, connect, options, start};
+use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
 
 /// How the stream ends.
 async fn end_of(session: &mut Session) -> Status {
@@ -62,6 +64,29 @@ async fn a_stream_that_ends_with_its_server_says_what_to_do_with_what_is_not_ans
         }
     };
     assert_eq!(watched.message(), "the server ends; connect again");
+    ending.await.unwrap().unwrap();
+}
+
+// It said that the machine's agent had left, which had only been told to connect again: people looked for what was wrong with the machine.
+#[tokio::test]
+async fn who_follows_a_log_is_told_that_the_server_ends_and_not_that_the_agent_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
+    let mut told = AgentsClient::new(channel.clone()).follow(follow).await.unwrap().into_inner();
+    assert!(told.message().await.unwrap().unwrap().full);
+    let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
+    let mut reader = JobsClient::new(channel).logs(ask).await.unwrap().into_inner();
+    let ending = tokio::spawn(server.shutdown());
+    let ended = tokio::time::timeout(Duration::from_secs(60), reader.message()).await.expect("the stream ends");
+    let ended = ended.unwrap_err();
+    assert_eq!((ended.code(), &*code(&ended)), (Code::Unavailable, "SERVER_ENDING"), "{ended}");
     ending.await.unwrap().unwrap();
 }
 
