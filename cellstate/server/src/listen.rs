@@ -154,6 +154,7 @@ pub(crate) fn connections(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
+        let failed_told = Seldom::every(FULL_TOLD_EVERY);
         loop {
             let Some(permit) = places.take().await else { return };
             let accepted = tokio::select! {
@@ -175,7 +176,9 @@ pub(crate) fn connections(
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: it gets better when somebody leaves.
-                    tracing::warn!(%error, hint = too_many_files(&error), "a connection could not be accepted");
+                    if failed_told.is_due(Instant::now()) {
+                        tracing::warn!(%error, hint = too_many_files(&error), "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

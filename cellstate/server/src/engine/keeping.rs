@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plenum_journal::{Keeper, PrepareError, Space};
+use plenum_journal::{DiskError, Keeper, PrepareError, Space};
 use tokio::sync::watch;
 
 use crate::error::ServerError;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 
 /// From a batch to the writing of its mark, and to a look at the next segment; the design allows 100 ms.
@@ -21,6 +22,8 @@ const QUIET: Duration = Duration::from_secs(3600);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often the room on the disk is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two lines of the log about what fails again and again.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Signals {
@@ -106,6 +109,9 @@ pub(crate) struct SpaceWatch {
     obstacle: Mutex<Option<String>>,
     /// Why the log waits for its next segment now, which may be made and can't be opened.
     waits_for: Mutex<Option<String>>,
+    /// One look at a time: what an earlier one found must not be shown over what a later one did.
+    looking: Mutex<()>,
+    unknown_told: Seldom,
 }
 
 impl SpaceWatch {
@@ -119,6 +125,8 @@ impl SpaceWatch {
             free_bytes,
             obstacle: Mutex::default(),
             waits_for: Mutex::default(),
+            looking: Mutex::default(),
+            unknown_told: Seldom::every(TOLD_EVERY),
         }
     }
 
@@ -161,7 +169,6 @@ impl SpaceWatch {
                 let obstacle = obstacle_in(&error);
                 // What came after it was made, to tidy up, is in nobody's way.
                 if !keeper.is_ready() {
-                    tracing::warn!(%obstacle, "the next segment could not be made");
                     self.meets(keeper, Some(obstacle));
                     return;
                 }
@@ -172,16 +179,14 @@ impl SpaceWatch {
         self.meets(keeper, None);
     }
 
-    /// Remembers what is in the way of the next segment, if anything is.
+    /// Remembers what is in the way of the next segment, if anything is, and tells it once while it stays the same.
     fn meets(&self, keeper: &Keeper, obstacle: Option<String>) {
-        let changed = {
-            let mut before = self.obstacle.lock();
-            let changed = *before != obstacle;
-            *before = obstacle;
-            changed
-        };
-        if changed {
+        let before = std::mem::replace(&mut *self.obstacle.lock(), obstacle.clone());
+        if before != obstacle {
             self.check_now(keeper);
+            if let Some(obstacle) = obstacle {
+                tracing::warn!(%obstacle, "the next segment could not be made");
+            }
         }
     }
 
@@ -191,9 +196,15 @@ impl SpaceWatch {
         self.check_now(keeper);
     }
 
-    /// Looks at the disk.
+    /// Looks at the disk, which may be waited for, also where another thread looks just now: nobody who serves connections may.
     pub(crate) fn check_now(&self, keeper: &Keeper) {
-        let space = keeper.space();
+        self.look(|| keeper.space());
+    }
+
+    /// Shows what a look finds. It is told under no lock: a standard error that nobody reads any more holds up who writes there.
+    fn look(&self, space: impl FnOnce() -> Result<Space, DiskError>) {
+        let looking = self.looking.lock();
+        let space = space();
         self.found(space.as_ref().map_or(0, |space| free_of(*space)));
         let low = match space {
             Ok(Space::Ok { free_bytes }) => {
@@ -210,7 +221,10 @@ impl SpaceWatch {
                 Some(NoSpace { path: self.path.clone(), free_bytes, needed_bytes, obstacle: None })
             }
             Err(error) => {
-                tracing::warn!(%error, "the room on the disk is not known");
+                drop(looking);
+                if self.unknown_told.is_due(Instant::now()) {
+                    tracing::warn!(%error, "the room on the disk is not known");
+                }
                 return;
             }
         };
@@ -219,6 +233,7 @@ impl SpaceWatch {
             was = shown.is_some();
             std::mem::replace(shown, low.clone()) != low
         });
+        drop(looking);
         match low {
             Some(low) if !was => tracing::error!("{low}"),
             None if was => tracing::info!("there is room again: the cell takes changes"),
@@ -240,9 +255,15 @@ fn free_of(space: Space) -> u64 {
 
 /// The thread that writes the high-water mark.
 pub(crate) fn mark(shared: &Arc<Shared>) {
+    let told = Seldom::every(TOLD_EVERY);
     let flush = || {
         let flushed = shared.keeper.high_water().flush();
-        flushed.inspect_err(|error| tracing::warn!(%error, "the high-water mark could not be written")).is_ok()
+        if let Err(error) = &flushed
+            && told.is_due(Instant::now())
+        {
+            tracing::warn!(%error, "the high-water mark could not be written");
+        }
+        flushed.is_ok()
     };
     keep_marking(&shared.keeping, || shared.has_failed() || flush());
 }
@@ -266,6 +287,7 @@ fn keep_marking(keeping: &Keeping, mut flush: impl FnMut() -> bool) {
 /// The keeping thread.
 pub(crate) fn run(shared: &Arc<Shared>) {
     let (mut space_due, mut seen) = (Instant::now(), 0);
+    let told = Seldom::every(TOLD_EVERY);
     loop {
         if shared.keeping.wait(&mut seen, space_due).1 {
             return;
@@ -280,6 +302,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             }
             if shared.space.is_read_only()
                 && let Err(error) = shared.keeper.give_back()
+                && told.is_due(Instant::now())
             {
                 tracing::warn!(%error, "segments that nobody needs could not be removed");
             }
@@ -291,8 +314,10 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::warnings::Warnings;
     use plenum_journal::{CellId, Journal, Options, RealDisk};
     use std::path::Path;
+    use tracing::{Event, Level};
 
     /// A log whose next segment is not made yet.
     fn log(dir: &Path) -> Journal {
@@ -369,6 +394,53 @@ mod tests {
         assert!(watched.has_changed().unwrap() && watched.borrow_and_update().is_none());
         space.check_now(&keeper);
         assert!(!watched.has_changed().unwrap(), "nobody is woken by each look");
+    }
+
+    // It was told once a second, for as long as it was in the way.
+    #[test]
+    fn what_is_in_the_way_of_the_next_segment_is_told_once_while_it_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned(), &log.keeper()));
+        let obstacle = dir.path().join("spare.tmp");
+        let lines = Arc::new(Mutex::new(0_u32));
+        let told = lines.clone();
+        // That the cell is read-only is an error.
+        let counts =
+            Warnings(move |event: &Event<'_>| *told.lock() += u32::from(*event.metadata().level() == Level::WARN));
+        tracing::subscriber::with_default(counts, || {
+            for times in 1..=2 {
+                std::fs::create_dir(&obstacle).unwrap();
+                (0..3).for_each(|_| space.grow(&keeper, true));
+                assert_eq!(*lines.lock(), times);
+                std::fs::remove_dir(&obstacle).unwrap();
+                // It was gone for a while, and comes again.
+                space.meets(&keeper, None);
+            }
+        });
+    }
+
+    // Threads look whenever they like: what one of them had found before there was room stood over what another had found since, and the cell stayed
+    // read-only until the next look.
+    #[test]
+    fn what_a_look_found_is_not_shown_over_what_a_later_one_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let space = SpaceWatch::new("log".to_owned(), &log.keeper());
+        let (begin, has_begun) = std::sync::mpsc::channel();
+        let slow = || {
+            begin.send(()).unwrap();
+            // So long that a later one would have been shown by then.
+            std::thread::sleep(DELAY);
+            Ok(Space::Low { free_bytes: 1, needed_bytes: 2 })
+        };
+        std::thread::scope(|scope| {
+            let earlier = scope.spawn(|| space.look(slow));
+            has_begun.recv().unwrap();
+            space.look(|| Ok(Space::Ok { free_bytes: 3 }));
+            earlier.join().unwrap();
+        });
+        assert_eq!((space.low(), space.free_bytes()), (None, 3));
     }
 
     // The next segment had been made, and the cell was read-only for it, until it was started again.
