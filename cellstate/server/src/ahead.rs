@@ -40,11 +40,13 @@ impl Ahead {
         let since_micros = of_late(last.as_ref(), now_micros).map_or(now_micros, |said| said.since_micros);
         let warned = last.as_ref().map(|said| said.warned_micros);
         let warned = warned.filter(|warned| now_micros.saturating_sub(*warned) < WARN_MICROS);
+        let warned_micros = warned.unwrap_or(now_micros);
+        *last = Some(Said { words: words.clone(), since_micros, at_micros: now_micros, warned_micros });
+        drop(last);
+        // Under no lock: a standard error that nobody reads any more holds up who writes there, and nobody else shall wait for this one.
         if warned.is_none() {
             tracing::warn!("{words}. {WAY_OUT}");
         }
-        let warned_micros = warned.unwrap_or(now_micros);
-        *last = Some(Said { words, since_micros, at_micros: now_micros, warned_micros });
     }
 
     /// What was said of late, and when; empty: nothing.
@@ -69,7 +71,22 @@ fn of_late(last: Option<&Said>, now_micros: i64) -> Option<&Said> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tracing::Event;
+
     use super::*;
+    use crate::engine::warnings::Warnings;
+
+    // Where nobody read the standard error, whoever asked for a status waited for it as well, and so did the next who came with such a word.
+    #[test]
+    fn who_tells_the_log_of_it_keeps_nobody_else_waiting() {
+        let (ahead, is_free) = (Arc::new(Ahead::default()), Arc::new(Mutex::new(None)));
+        let (telling, noted) = (ahead.clone(), is_free.clone());
+        let log = Warnings(move |_: &Event<'_>| *noted.lock() = Some(telling.last.try_lock().is_some()));
+        tracing::subscriber::with_default(log, || ahead.take("scheduler/batch", "revision 7", 1));
+        assert_eq!(*is_free.lock(), Some(true));
+    }
 
     #[test]
     fn what_was_said_is_told_until_nobody_has_said_so_for_a_while() {

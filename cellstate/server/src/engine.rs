@@ -22,7 +22,7 @@ mod resolver;
 mod rest;
 mod turns;
 #[cfg(test)]
-mod warnings;
+pub(crate) mod warnings;
 mod whereabouts;
 mod writing;
 

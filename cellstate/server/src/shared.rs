@@ -24,7 +24,7 @@ use crate::api::past;
 use crate::calls::Calls;
 use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch, Writing};
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 use crate::ingress::{Answered, Asking, Ingress, NotQueued, Reply, TurnedAway, came_before};
 use crate::listen::Places;
 use crate::metrics::Metrics;
@@ -215,16 +215,19 @@ impl Shared {
         self.published.send(bytes, published);
     }
 
-    /// The server ends, because of this. The first reason counts.
+    /// The server ends, because of this. The first reason counts, and is told once.
     pub(crate) fn fail(&self, error: ServerError) {
+        let words = told(&error);
         let mut failure = self.failure.lock();
-        if failure.is_none() {
-            tracing::error!(error = &error as &dyn std::error::Error, "the server ends");
-            *failure = Some(error);
-        }
+        let is_first = failure.is_none();
+        failure.get_or_insert(error);
         drop(failure);
         self.abandon();
         self.ending.send_replace(true);
+        // Last, and under no lock: a standard error that nobody reads any more holds up who writes there.
+        if is_first {
+            tracing::error!(error = %words, "the server ends");
+        }
     }
 
     /// The server ends without finishing anything.
@@ -504,6 +507,8 @@ fn logged(keeper: &Keeper, history: &History, revision: Revision) -> Result<byte
 
 #[cfg(test)]
 pub(crate) mod tests {
+    mod failing;
+
     use std::path::Path;
 
     use plenum_journal::Journal;

@@ -1,13 +1,13 @@
-//! A subscriber for tests: it is given what is warned of.
+//! A subscriber for tests: it is given what is warned of, and errors.
 
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Gives each warning, and nothing else, to this.
-pub(super) struct Warnings<F>(pub(super) F);
+/// Gives each warning and each error, and nothing else, to this.
+pub(crate) struct Warnings<F>(pub(crate) F);
 
 impl<F: Fn(&Event<'_>) + 'static> Subscriber for Warnings<F> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
+        *metadata.level() <= Level::WARN
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
