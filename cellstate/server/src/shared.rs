@@ -336,7 +336,7 @@ impl Shared {
                 let folded = past::fold(&history, revision.0);
                 let folded = folded.or_else(|_| recovery::present(&history, &keeper, revision));
                 match folded {
-                    Ok(cell) => picture.show(cell),
+                    Ok(cell) => picture.show_folded(cell),
                     // Each of them tries again.
                     Err(error) if turn.is_none_or(|told| told.elapsed() >= TOLD_PAUSE) => {
                         *turn = Some(Instant::now());

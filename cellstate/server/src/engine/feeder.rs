@@ -237,7 +237,9 @@ impl<'a> Feeder<'a> {
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
         self.changed_since = None;
         let ask = || self.shared.ingress.want_snapshot();
-        let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else {
+        // One that was folded has no page of the checkpoint before: images of all pages would be written because somebody reads.
+        let folded_will_do = self.before.is_none();
+        let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), folded_will_do, ask) else {
             self.give_up();
             return Ok(false);
         };

@@ -21,6 +21,8 @@ const LITTLE_BYTES: usize = 32 << 10;
 #[derive(Default)]
 struct State {
     shown: Option<Cell>,
+    /// What is shown was folded for readers: none of its pages is the resolver's.
+    is_folded: bool,
     /// Shown before, to be let go of by [`Picture::tidy`]. One for each snapshot that was taken since: there are batches in between.
     replaced: Vec<Cell>,
     /// When the resolver took the newest one.
@@ -30,6 +32,13 @@ struct State {
     waiting: usize,
     /// There will not be another one.
     closed: bool,
+}
+
+impl State {
+    fn replace(&mut self, cell: Cell, is_folded: bool) {
+        self.replaced.extend(self.shown.replace(cell));
+        self.is_folded = is_folded;
+    }
 }
 
 /// The newest snapshot, and who waits for a newer one.
@@ -56,13 +65,13 @@ impl Picture {
         }
     }
 
-    /// A snapshot of this revision or a later one, if there is one at hand. Otherwise one is wanted from here on, and the resolver is
-    /// to be told so.
-    fn look(&self, revision: Revision) -> Result<Cell, Closed> {
+    /// A snapshot of this revision or a later one, if there is one at hand: the resolver's own, or, where that will do, one that was folded.
+    /// Otherwise one is wanted from here on, and the resolver is to be told so.
+    fn look(&self, revision: Revision, folded_will_do: bool) -> Result<Cell, Closed> {
         let mut state = self.state.lock();
-        match &state.shown {
-            Some(cell) if cell.revision() >= revision => return Ok(cell.clone()),
-            _ => {}
+        let fits = |cell: &&Cell| cell.revision() >= revision && (folded_will_do || !state.is_folded);
+        if let Some(cell) = state.shown.as_ref().filter(fits) {
+            return Ok(cell.clone());
         }
         state.wanted = true;
         Err(Closed(state.closed))
@@ -84,7 +93,7 @@ impl Picture {
         let mut shows = self.shows.subscribe();
         loop {
             shows.borrow_and_update();
-            match self.look(revision) {
+            match self.look(revision, true) {
                 Ok(cell) => return cell,
                 Err(Closed(false)) => ask(),
                 // The server ends, and with it whoever waits here.
@@ -95,19 +104,21 @@ impl Picture {
         }
     }
 
-    /// As [`Picture::at_least`], for a thread; `None` when there will not be one any more, or none came for so long that the disk
-    /// must be full: then nothing becomes durable, and whoever waits here may be who could make room.
-    pub(crate) fn wait_for(&self, revision: Revision, ask: impl Fn()) -> Option<Cell> {
+    /// As [`Picture::at_least`], for a thread; where one that was folded will not do, the resolver's own. `None` when there will not be one
+    /// any more, or none came for so long that the disk must be full: then nothing becomes durable, and whoever waits here may be who could
+    /// make room.
+    pub(crate) fn wait_for(&self, revision: Revision, folded_will_do: bool, ask: impl Fn()) -> Option<Cell> {
         let _waiting = Waiting::new(self);
+        let until = Instant::now() + PATIENCE;
         loop {
-            match self.look(revision) {
+            match self.look(revision, folded_will_do) {
                 Ok(cell) => return Some(cell),
                 Err(Closed(true)) => return None,
                 Err(Closed(false)) => ask(),
             }
             let mut state = self.state.lock();
             // Shown between the look and the lock.
-            if state.wanted && !state.closed && self.changed.wait_for(&mut state, PATIENCE).timed_out() {
+            if state.wanted && !state.closed && self.changed.wait_until(&mut state, until).timed_out() {
                 return None;
             }
         }
@@ -128,14 +139,24 @@ impl Picture {
         state.taken = Some(Instant::now());
     }
 
-    /// Shows a snapshot to everybody who waits, unless there is a later one already.
+    /// Shows a snapshot of the resolver's to everybody who waits, unless there is a later one already.
     pub(crate) fn show(&self, cell: Cell) {
         let mut state = self.state.lock();
         if state.shown.as_ref().is_some_and(|shown| shown.revision() > cell.revision()) {
             return;
         }
-        let before = state.shown.replace(cell);
-        state.replaced.extend(before);
+        state.replace(cell, false);
+        drop(state);
+        self.tell();
+    }
+
+    /// Shows a cell that was folded to readers who wait, unless there is something as late already.
+    pub(crate) fn show_folded(&self, cell: Cell) {
+        let mut state = self.state.lock();
+        if state.shown.as_ref().is_some_and(|shown| shown.revision() >= cell.revision()) {
+            return;
+        }
+        state.replace(cell, true);
         drop(state);
         self.tell();
     }
@@ -154,8 +175,7 @@ impl Picture {
     /// Shows the last snapshot: the resolver ends. From here on it stays, as the last checkpoint is made of it.
     pub(crate) fn end(&self, last: Cell) {
         let mut state = self.state.lock();
-        let before = state.shown.replace(last);
-        state.replaced.extend(before);
+        state.replace(last, false);
         state.closed = true;
         drop(state);
         self.tell();
@@ -209,6 +229,8 @@ struct Closed(bool);
 
 #[cfg(test)]
 mod tests {
+    use plenum_model::Delta;
+
     use super::*;
 
     // The publishing thread is often behind when the resolver ends. It let the last snapshot go between its being shown and the end being
@@ -221,7 +243,35 @@ mod tests {
         assert!(!picture.shows(Revision(0)), "others are");
         picture.end(Cell::default());
         picture.tidy();
-        assert!(picture.wait_for(Revision(0), || ()).is_some());
+        assert!(picture.wait_for(Revision(0), false, || ()).is_some());
+    }
+
+    /// A cell of this revision.
+    fn cell(revision: u64) -> Cell {
+        let mut cell = Cell::default();
+        for revision in 1..=revision {
+            cell.apply(&Delta::new(Revision(revision), LogTime::default())).unwrap();
+        }
+        cell
+    }
+
+    // A checkpoint was made of one that was folded: of all pages, as it shares none with the one before.
+    #[test]
+    fn a_cell_that_was_folded_is_for_readers_alone_and_replaces_nothing_as_late() {
+        let picture = Picture::new(cell(1), Times::default(), Duration::ZERO);
+        let is_given = |revision| [false, true].map(|folded| picture.look(Revision(revision), folded).is_ok());
+        picture.show_folded(cell(2));
+        assert_eq!((is_given(1), is_given(2)), ([false, true], [false, true]));
+        picture.show(cell(2));
+        assert_eq!((is_given(2), is_given(3)), ([true, true], [false, false]));
+        picture.show_folded(cell(2));
+        assert_eq!(is_given(2), [true, true], "what came meanwhile stays");
+        picture.show_folded(cell(3));
+        picture.close();
+        let waited = [false, true].map(|folded| picture.wait_for(Revision(3), folded, || ()).is_some());
+        assert_eq!(waited, [false, true]);
+        picture.end(cell(3));
+        assert_eq!(is_given(3), [true, true], "the last checkpoint is made of it");
     }
 
     // While one is alive, pages that change are copied: without the pause the whole cell was, again and again.
@@ -230,7 +280,7 @@ mod tests {
         let pause = Duration::from_secs(3600);
         let picture = Picture::new(Cell::default(), Times::default(), pause);
         assert_eq!(picture.due(usize::MAX), None, "nobody wants one");
-        let want = || assert!(picture.look(Revision(1)).is_err());
+        let want = || assert!(picture.look(Revision(1), true).is_err());
         want();
         assert!(picture.due(usize::MAX).is_some_and(|due| due <= Instant::now()), "the first at once");
         let before = Instant::now();

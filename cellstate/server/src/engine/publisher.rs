@@ -72,7 +72,7 @@ struct Tells {
 impl Tells {
     fn begin(shared: &Shared) -> Self {
         // Looked at, and let go of at once: while somebody has it, pages that change are copied.
-        let cell = shared.picture.wait_for(Revision(0), || {});
+        let cell = shared.picture.wait_for(Revision(0), true, || {});
         let whereabouts = cell.as_ref().map(Whereabouts::of_cell).unwrap_or_default();
         Self { divergences: Divergences::default(), whereabouts }
     }

@@ -1,5 +1,6 @@
 //! The feeding thread, step by step: nobody feeds but the test.
 
+mod folded;
 mod image_files;
 mod leaps;
 
