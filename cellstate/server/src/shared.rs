@@ -320,7 +320,11 @@ impl Shared {
             self.feed.reaches(revision, STALLED).await;
             // Nobody waits while it is folded, and what is shown to nobody is let go of again.
             let _kept = self.picture.keep();
-            self.fold_for_readers(revision).await;
+            // Whoever folds it goes on by itself, and may take long: another picture that comes first will do.
+            tokio::select! {
+                cell = self.picture_with(revision) => return cell,
+                () = self.fold_for_readers(revision) => {}
+            }
             if let Ok(cell) = tokio::time::timeout(STALLED, self.picture_with(revision)).await {
                 return cell;
             }
@@ -568,6 +572,18 @@ pub(crate) mod tests {
         (hold, holder)
     }
 
+    /// The resolver can't show the next batch, as if its write did not come back.
+    async fn hold_back_what_is_decided(
+        shared: &Arc<Shared>,
+    ) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+        hold(shared, |shared, wait| {
+            let recent = shared.recent.read();
+            wait();
+            drop(recent);
+        })
+        .await
+    }
+
     // Each of them folded a cell of its own, and all of these were kept until something was published again.
     #[tokio::test(flavor = "multi_thread")]
     async fn who_reads_while_nothing_is_written_shares_one_cell_that_was_folded() {
@@ -579,13 +595,7 @@ pub(crate) mod tests {
         shared.ask(request()).await.unwrap();
         let durable = shared.durable_revision();
         assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
-        // The resolver can't show the next batch, as if its write did not come back.
-        let (hold, holder) = hold(&shared, |shared, wait| {
-            let recent = shared.recent.read();
-            wait();
-            drop(recent);
-        })
-        .await;
+        let (hold, holder) = hold_back_what_is_decided(&shared).await;
         let (sender, receiver) = oneshot::channel();
         shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
         let readers = (0..16).map(|_| {
@@ -603,6 +613,39 @@ pub(crate) mod tests {
         let first = sessions(&cells[0]);
         assert!(!first.is_empty() && cells.iter().all(|cell| cell.revision() == durable));
         assert!(cells.iter().all(|cell| Arc::ptr_eq(&sessions(cell)[0], &first[0])));
+        drop(shared);
+        server.shutdown().await.unwrap();
+    }
+
+    // A large cell takes long to fold, and for as long who read waited though the disk had answered at once.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_a_cell_to_be_folded_is_answered_by_a_picture_that_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        let request = || Shared::request(&"local".into(), "default".into(), open.clone());
+        shared.ask(request()).await.unwrap();
+        let durable = shared.durable_revision();
+        assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
+        // As one that takes for ever.
+        let folding = shared.folding.clone().lock_owned().await;
+        let (hold, holder) = hold_back_what_is_decided(&shared).await;
+        let (sender, receiver) = oneshot::channel();
+        shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
+        let reading = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.snapshot().await }
+        });
+        // By then it waits for the fold.
+        tokio::time::sleep(STALLED * 2).await;
+        assert!(!reading.is_finished());
+        drop(hold);
+        holder.join().unwrap();
+        receiver.await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(30), reading).await;
+        assert!(read.expect("it does not wait for the fold").unwrap().revision() >= durable);
+        drop(folding);
         drop(shared);
         server.shutdown().await.unwrap();
     }
