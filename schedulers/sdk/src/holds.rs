@@ -83,6 +83,11 @@ pub(crate) struct Holds {
 }
 
 impl Holds {
+    /// Nothing of what is remembered is of the jobs that there are from now on, whatever their numbers.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self { number: self.number, ..Self::default() };
+    }
+
     /// A pass over the queue begins.
     pub(crate) fn begin_pass(&mut self, is_own: impl Fn(JobId) -> bool) {
         self.before = std::mem::take(&mut self.candidates);

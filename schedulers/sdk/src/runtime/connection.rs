@@ -11,10 +11,14 @@ use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use super::unanswered::TOO_LARGE;
 use super::{Link, Notice, Output, SchedulerRuntime, send};
 use crate::ahead::Ahead;
+use crate::holds::Strangers;
+use crate::notes::Notes;
 use crate::portion::Portion;
 use crate::pulses::PAUSE_MICROS_MIN;
+use crate::queue::Queue;
 use crate::scheduler::Scheduler;
 use crate::seen::{OTHER_CELL, Seen};
+use crate::share::Share;
 use crate::wire::{Filling, decode_delta};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
@@ -68,6 +72,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if refused && code == OTHER_CELL {
             // What was seen is nothing of that one.
             self.seen = Seen::default();
+            self.forget_jobs();
         }
         let is_behind = refused && status == OUT_OF_RANGE;
         if is_behind {
@@ -94,6 +99,16 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.session = SessionId::default();
         self.end_session_but_mirror(now_micros);
         self.mirror.forget();
+    }
+
+    /// In another cell, and in another life of this one, there may be other jobs and sessions of the same numbers: what was found out about those of before says nothing of
+    /// them. After the session has ended, whose transactions are of the jobs of before.
+    fn forget_jobs(&mut self) {
+        self.holds.begin_anew();
+        (self.strangers, self.queue, self.share) = (Strangers::default(), Queue::default(), Share::default());
+        (self.ahead, self.notes) = (Ahead::default(), Notes::default());
+        self.staying.clear();
+        (self.fruitless, self.rests_until_micros, self.rested_micros) = (0, i64::MIN, None);
     }
 
     /// Goes on in another session once all numbers of this one are used up. Not before all have their answers: what became of a transaction is
@@ -184,6 +199,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let resumes = self.session.0 != 0;
         if !same_cell || offered.incarnation != self.seen.incarnation {
             self.end_session(now_micros);
+            self.forget_jobs();
             self.seen = offered;
         }
         // Even if this connection is of no use: with the next one it is the same server.

@@ -148,10 +148,19 @@ fn who_was_let_in_and_may_not_resume_is_not_turned_away() {
 
 #[test]
 fn who_meets_another_cell_begins_anew_there_without_a_pause() {
-    let mut runtime = begun();
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
     greeting(&mut runtime);
     let outputs = refuse(&mut runtime, 7, "OTHER_CELL");
-    assert!(matches!(outputs[0], Output::Notice(Notice::Lost { turned_away: false, .. })), "{outputs:?}");
+    let [Output::Notice(Notice::Lost { turned_away: false, .. }), Output::ConnectAfter { micros }] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    // As after any second attempt in a row.
+    assert!(*micros <= 2 * Settings::default().reconnect.first_micros, "{micros}");
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.incarnation, hello.revision, hello.cell_id.len()), (0, 0, 0, 0));
+    assert_eq!((hello.seen_incarnation, hello.seen_term, hello.seen_revision), (0, 0, 0));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Streams that end soon after they began, again and again.
 
+use plenum_model::JobId;
+
 use super::numbers::changed;
 use super::refusing::{Eager, encoded_deltas, refused};
 use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
+use crate::seen::OTHER_CELL;
 
 /// How long it waits for the next attempt.
 fn wait_micros(outputs: &[Output]) -> i64 {
@@ -89,6 +92,41 @@ fn who_goes_on_decides_nothing_before_it_has_come_to_where_the_cell_is() {
     decisions_after(Input::Connected);
     let untold = v1::Welcome { revision: 8, newest: 0, ..again };
     assert_eq!(decisions_after(told(Tell::Welcome(untold))), before + 2);
+}
+
+/// By a server of a cell in a life of it, which sends a snapshot of revision 5. It has a session 2, too.
+fn met(cell_id: u8, incarnation: u64) -> Tell {
+    let Tell::Welcome(welcome) = welcome(2, incarnation, 5) else { panic!("a welcome") };
+    Tell::Welcome(v1::Welcome { cell_id: vec![cell_id; 16].into(), ..welcome })
+}
+
+// A job rested, and its gang was held no room, for what had become of the one that had its number in the cell of before.
+#[test]
+fn what_is_known_of_a_job_is_not_known_of_the_one_that_has_its_number_elsewhere() {
+    let job = JobId { slot: 0, generation: 1 };
+    for (cell_id, incarnation, refuses) in [(9, 1, false), (9, 1, true), (1, 2, false)] {
+        let (mut runtime, outputs) = with_work(Eager, 0);
+        let transaction = commits(&outputs).next().expect("a transaction").clone();
+        refused(transaction, 5).into_iter().for_each(|tell| drop(given(&mut runtime, 0, tell)));
+        let times_refused = |runtime: &SchedulerRuntime<Eager>| runtime.queue.get(job).map(|standing| standing.refused);
+        assert_eq!(times_refused(&runtime), Some(1));
+        let cell = runtime.mirror().unwrap().clone();
+
+        runtime.handle(0, disconnected(14, "", "gone"));
+        runtime.handle(0, Input::Connected);
+        if refuses {
+            runtime.handle(0, disconnected(7, OTHER_CELL, "another"));
+            runtime.handle(0, Input::Connected);
+        } else if is_left(&given(&mut runtime, 0, met(cell_id, incarnation))) {
+            runtime.handle(0, Input::Connected);
+        }
+        given(&mut runtime, 0, met(cell_id, incarnation));
+        let pages = plenum_proto::pages::every(&cell)
+            .map(|(table, page)| plenum_proto::pages::encode_page(&cell, table, page))
+            .collect();
+        given(&mut runtime, 0, Tell::Snapshot(v1::SnapshotPart { revision: 5, pages, last: true }));
+        assert_eq!(times_refused(&runtime), Some(0), "cell {cell_id}, life {incarnation}, refuses: {refuses}");
+    }
 }
 
 fn opening() -> SessionChange {
