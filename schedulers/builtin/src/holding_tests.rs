@@ -171,6 +171,54 @@ fn what_needs_one_machine_gathers_its_room_there() {
     assert_eq!(rounds(None), None);
 }
 
+/// It was held room for the group that comes first, while its machine was chosen with room for the largest one: the hold was whole, brought nothing, and the job waited
+/// for as long as there were small tasks.
+#[test]
+fn what_needs_one_machine_gathers_room_for_the_largest_of_its_groups_there() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    stage.machine("m2", 4000, &[]);
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 1000));
+    stage.settle();
+    let staged = JobBuilder::new("staged", "batch").same_machine().group("prep", 1, 1000).min(1);
+    let staged = stage.submit(&staged.group("train", 1, 4000).after("prep").min(1));
+    stage.settle();
+    let within = rounds_until_placed(&mut stage, stream, staged, 300);
+    assert!(within.is_some_and(|rounds| rounds <= 30), "{within:?}");
+    let prepared = stage.placed(staged);
+    assert_eq!(prepared.len(), 1);
+    stage.finish(staged, true);
+    let within = rounds_until_placed(&mut stage, stream, staged, 300);
+    assert!(within.is_some_and(|rounds| rounds <= 30), "{within:?}");
+    assert_eq!(stage.placed(staged), [(1, 0, prepared[0].2)], "where the first one was");
+}
+
+/// It was held on any machine on which the first group could run.
+#[test]
+fn what_needs_one_machine_is_held_one_that_suits_all_of_its_groups() {
+    let ways: [fn(JobBuilder) -> JobBuilder; 2] = [|job| job.on("kind", "b"), |job| job.gpu(1000)];
+    for train in ways {
+        let mut stage = Stage::new();
+        stage.machine("m1", 4000, &[("kind", "a")]);
+        let suitable = stage.machine_with_gpus("m2", 4000, &[("kind", "b")], 1);
+        stage.seat_with(Batch::default(), settings(Some(SOON)));
+        let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 1000));
+        stage.settle();
+        let staged = JobBuilder::new("staged", "batch").same_machine().group("prep", 1, 1000).min(1);
+        let staged = stage.submit(&train(staged.group("train", 1, 3000).after("prep").min(1)));
+        stage.settle();
+        let mut rounds_held = 0;
+        for _ in 0..40 {
+            let machines = held(&stage, staged);
+            assert!(machines.iter().all(|slot| *slot == suitable), "{machines:?}");
+            rounds_held += machines.len();
+            ends_one(&mut stage, stream);
+        }
+        assert_eq!((stage.placed(staged), rounds_held > 0), (vec![(0, 0, suitable)], true));
+    }
+}
+
 #[test]
 fn two_gangs_of_two_schedulers_that_want_the_same_machines_run_one_after_the_other() {
     let mut stage = Stage::new();

@@ -6,6 +6,7 @@
 mod aim;
 mod contenders;
 mod held;
+mod need;
 mod rests;
 mod urgent;
 mod vain;
@@ -31,7 +32,8 @@ pub(crate) use wish::Wish;
 /// none of those behind it from that.
 const CANDIDATES_MIN: usize = 16;
 
-/// So often it is looked at whether what rests could start by now: a walk over all allocations, and one over all machines for each of so many of them.
+/// So often it is looked at whether what rests could start by now: a walk over all allocations, and over all machines one for each group that room is looked for, and one more for its job. Once these
+/// groups are so many, as of two jobs with eight each, no further job is looked at; one of which no room is looked for counts as a group.
 const REST_LOOK_MICROS: i64 = 10_000_000;
 const REST_LOOKS_MAX: usize = 16;
 
@@ -150,11 +152,11 @@ impl Holds {
         // as where its quota is too small.
         let (mut holders, mut taken) = (0, 0);
         let (mut wishes, mut wake) = (Vec::<(u64, Wish)>::new(), self.end_rests(sight, &newcomers));
-        let mut promised = Cow::Borrowed(sight.in_flight.promised());
+        let (mut promised, mut asked) = (Cow::Borrowed(sight.in_flight.promised()), sight.in_flight.asked_to_hold());
         for (turn, why) in turns {
             let Some(job) = sight.cell.job(turn.job) else { continue };
             let held = self.jobs.entry(turn.job).or_default();
-            let rooms = Rooms { cell: sight.cell, job: job.id, promised: &promised };
+            let rooms = Rooms { cell: sight.cell, job: job.id, promised: &promised, asked: &asked };
             let is_holder = sight.cell.hold(job.id).is_some();
             let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
             let rested_until = held.rests_until_micros;
@@ -174,10 +176,12 @@ impl Holds {
                 self.number += 1;
                 held.asked = Some(Asked { number: self.number, machines: wish.machines.clone(), decided: None });
                 // What the first in the queue asks for is not there for those behind it.
-                wish.more.iter().for_each(|(slot, more)| {
-                    let of_slot = promised.to_mut().entry(*slot).or_default();
-                    *of_slot = of_slot.with(more);
-                });
+                for (slot, more) in &wish.more {
+                    for sum in [promised.to_mut(), &mut asked] {
+                        let of_slot = sum.entry(*slot).or_default();
+                        *of_slot = of_slot.with(more);
+                    }
+                }
                 wishes.push((self.number, wish));
             }
             taken += usize::from(is_holder || held.asked.is_some());
@@ -189,7 +193,7 @@ impl Holds {
         (wishes, wake.into_iter().chain(again).min())
     }
 
-    /// Ends rests whose reason is gone; of very many, those who waited longest for such a look come first. Gives when to look again, which is at once for who rests no more.
+    /// Ends rests whose reason is gone; of very many, those who waited longest for such a look come first, and at least one is looked at. Gives when to look again, which is at once for who rests no more.
     fn end_rests(&mut self, sight: &Sight<'_>, newcomers: &Newcomers<'_>) -> Option<i64> {
         let looked = |held: &Held| held.rest_looked_micros(sight.now_micros);
         let resting = self.jobs.iter_mut().filter_map(|(job, held)| Some((looked(held)?, *job, held)));
@@ -198,9 +202,14 @@ impl Holds {
             return (!resting.is_empty()).then_some(self.rests_due_micros);
         }
         resting.sort_unstable_by_key(|(looked_micros, job, _)| (*looked_micros, *job));
-        let mut next = None;
-        for (_, job, held) in resting.into_iter().take(REST_LOOKS_MAX) {
-            let ends = sight.cell.job(job).is_some_and(|job| held.ends_rest((sight, newcomers), job));
+        let (mut next, mut looks) = (None, 0);
+        for (_, job, held) in resting {
+            if looks >= REST_LOOKS_MAX {
+                break;
+            }
+            let found = sight.cell.job(job).map(|job| held.ends_rest((sight, newcomers), job));
+            let (ends, groups) = found.unwrap_or_default();
+            looks += groups.max(1);
             self.rests_due_micros = sight.now_micros.saturating_add(REST_LOOK_MICROS);
             let due_micros = if ends { sight.now_micros } else { self.rests_due_micros };
             next = next.into_iter().chain([due_micros]).min();
@@ -320,7 +329,7 @@ fn rest_in_words(cell: &Cell, job: JobId, after: JobId, until: LogTime) -> Strin
 #[cfg(test)]
 mod tests {
     use super::aim::Aim;
-    use super::held::Need;
+    use super::need::Need;
     use super::*;
 
     // A gang that grew by a machine had all ten thousand looked at once more, as what changed while it asked was not known.

@@ -156,6 +156,16 @@ impl InFlight {
         }
     }
 
+    /// What of all that is promised is for holds that are asked for, by slot.
+    pub(crate) fn asked_to_hold(&self) -> BTreeMap<u32, Resources> {
+        let mut asked: BTreeMap<u32, Resources> = BTreeMap::new();
+        for (slot, resources) in self.holds.values().flatten() {
+            let of_slot = asked.entry(*slot).or_default();
+            *of_slot = of_slot.with(resources);
+        }
+        asked
+    }
+
     /// It is no longer asked for: the mirror shows what became of that, or will.
     pub(crate) fn hold_no_more(&mut self, job: JobId) {
         if self.holds.remove(&job).is_some() {

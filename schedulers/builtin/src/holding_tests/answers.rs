@@ -104,6 +104,31 @@ fn a_hold_is_not_renewed_without_the_machines_that_its_own_job_claims() {
     assert_eq!(stage.runtime(seat).counters().holds_taken, 2, "it was taken, and renewed as a whole");
 }
 
+/// What another job was promised by its claim on one of the machines counted as lost to the hold, though that has it from whom it evicts there: the hold was renewed without the
+/// machine, and that had to be had once more, before anybody else.
+#[test]
+fn a_hold_is_renewed_with_a_machine_on_which_another_job_evicts_somebody() {
+    let mut stage = Stage::new();
+    for (name, cpu_millis, kind) in [("m1", 2000, "a"), ("m2", 1000, "b"), ("m3", 1000, "c")] {
+        stage.machine(name, cpu_millis, &[("kind", kind)]);
+    }
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let one_on = |name: &str, kind: &str| JobBuilder::new(name, "batch").group("main", 1, 1000).on("kind", kind);
+    let evicted = stage.submit(&one_on("evicted", "a").priority(5).forever());
+    stage.submit(&one_on("long", "c").priority(5).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3).priority(5));
+    stage.advance(3_000_000);
+    assert_eq!(held(&stage, gang), [0, 1]);
+    stage.hold(seat);
+    let urgent = stage.submit(&one_on("urgent", "a").priority(90));
+    stage.advance(35_000_000);
+    stage.release(seat);
+    assert_eq!((stage.placed(urgent).len(), stage.placed(evicted).len()), (1, 0));
+    assert_eq!(held(&stage, gang), [0, 1]);
+    assert_eq!(stage.runtime(seat).counters().holds_taken, 2, "it was taken, and renewed as a whole");
+}
+
 /// A request that was executed counted as not shown yet until the next delta: nothing was asked for the job in a cell where nothing else happened, and the hold ended.
 #[test]
 fn a_hold_that_a_snapshot_shows_is_renewed() {

@@ -152,6 +152,47 @@ fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
     assert!(rounds_until_placed(&mut stage, stream, wanted, 100).is_some());
 }
 
+/// Only the first gang of a job was looked at: where that fitted nowhere, none of the others ever had a hold.
+#[test]
+fn a_gang_behind_one_of_its_job_that_fits_nowhere_has_room_held() {
+    let mut stage = Stage::new();
+    let (_, stream) = crowded(&mut stage, Some(SOON));
+    let two = JobBuilder::new("two", "batch").group("nowhere", 2, 1000).min(2).on("kind", "none");
+    let two = stage.submit(&two.group("wanted", 4, 1000).min(4));
+    assert!(rounds_until_placed(&mut stage, stream, two, 100).is_some());
+    assert!(stage.placed(two).iter().all(|(group, ..)| *group == 1));
+}
+
+#[test]
+fn a_gang_behind_one_of_its_job_that_fits_nowhere_rests_as_long_as_any_other() {
+    let (mut stage, _) = one_of_three_full();
+    let two = JobBuilder::new("two", "batch").group("nowhere", 2, 1000).min(2).on("kind", "none");
+    let two = stage.submit(&two.group("wanted", 3, 1000).min(3));
+    assert_eq!(minutes_held(&mut stage, &[two], 5), 5);
+    assert_eq!(minutes_held(&mut stage, &[two], 4), 0, "it has brought nothing for five minutes");
+}
+
+/// It rested on for five minutes, as what was compared was the group that fits nowhere.
+#[test]
+fn a_gang_behind_one_of_its_job_that_fits_nowhere_rests_no_more_once_it_is_scaled() {
+    let mut stage = Stage::new();
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    for name in ["m1", "m2"] {
+        stage.machine_with_gpus(name, 2000, &[], 1);
+    }
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 2, 100).gpu(1000).forever());
+    stage.settle();
+    let two = JobBuilder::new("two", "batch").group("nowhere", 2, 1000).min(2).on("kind", "none");
+    let two = stage.submit(&two.group("wanted", 2, 1000).min(2).gpu(1000));
+    stage.advance(20_000_000);
+    assert_eq!((stage.placed(small).len(), held(&stage, two).len()), (2, 2));
+    stage.advance(20_000_000);
+    assert_eq!(held(&stage, two).len(), 0, "it lacks GPUs, and rests");
+    stage.ask("owner", Command::ScaleJob { job: two, version: None, group: 1, count: 1 });
+    stage.advance(15_000_000);
+    assert_eq!(held(&stage, two).len(), 1);
+}
+
 /// It rested on for up to eighty seconds when it was scaled to what fits, or what it lacked had come, and others had what came free.
 #[test]
 fn what_fitted_nowhere_has_room_held_soon_after_it_fits() {

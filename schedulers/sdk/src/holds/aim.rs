@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
-    choose_devices, device_rooms, most_when_empty,
+    Attributes, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, Machine, MachineState, Resource,
+    Resources, Room, Special, choose_devices, device_rooms, most_when_empty,
 };
 
 use super::vain::Vain;
@@ -18,6 +18,8 @@ pub(super) struct Rooms<'a> {
     pub(super) job: JobId,
     /// What own claims, and own holds that are asked for, may take, by slot.
     pub(super) promised: &'a BTreeMap<u32, Resources>,
+    /// What of that is for the holds.
+    pub(super) asked: &'a BTreeMap<u32, Resources>,
 }
 
 impl Rooms<'_> {
@@ -26,9 +28,19 @@ impl Rooms<'_> {
         Self { job, ..self }
     }
 
-    /// What the job may hold on a machine: room of holds that come after its own is among it.
+    /// What the job may hold on a machine: room of holds that come after its own is among it. What it holds there by now no claim takes: one that is promised as much
+    /// on that machine gets it from elsewhere, as from those whom it evicts. An earlier hold that is asked for may take it.
     pub(super) fn room_to_hold(&self, slot: u32) -> Room {
-        self.less_promised(slot, self.cell.room_to_hold(slot, self.job))
+        let mut room = self.cell.room_to_hold(slot, self.job);
+        let Some(promised) = self.promised.get(&slot) else { return room };
+        let mut beside_holds = room;
+        self.asked.get(&slot).into_iter().for_each(|asked| beside_holds.take(asked));
+        room.take(promised);
+        if let Some(hold) = self.cell.hold(self.job).filter(|hold| hold.machines.binary_search(&slot).is_ok()) {
+            let kept = beside_holds.positive().at_most(&hold.resources);
+            room.add(&room.lack(&kept));
+        }
+        room
     }
 
     /// Whether it may hold so much there.
@@ -63,18 +75,20 @@ impl Rooms<'_> {
 pub(super) struct Aim {
     /// What is to be held on each machine.
     pub(super) each: Resources,
-    /// For so many tasks.
+    /// For so many tasks of this group.
     pub(super) tasks: u64,
+    group: u16,
     /// On so many machines.
     pub(super) machines: usize,
-    /// Of machines on which tasks of the group may run; `None`: of any.
+    /// Of machines on which tasks of the group may run, and those of all groups that are to share one; `None`: of any.
     classes: Option<ClassSet>,
     /// What the group's own tasks leave of its limits; `None`: it has none.
     limits: Option<Limits>,
     /// The machine that the job's tasks share, once it was chosen.
     home: Option<u32>,
-    /// The group, where its tasks need devices: only machines that have them for so many tasks, whoever uses them, are of use.
-    equipped_for: Option<(Arc<Job>, u16)>,
+    /// Which of these groups have tasks that need devices: only machines that have them for so many tasks of its own, and for one of each other group, whoever uses
+    /// them, are of use.
+    equipped_for: Option<(Arc<Job>, Vec<u16>)>,
 }
 
 /// How many tasks of a group may be on machines, for all that `per_machine` and `spread` say and for what runs of it.
@@ -122,23 +136,32 @@ impl Limits {
 impl Aim {
     /// Room for `count` tasks of a group. Where it is for `all` of them at once: as a hold has the same amount on all its machines, for the fewest tasks a machine with
     /// which there are enough machines, were they empty. The smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. Where it is
-    /// for some: for one a machine, on as many machines; who holds room there loses the machine, so that others of them may follow. `None` where the cell has no such
-    /// room, or the namespace's quota allows that to nobody, or the tasks need none. Walks over all machines.
+    /// for some: for one a machine, on as many machines; who holds room there loses the machine, so that others of them may follow. Where all tasks of the job are to
+    /// share a machine that is not chosen yet, it is for what any one of its groups starts with: schedulers choose it for the job as a whole. `None` where the cell has
+    /// no such room, or the namespace's quota allows that to nobody, or the tasks need none. Walks over all machines.
     pub(super) fn of(cell: &Cell, job: &Arc<Job>, group: u16, (count, all): (u32, bool)) -> Option<Self> {
-        let shape = job.shape.groups.get(usize::from(group)).filter(|shape| !shape.resources.is_nothing())?;
+        let shape = job.shape.groups.get(usize::from(group))?;
+        let others = sharing(cell, job, group);
+        let largest = largest(cell, job, (group, &others))?;
         // With an empty namespace.
-        let quota =
-            cell.quota(&job.shape.namespace).map(|quota| quota.headroom(&Resources::default(), &shape.resources));
-        quota.is_none_or(|tasks| !all || tasks >= u64::from(count)).then_some(())?;
+        let quota = cell.quota(&job.shape.namespace);
+        let allowed = |each: &Resources| quota.map_or(u64::MAX, |quota| quota.headroom(&Resources::default(), each));
+        let is_allowed = !all || (allowed(&shape.resources) >= u64::from(count) && allowed(&largest) >= 1);
+        let needs_none = shape.resources.is_nothing() && largest.is_nothing();
+        (is_allowed && !needs_none).then_some(())?;
         let home = job.home.filter(|_| job.shape.same_machine);
-        let classes = suitable(cell, job, shape);
+        let groups = || std::iter::once(group).chain(others.iter().copied());
+        let classes = suitable(cell, job, groups());
         let limits = Limits::of(cell, job, group);
-        let equipped_for = (!shape.devices.is_empty()).then(|| (job.clone(), group));
-        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home, equipped_for };
+        let equipped: Vec<u16> =
+            groups().filter(|group| shape_of(job, *group).is_some_and(|shape| !shape.devices.is_empty())).collect();
+        let equipped_for = (!equipped.is_empty()).then(|| (job.clone(), equipped));
+        let mut aim = Self { each: shape.resources, tasks: 1, group, machines: 1, classes, limits, home, equipped_for };
         let count = u64::from(count);
         let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in (0..cell.machine_rows().len()).filter(|&slot| aim.suits(cell, slot)) {
-            let tasks = cell.machine_in(slot).map_or(0, |machine| at_most(machine, shape));
+            let machine = cell.machine_in(slot).filter(|machine| largest.fits_in(&machine.capacity));
+            let tasks = machine.map_or(0, |machine| at_most(machine, shape));
             let tasks = aim.limits.iter().map(|limits| limits.left_on(cell, slot)).fold(tasks, u64::min);
             *machines.entry(tasks.min(count)).or_default() += 1;
         }
@@ -153,7 +176,7 @@ impl Aim {
             (true, false) => tasks_a_machine(&machines, count)?,
             (false, _) => (count > 0).then_some(1)?,
         };
-        aim.each = times(&shape.resources, aim.tasks)?;
+        aim.each = upper(&times(&shape.resources, aim.tasks)?, &largest);
         aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
         aim.is_within_spread(cell, shape, count).then_some(aim)
     }
@@ -174,21 +197,33 @@ impl Aim {
     pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
         let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
         let is_equipped = || {
-            self.equipped_for.as_ref().is_none_or(|(job, group)| {
-                let shape = &job.shape.groups[usize::from(*group)];
-                cell.machine_in(slot).is_some_and(|machine| at_most(machine, shape) >= self.tasks)
-            })
+            let mut equipment = self.equipment();
+            equipment
+                .all(|(shape, tasks)| cell.machine_in(slot).is_some_and(|machine| at_most(machine, shape) >= tasks))
         };
         self.is_open(cell, slot) && is_within() && is_equipped()
     }
 
     /// Whether nobody uses the devices on a machine that the tasks need.
     pub(super) fn finds_devices(&self, cell: &Cell, slot: u32) -> bool {
-        let Some((job, group)) = &self.equipped_for else { return true };
+        if self.equipped_for.is_none() {
+            return true;
+        }
         let Some(machine) = cell.machine_in(slot) else { return false };
-        let mut rooms = device_rooms(cell, machine);
-        let wanted = &job.shape.groups[usize::from(*group)].devices;
-        (0..self.tasks).all(|_| choose_devices(&mut rooms, wanted).is_ok())
+        let rooms = device_rooms(cell, machine);
+        self.equipment().all(|(shape, tasks)| {
+            let mut rooms = rooms.clone();
+            (0..tasks).all(|_| choose_devices(&mut rooms, &shape.devices).is_ok())
+        })
+    }
+
+    /// The groups whose devices a machine is to have, each with how many tasks it is to have them for, be it one group after the other.
+    fn equipment(&self) -> impl Iterator<Item = (&GroupShape, u64)> {
+        let groups = self.equipped_for.iter().flat_map(|(job, groups)| groups.iter().map(move |group| (job, *group)));
+        groups.filter_map(move |(job, group)| {
+            let tasks = if group == self.group { self.tasks } else { 1 };
+            Some((shape_of(job, group)?, tasks))
+        })
     }
 
     /// Whether tasks of the group may run on a machine, whatever is there.
@@ -270,16 +305,45 @@ pub(super) fn fits(each: &Resources, room: &Resources) -> u64 {
     asked.map(|resource| room.get(resource) / each.get(resource)).min().unwrap_or(0)
 }
 
-/// Machines on which tasks of the group may run, by their attributes; `None`: on all.
-fn suitable(cell: &Cell, job: &Job, shape: &GroupShape) -> Option<ClassSet> {
+fn shape_of(job: &Job, group: u16) -> Option<&GroupShape> {
+    job.shape.groups.get(usize::from(group))
+}
+
+/// The other groups that the machine of a job is chosen for, too: all that have tasks, where all tasks are to share one and none was chosen yet.
+fn sharing(cell: &Cell, job: &Job, group: u16) -> Vec<u16> {
+    if !job.shape.same_machine || job.home.is_some() {
+        return Vec::new();
+    }
+    let has_tasks = |other: &u16| cell.group(job, *other).is_some_and(|row| row.count > 0);
+    job.group_positions().filter(|other| *other != group && has_tasks(other)).collect()
+}
+
+/// The most of each resource that any one of these others starts with. Where any group asks for more than room, the most that one task has: with room for that the
+/// built-in schedulers choose a machine then, and for less none. `None` beyond all bounds.
+fn largest(cell: &Cell, job: &Job, (group, others): (u16, &[u16])) -> Option<Resources> {
+    let mut shapes = others.iter().chain([&group]).filter_map(|group| shape_of(job, *group));
+    let any_is_special = shapes.any(Special::is_needed_by);
+    let mut largest = Resources::default();
+    for &other in others {
+        let (Some(shape), Some(row)) = (shape_of(job, other), cell.group(job, other)) else { continue };
+        let tasks = if any_is_special { 1 } else { shape.least_at_once(row).max(1) };
+        largest = upper(&largest, &times(&shape.resources, tasks.into())?);
+    }
+    Some(largest)
+}
+
+/// Machines on which tasks of all these groups may run, by their attributes; `None`: on all.
+fn suitable(cell: &Cell, job: &Job, groups: impl Iterator<Item = u16>) -> Option<ClassSet> {
     let closed = cell.partitions().map(|(_, partition)| partition);
     let closed: Vec<_> = closed.filter(|partition| !partition.is_open_to(&job.shape.scheduler)).collect();
-    if shape.constraints.is_empty() && closed.is_empty() {
+    let constraints: Vec<&Constraint> =
+        groups.filter_map(|group| shape_of(job, group)).flat_map(|shape| &shape.constraints).collect();
+    if constraints.is_empty() && closed.is_empty() {
         return None;
     }
     let mut classes = ClassSet::default();
     classes.refresh_by(cell, |attributes| {
-        let holds = shape.constraints.iter().all(|rule| rule.holds(attributes));
+        let holds = constraints.iter().all(|rule| rule.holds(attributes));
         holds && !closed.iter().any(|partition| partition.has(attributes))
     });
     Some(classes)
@@ -329,6 +393,11 @@ fn times(each: &Resources, tasks: u64) -> Option<Resources> {
     Some(Resources { cpu_millis, memory_bytes, disk_bytes, custom }).filter(Resources::within_bounds)
 }
 
+/// The larger of both in each dimension.
+fn upper(one: &Resources, other: &Resources) -> Resources {
+    one.with(&other.without(one))
+}
+
 /// How much of an amount a part is, in thousandths, by the resource of which it has least.
 fn thousandths_of(part: &Resources, whole: &Resources) -> u64 {
     let asked = Resource::ALL.into_iter().filter(|&resource| whole.get(resource) > 0);
@@ -359,5 +428,6 @@ mod tests {
         assert_eq!(thousandths_of(&Resources::new(1000, 0), &each), 0);
         assert_eq!(times(&each, 3), Some(Resources::new(3000, 300)));
         assert_eq!(times(&each, u64::MAX), None);
+        assert_eq!(upper(&each, &Resources::new(500, 200)), Resources::new(1000, 200));
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plenum_model::{Hold, Job, JobId, LogTime, MachineState, Resources, Revision, TaskState, any_waits, wanted};
+use plenum_model::{Hold, Job, JobId, LogTime, MachineState, Resources, Revision, any_waits};
 
 use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
+use super::need::{Need, first_that_fits, needs_of};
 use super::rests::{Newcomers, Pause};
 use super::urgent::{Evictable, beside_victims, displacing};
 use super::vain::Vain;
@@ -14,11 +15,8 @@ use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
 use crate::settings::Holding;
 
-/// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
-const TASKS_MAX: u32 = 64;
-
 /// So often at most all machines are looked at for a job, unless what waits of it changed or something of it was granted; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
-/// the few jobs that starve, is some thousandths of the time that there is.
+/// the few jobs that starve, is some thousandths of the time that there is; where the first groups of all of them fit nowhere it is eight walks each, and some hundredths.
 pub(super) const LOOK_MICROS: i64 = 1_000_000;
 
 /// Within so long a pass comes to a job that rests no more.
@@ -29,17 +27,6 @@ const FULL_MICROS: i64 = 30_000_000;
 
 /// So often at most a rest is twice as long as the one before: after a hold that brought nothing, or of what fits nowhere.
 const RESTS_DOUBLED_MAX: u32 = 3;
-
-/// What waits of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Need {
-    pub(super) version: u32,
-    pub(super) group: u16,
-    /// So many tasks are to be placed.
-    pub(super) count: u32,
-    /// All of them at once.
-    pub(super) is_gang: bool,
-}
 
 /// What was last found out about a need.
 #[derive(Clone, Debug)]
@@ -84,8 +71,10 @@ struct Rest {
     /// Whose hold brought nothing, its own or that of another one after which it has to wait; and its end by log time, a whole second, for people. `None`: what waits of
     /// it fits nowhere.
     after: Option<(JobId, LogTime)>,
-    /// What that was for, or what has to wait.
+    /// What came first of all that waited of it.
     need: Need,
+    /// What its own hold was for, which may be another group; the same where it rests after none.
+    of: Need,
     /// What had been granted by then, and was there still when the hold was given back, was in the way. `None`: without that it had not been whole either, or it lacked something else; or it is no gang.
     since: Option<Revision>,
     /// That is heeded from now on.
@@ -185,13 +174,13 @@ impl Held {
         if sight.is_paused || !has_place {
             return None;
         }
-        let need = need_of(sight, job, self.refused);
-        let more = match (hold, need) {
-            (Some(_), Some(need)) if need.is_gang => self.more(scene, rooms, job, (need, Why::Starves)),
+        let needs = needs_of(sight, job, self.refused);
+        let more = match (hold, needs.first().map(|need| need.is_gang)) {
+            (Some(_), Some(true)) => self.more(scene, rooms, job, (&needs, Why::Starves)),
             // A candidate of the pass before may have started since: what it waits with is no gang any more.
-            (None, Some(need)) => why
-                .filter(|why| need.is_gang || *why == Why::Urgent)
-                .and_then(|why| self.more(scene, rooms, job, (need, why))),
+            (None, Some(is_gang)) => why
+                .filter(|why| is_gang || *why == Why::Urgent)
+                .and_then(|why| self.more(scene, rooms, job, (&needs, why))),
             _ => None,
         };
         more.or_else(|| self.renewal(sight, rooms, hold?))
@@ -244,10 +233,12 @@ impl Held {
             let wait_micros = if std::mem::take(&mut self.ended_early) { rest_micros / 2 } else { 0 };
             let (looked_micros, ends_from_micros) = (sight.now_micros, sight.now_micros.saturating_add(wait_micros));
             let until = sight.log_time.plus_micros(rest_micros).whole_second();
+            let first = needs_of(sight, job, self.refused).first().copied();
             self.rest = self.kept.zip(self.aimed.as_ref()).map(|(Kept { grew, .. }, Aimed { need, aim, .. })| {
                 let is_blocked = || !newcomers.leave_room(rooms, aim, (job.shape.priority / 10, grew));
                 let since = (need.is_gang && is_blocked()).then_some(grew);
-                Rest { after: Some((job.id, until)), need: *need, since, ends_from_micros, looked_micros }
+                let (need, of) = (first.unwrap_or(*need), *need);
+                Rest { after: Some((job.id, until)), need, of, since, ends_from_micros, looked_micros }
             });
             self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
             self.given_up = RESTS_DOUBLED_MAX.min(self.given_up + 1);
@@ -277,7 +268,7 @@ impl Held {
     /// When it was last looked at whether it could start by now; `None` of all but what fitted nowhere, and gangs that rest after a hold that brought nothing.
     pub(super) fn rest_looked_micros(&self, now_micros: i64) -> Option<i64> {
         let rests = now_micros < self.rests_until_micros && self.asked.is_none();
-        self.rest.filter(|rest| rests && (rest.need.is_gang || rest.after.is_none())).map(|rest| rest.looked_micros)
+        self.rest.filter(|rest| rests && (rest.of.is_gang || rest.after.is_none())).map(|rest| rest.looked_micros)
     }
 
     /// After whose hold, which brought nothing, it rests, and until when, for people.
@@ -291,32 +282,40 @@ impl Held {
         kept.chain(self.rest.and_then(|rest| rest.since)).chain(self.vain.since()).min()
     }
 
-    /// Ends the rest, if its reason is gone: what waits of the job is something else, or what was in the way of all that it takes is there no more.
-    pub(super) fn ends_rest(&mut self, (sight, newcomers): (&Sight<'_>, &Newcomers<'_>), job: &Arc<Job>) -> bool {
-        let Some((rest, need)) = self.rest.as_mut().zip(need_of(sight, job, self.refused)) else { return false };
+    /// Ends the rest, if its reason is gone: what waits of the job is something else, or what was in the way of all that it takes is there no more. Gives whether it did, and
+    /// of how many groups at most room was looked for, each in a walk over all machines.
+    pub(super) fn ends_rest(
+        &mut self,
+        (sight, newcomers): (&Sight<'_>, &Newcomers<'_>),
+        job: &Arc<Job>,
+    ) -> (bool, usize) {
+        let Some(rest) = self.rest.as_mut() else { return (false, 0) };
         rest.looked_micros = sight.now_micros;
-        if need != rest.need {
+        let rest = *rest;
+        let needs = needs_of(sight, job, self.refused);
+        let Some(first) = needs.first() else { return (false, 0) };
+        if *first != rest.need || !needs.contains(&rest.of) {
             self.begin_anew();
-            return true;
+            return (true, 0);
         }
         if rest.after.is_none() {
-            let fits = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)).is_some();
+            let fits = first_that_fits(sight, job, &needs).is_some();
             if fits {
                 (self.rests_until_micros, self.rest) = (i64::MIN, None);
             }
-            return fits;
+            return (fits, needs.len());
         }
-        let rooms = Rooms { cell: sight.cell, job: job.id, promised: sight.in_flight.promised() };
+        let asked = sight.in_flight.asked_to_hold();
+        let rooms = Rooms { cell: sight.cell, job: job.id, promised: sight.in_flight.promised(), asked: &asked };
         let has_room = |aim: &Aim, since| newcomers.leave_room(&rooms, aim, (job.shape.priority / 10, since));
         let since = rest.since.filter(|_| rest.ends_from_micros <= sight.now_micros);
-        let may_start = since.is_some_and(|since| {
-            Aim::of(sight.cell, job, need.group, (need.count, true)).is_some_and(|aim| has_room(&aim, since))
-        });
+        let may_start = since
+            .is_some_and(|since| first_that_fits(sight, job, &needs).is_some_and(|(_, aim)| has_room(&aim, since)));
         if may_start {
             // The next one is as long as if this one had not: it may be that it can't start after all.
             (self.rests_until_micros, self.rest, self.ended_early) = (i64::MIN, None, true);
         }
-        may_start
+        (may_start, since.map_or(0, |_| needs.len()))
     }
 
     /// Something of the job was granted.
@@ -356,17 +355,24 @@ impl Held {
     }
 
     /// A larger hold than there is, if the room for one is there.
-    fn more(&mut self, scene: Scene<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
+    fn more(
+        &mut self,
+        scene: Scene<'_>,
+        rooms: &Rooms<'_>,
+        job: &Arc<Job>,
+        (needs, why): (&[Need], Why),
+    ) -> Option<Wish> {
         let Scene { sight, victims, .. } = scene;
         let hold = sight.cell.hold(job.id);
-        let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
+        let first = *needs.first()?;
+        let is_current = |aimed: &Aimed| needs.contains(&aimed.need) && aimed.is_fresh(sight.now_micros);
         let unseen = std::mem::take(&mut self.unseen);
         let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
             unseen.into_iter().collect()
         } else {
-            let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
+            let Some((need, aim)) = first_that_fits(sight, job, needs) else {
                 // It would not fit if all machines were empty, and what it holds is of no use to it.
-                self.rests_nowhere(sight, need);
+                self.rests_nowhere(sight, first);
                 return hold.map(|_| given_back(job.id));
             };
             self.fits_nowhere = 0;
@@ -374,7 +380,7 @@ impl Held {
             self.aimed = Some(Aimed { need, aim, walked_micros, walked });
             (0..sight.cell.machine_rows().len()).collect()
         };
-        let aim = &self.aimed.as_ref()?.aim;
+        let Aimed { need, ref aim, .. } = *self.aimed.as_ref()?;
         let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
         let band = job.shape.priority / 10;
         if hold.is_none() && aim.machines == 1 {
@@ -403,7 +409,7 @@ impl Held {
         };
         (self.unseen, self.left) = search.end();
         match pause.filter(|_| wish.is_none() && !victims.are_put_off()) {
-            Some(pause) => self.waits_out(pause, sight, need),
+            Some(pause) => self.waits_out(pause, sight, first),
             None if wish.is_some() => {
                 self.let_in = scene.pauses.iter().map(|pause| pause.since).max().unwrap_or_default()
             }
@@ -422,7 +428,7 @@ impl Held {
     fn rests_nowhere(&mut self, sight: &Sight<'_>, need: Need) {
         let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS).saturating_mul(1 << self.fits_nowhere);
         let (ends_from_micros, looked_micros) = (sight.now_micros, sight.now_micros);
-        self.rest = Some(Rest { after: None, need, since: None, ends_from_micros, looked_micros });
+        self.rest = Some(Rest { after: None, need, of: need, since: None, ends_from_micros, looked_micros });
         self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
         self.fits_nowhere = RESTS_DOUBLED_MAX.min(self.fits_nowhere + 1);
     }
@@ -432,7 +438,7 @@ impl Held {
         let until = sight.log_time.plus_micros(pause.until_micros.saturating_sub(sight.now_micros)).whole_second();
         let (since, now_micros) = (Some(pause.since), sight.now_micros);
         let (after, ends_from_micros, looked_micros) = (Some((pause.after, until)), now_micros, now_micros);
-        self.rest = Some(Rest { after, need, since, ends_from_micros, looked_micros });
+        self.rest = Some(Rest { after, need, of: need, since, ends_from_micros, looked_micros });
         self.rests_until_micros = pause.until_micros;
     }
 
@@ -473,19 +479,37 @@ impl Held {
     }
 }
 
-/// What of a job room may be held for: the first of its groups that starts with so many at once and has them waiting, or else the first that has any. `None` where
-/// nothing may be placed now. After refusals it is for ever fewer tasks, where not all are needed at once: a quota, which
-/// has to have room for all of a hold, may have some for these.
-fn need_of(sight: &Sight<'_>, job: &Job, refused: u32) -> Option<Need> {
-    let need = |group: plenum_model::WantedGroup<'_>| {
-        let waiting = group.row.tasks_in(TaskState::Waiting);
-        let least = job.shape.groups.get(usize::from(group.group))?.least_at_once(group.row);
-        let is_gang = least > 0;
-        let some = waiting.min(TASKS_MAX).checked_shr(refused).unwrap_or(0).max(1);
-        let count = if is_gang { least } else { some };
-        let (version, group) = (job.version, group.group);
-        (waiting >= count).then_some(Need { version, group, count, is_gang })
-    };
-    let needs: Vec<Need> = wanted(sight.cell, job, sight.log_time).filter_map(need).collect();
-    needs.iter().find(|need| need.is_gang).or_else(|| needs.first()).copied()
+#[cfg(test)]
+mod tests {
+    use plenum_model::Cell;
+
+    use super::*;
+    use crate::holds::Contenders;
+    use crate::in_flight::InFlight;
+    use crate::plan::tests::work;
+
+    // Sixteen of them, as those that sleep over a failure, had all looks, and no other rest ended early.
+    #[test]
+    fn what_has_nothing_to_place_while_it_rests_is_next_looked_at_after_all_others() {
+        let (cell, in_flight) = (Cell::default(), InFlight::default());
+        let (holding, contenders) = (Holding::default(), Contenders::default());
+        let sight = |now_micros| Sight {
+            cell: &cell,
+            holding: &holding,
+            changed: None,
+            in_flight: &in_flight,
+            contenders: &contenders,
+            log_time: LogTime::default(),
+            now_micros,
+            evicts: false,
+            is_paused: false,
+        };
+        let mut held = Held::default();
+        held.rests_nowhere(&sight(5), Need { version: 3, group: 0, count: 2, is_gang: true });
+        assert_eq!(held.rest_looked_micros(9), Some(5));
+        // The cell has no such job, so that none of its groups is wanted.
+        let looked = held.ends_rest((&sight(9), &Newcomers::since(&cell, Revision(0))), &work().job);
+        assert_eq!(looked, (false, 0));
+        assert_eq!(held.rest_looked_micros(9), Some(9));
+    }
 }

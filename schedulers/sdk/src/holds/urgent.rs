@@ -8,7 +8,7 @@ use plenum_model::{Cell, Resources, Room};
 use super::Sight;
 use super::aim::{Aim, Rooms};
 use super::contenders::Search;
-use super::held::Need;
+use super::need::Need;
 use super::wish::{Wish, wish};
 
 /// By slot, what tasks there have by the band of their jobs, but for those that wait for others to leave.
