@@ -5,7 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::reconciler::Registration;
 use crate::{
-    driver::Exit, durable, isolation::Isolation, process::ProcessIdentity, service, service::Remembered, shim::ShimSpec,
+    driver::Exit, durable, exec::Note, isolation::Isolation, process::ProcessIdentity, service, service::Remembered,
+    shim::ShimSpec,
 };
 
 /// Reads a file as each kind of record there is, and gives how many kinds it could be.
@@ -18,6 +19,7 @@ pub fn record(text: &[u8]) -> usize {
         is::<ShimSpec>(text),
         is::<ProcessIdentity>(text),
         is::<Exit>(text),
+        is::<Note>(text),
         is::<Remembered>(text),
         is::<Isolation>(text),
         is::<String>(text),
@@ -68,6 +70,7 @@ mod tests {
         "stop_requested":true,"failure":{"kind":"out_of_memory","message":"it used more than 64 MiB"}}"#;
     const OVERSTAYED: &str = r#"{"code":null,"signal":9,"oom_kills":0,"started_unix_ms":1800000000000,"ended_unix_ms":1800000005000,
         "stop_requested":true,"overstayed_ms":30000,"failure":null}"#;
+    const NOTE: &str = r#"{"unreadable":"alloc-7-1/spec.json can't be read: nobody knows how far it came"}"#;
     const REMEMBERED: &str = r#"{"cell_id":"00112233445566778899aabbccddeeff","incarnation":3,"revision":4711}"#;
     const NAMED: &str =
         r#"{"cell_id":"00112233445566778899aabbccddeeff","machine":"m1","incarnation":3,"revision":4711}"#;
@@ -99,6 +102,7 @@ mod tests {
         check::<Exit>(EXIT);
         check::<Exit>(FAILED);
         check::<Exit>(OVERSTAYED);
+        check::<Note>(NOTE);
         check::<Remembered>(REMEMBERED);
         check::<Remembered>(NAMED);
     }

@@ -1,5 +1,6 @@
 //! Valid inputs, from which the corpus is made. The same each time: no seed comes from a clock.
 
+mod busy;
 mod files;
 mod job_files;
 mod large;
@@ -9,6 +10,7 @@ mod session;
 use std::mem::discriminant;
 
 use bytes::{Bytes, BytesMut};
+use plenum_model::Cell;
 use plenum_proto::{command, delta, log, pages, v1};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -50,7 +52,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "delta" => {
             let all = [some(strategies::delta(), |delta| encoded(&delta)), vec![large::delta()]].concat();
-            rest::of_deltas(all)
+            let next = busy::next().iter().map(|delta| encoded(delta).to_vec()).collect();
+            [rest::of_deltas(all), next].concat()
         }
         "command" => rest::of_commands(commands()),
         "decision" => {
@@ -81,7 +84,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         ]),
         "configuration" => texts(files::CONFIGURATIONS),
         "preferences" => texts(files::PREFERENCES),
-        "pages" => worlds().iter().map(snapshot).collect(),
+        "pages" => cells_in_pages(),
         "batch" => batches(),
         "large" => large::messages(),
         "log" | "sealed_log" => logs(),
@@ -162,6 +165,19 @@ fn worlds() -> Vec<world::World> {
     (0..8).map(|seed| world::World::after(&steps(seed * 977, 4 + seed * 5).collect::<Vec<_>>())).collect()
 }
 
+/// The cell into which the target `delta` folds.
+pub(crate) fn busy_cell() -> Cell {
+    busy::world().cell
+}
+
+/// Pages of cells of different histories, and of one with some of everything, also as the first version wrote them.
+fn cells_in_pages() -> Vec<Vec<u8>> {
+    let busy = busy::world();
+    let mut inputs: Vec<Vec<u8>> = worlds().iter().map(snapshot).collect();
+    inputs.extend([snapshot(&busy), as_at_first(&busy)]);
+    inputs
+}
+
 fn snapshot(world: &world::World) -> Vec<u8> {
     let mut input = Vec::new();
     for (table, number) in pages::every(&world.cell) {
@@ -170,6 +186,22 @@ fn snapshot(world: &world::World) -> Vec<u8> {
         input.extend_from_slice(&page);
     }
     input
+}
+
+/// With all small tables in the first page.
+fn as_at_first(world: &world::World) -> Vec<u8> {
+    let images = pages::every(&world.cell).map(|(table, number)| pages::encode_page(&world.cell, table, number));
+    let mut images: Vec<v1::Page> = images.map(|image| v1::Page::decode(image).expect("a page is a message")).collect();
+    let mut meta = images[0].meta.take().expect("the first page has it");
+    for page in &mut images {
+        meta.quotas.extend(page.quotas.take().unwrap_or_default().quotas);
+        meta.holds.extend(page.holds.take().unwrap_or_default().holds);
+        meta.partitions.extend(page.partitions.take().unwrap_or_default().partitions);
+        meta.unknown_tasks.extend(page.unknown_tasks.take().unwrap_or_default().unknown_tasks);
+    }
+    (meta.quota_rows, meta.hold_rows, meta.partition_rows, meta.unknown_task_rows) = (0, 0, 0, 0);
+    images[0].meta = Some(meta);
+    session::row(&images)
 }
 
 /// Of different histories; and as a server writes them, which says with which bounds it decided.

@@ -1,6 +1,7 @@
 //! What is fed.
 
 mod disk;
+mod fold;
 mod stream;
 mod text;
 mod wire;
@@ -20,7 +21,12 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "delta", about: "deltas, decoded by hand", run: wire::delta, briefly: 4000 },
+    Target {
+        name: "delta",
+        about: "deltas, decoded by hand and folded into a cell with some of everything",
+        run: wire::delta,
+        briefly: 2000,
+    },
     Target { name: "command", about: "requests, as the log keeps them", run: wire::command, briefly: 4000 },
     Target { name: "decision", about: "decisions and outcomes", run: wire::decision, briefly: 4000 },
     Target { name: "pages", about: "page images of a whole cell", run: wire::pages, briefly: 1500 },
@@ -114,6 +120,12 @@ pub const TARGETS: &[Target] = &[
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
+}
+
+/// Whether the target `delta` folds this one, and compares what comes of it with its pages.
+#[must_use]
+pub fn folds(delta: &[u8]) -> bool {
+    wire::is_compared(delta)
 }
 
 /// The files of the log that the target `log` damages.

@@ -39,7 +39,12 @@ use crate::{
 };
 
 pub use self::left::Left;
-pub(crate) use self::{left::end_left, printed::Relief, recover::holds_any, unread::is_unreadable};
+pub(crate) use self::{
+    left::end_left,
+    printed::Relief,
+    recover::holds_any,
+    unread::{Note, is_unreadable},
+};
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;

@@ -49,7 +49,7 @@ pub(super) fn failure(path: &Path, error: &io::Error) -> Failure {
 
 /// What stands in the place of a spec that can't be read: no shim takes it for one, and the next agent goes on with ending its task.
 #[derive(Serialize, Deserialize)]
-struct Note {
+pub(crate) struct Note {
     unreadable: String,
 }
 

@@ -16,7 +16,7 @@ const LOOKED_AT: usize = 4000;
 const BYTES_MAX: usize = 2500;
 
 /// The same inputs, and those values that show something of the message `root` that none before them shows.
-fn with_the_rest<S: Strategy>(
+pub(super) fn with_the_rest<S: Strategy>(
     mut inputs: Vec<Vec<u8>>,
     root: &str,
     strategy: S,

@@ -1,13 +1,15 @@
 //! What goes over the streams of sessions and agents.
 
-use plenum_model::Delta;
+use bytes::Bytes;
+use plenum_model::{Delta, Transaction};
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use prost::Message;
 
-use super::{encoded, some, strategies, world::World, worlds};
+use super::{busy, encoded, rest, some, strategies, world::World, worlds};
+use crate::job_file::JobFile;
 
 /// A row of messages, each behind its length.
-fn row(messages: &[impl Message]) -> Vec<u8> {
+pub(super) fn row(messages: &[impl Message]) -> Vec<u8> {
     messages.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
 }
 
@@ -18,10 +20,24 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
     let sections = vec![v1::Section::Bodies.into()];
     let again = v1::Hello { session: 7, incarnation: 1, revision: 4711, sections, ..first.clone() };
     let note = v1::PassedOverNote { job: 1 << 32 | 7, reason: "no room".to_owned(), ..v1::PassedOverNote::default() };
-    let notes = v1::PassedOver { notes: vec![note] };
-    let mut inputs = vec![ask(Ask::Hello(first)), ask(Ask::Hello(again)), ask(Ask::PassedOver(notes))];
-    inputs.extend(some(strategies::transaction(), |transaction| ask(Ask::Commit((&transaction).into())).into()));
-    inputs
+    let notes = v1::PassedOver { notes: vec![note.clone()] };
+    let mut inputs = vec![ask(Ask::Hello(first)), ask(Ask::Hello(again.clone())), ask(Ask::PassedOver(notes))];
+    let commit = |transaction: Transaction| Bytes::from(ask(Ask::Commit((&transaction).into())));
+    inputs.extend(some(strategies::transaction(), commit));
+    // What else a scheduler may say that is back, and knows its cell.
+    let seen = v1::Hello {
+        cell_id: b"a cell of a test".to_vec().into(),
+        seen_incarnation: 1,
+        seen_revision: 4711,
+        seen_term: 2,
+        pulse_micros: 5_000_000,
+        ..again
+    };
+    let whole = v1::PassedOverNote { group: 1, tasks: 3, revision: 4711, job_version: 2, staying: true, ..note };
+    let pulse = v1::Pulse { over_micros: 5_000_000, busy_micros: 4711, waiting_jobs: 3, revision: 4711 };
+    let asks = [Ask::Hello(seen), Ask::PassedOver(v1::PassedOver { notes: vec![whole] }), Ask::Pulse(pulse)];
+    inputs.extend(asks.map(ask));
+    rest::with_the_rest(inputs, "SessionRequest", strategies::transaction(), commit)
 }
 
 /// Bodies of requests, each behind how many bytes of it come at a time: of one message, of several, of nothing, and cut where no message ends.
@@ -52,7 +68,25 @@ pub(super) fn responses() -> Vec<Vec<u8>> {
     broken.truncate(2);
     inputs.push(row(&[broken, from_the_beginning(&worlds[1])].concat()));
     inputs.push(row(&by_snapshot(&worlds[2])[1..]));
+    // With allocations that come, change and end; also behind a snapshot that has some.
+    let (busy, later) = (busy::world(), busy::later());
+    let further = vec![deltas(&later.deltas[busy.deltas.len()..])];
+    inputs.extend([row(&from_the_beginning(&later)), row(&[by_snapshot(&busy), further].concat())]);
+    inputs.push(row(&answers()));
     inputs
+}
+
+/// Each field of what answers transactions and keeps a session going.
+fn answers() -> Vec<v1::SessionResponse> {
+    let first = v1::Welcome { message_bytes_max: 4 << 20, newest: 9, ..greeting(0, false) };
+    let pulse = v1::Heartbeat { revision: 9, time_micros: 5000, oldest_revision: 1, now_micros: 6000 };
+    let outcomes = rest::of_decisions(Vec::new()).into_iter().filter_map(|decision| {
+        match v1::Decision::decode(&*decision).expect("decisions are messages").answer {
+            Some(v1::decision::Answer::Outcome(outcome)) => Some(told(Tell::Outcome(outcome))),
+            _ => None,
+        }
+    });
+    [told(Tell::Welcome(first)), told(Tell::Heartbeat(pulse))].into_iter().chain(outcomes).collect()
 }
 
 fn told(tell: Tell) -> v1::SessionResponse {
@@ -60,18 +94,21 @@ fn told(tell: Tell) -> v1::SessionResponse {
 }
 
 fn welcome(revision: u64, snapshot: bool) -> v1::SessionResponse {
-    let cell_id = b"a cell of a test".to_vec().into();
-    told(Tell::Welcome(v1::Welcome {
+    told(Tell::Welcome(greeting(revision, snapshot)))
+}
+
+fn greeting(revision: u64, snapshot: bool) -> v1::Welcome {
+    v1::Welcome {
         session: 2,
         incarnation: 1,
         term: 1,
         revision,
         snapshot,
-        cell_id,
+        cell_id: b"a cell of a test".to_vec().into(),
         pulse_micros: 5_000_000,
         message_bytes_max: 0,
         newest: revision,
-    }))
+    }
 }
 
 fn deltas(deltas: &[Delta]) -> v1::SessionResponse {
@@ -124,7 +161,30 @@ pub(super) fn assignments() -> Vec<Vec<u8>> {
         row(&[ending, full(vec![assignment(7, v1::AllocationState::Running)])]),
         row(&[full(vec![one.clone(), one.clone()]), full(Vec::new()), full(vec![one])]),
         row(&[full(vec![wrong, nobody]), more]),
+        row(&[full(of_a_job_file()), v1::Assignments { more: true, logs: logs(), ..full(Vec::new()) }]),
     ]
+}
+
+/// With all that a job may ask for, each group of it.
+fn of_a_job_file() -> Vec<v1::Assignment> {
+    let whole = JobFile::parse("job", super::job_files::WHOLE).expect("it is a job file").spec;
+    let bodies = whole.body.expect("a job file gives a body").groups.into_iter();
+    let of = |(slot, body): (u64, v1::GroupBody)| {
+        let plain = assignment(slot, v1::AllocationState::Granted);
+        let more = v1::Resources { disk_bytes: 1 << 30, custom: vec![0, 3], ..plain.resources.unwrap_or_default() };
+        let (group, body, resources) = (body.name.clone(), Some(body), Some(more));
+        v1::Assignment { group, body, resources, task: 3, attempt: 2, job_dir: true, ..plain }
+    };
+    (7..).zip(bodies).map(of).collect()
+}
+
+/// What is asked for of what tasks wrote: the end of it and what comes, from a place on, and no longer.
+fn logs() -> Vec<v1::LogsAsked> {
+    let last =
+        v1::LogsAsked { request: 1, allocation: 1 << 32 | 7, tail_lines: 10, follow: true, ..Default::default() };
+    let from = v1::LogsAsked { request: 2, stderr: true, only_new: true, from: Some(4711), tail_lines: 0, ..last };
+    let enough = v1::LogsAsked { request: 1, cancelled: true, ..Default::default() };
+    vec![last, from, enough]
 }
 
 pub(super) fn registrations() -> Vec<Vec<u8>> {

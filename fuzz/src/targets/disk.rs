@@ -200,23 +200,31 @@ pub(super) fn records(input: &[u8]) -> bool {
     plenum_agent::probe::record(input) > 0
 }
 
+/// Whether all seals of a file hold. Where they do, a cell is read from it, which contradicts itself in nothing, or there is a reason why not.
 fn check_backup(bytes: &[u8]) -> bool {
     let file = tempfile::NamedTempFile::new().expect("temporary files can be made");
     std::fs::write(file.path(), bytes).expect("temporary files can be written");
-    plenum_server::check_backup(file.path()).is_ok()
+    let (checked, read) = (plenum_server::check_backup(file.path()), plenum_server::read_backup(file.path()));
+    match (&checked, &read) {
+        (Ok(manifest), Ok(cell)) => assert_eq!(manifest.revision, cell.revision().0, "another moment was read"),
+        (Ok(_), Err(why)) => assert!(!why.to_string().is_empty(), "people are told nothing"),
+        (Err(_), _) => assert!(read.is_err(), "a cell was read from what is damaged"),
+    }
+    checked.is_ok()
 }
 
 pub(super) fn backup(input: &[u8]) -> bool {
     check_backup(input)
 }
 
-/// A row of records, each a byte for its kind and one for its length, sealed as `cellstate/server/src/backup/file.rs` says.
+/// A row of records, each a byte for its kind and two for its length, sealed as `cellstate/server/src/backup/file.rs` says.
 pub(super) fn sealed_backup(input: &[u8]) -> bool {
     // As the server writes it: magic, version, zeros.
     let mut bytes = [&b"PLENUMBK"[..], &plenum_server::FILE_VERSION.to_le_bytes(), &[0; 4]].concat();
     let mut rest = input;
-    while let [kind, length, tail @ ..] = rest {
-        let (content, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+    while let [kind, low, high, tail @ ..] = rest {
+        let length = u16::from_le_bytes([*low, *high]).into();
+        let (content, tail) = tail.split_at(tail.len().min(length));
         bytes.push(*kind);
         bytes.extend_from_slice(&u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
         bytes.extend_from_slice(content);
