@@ -39,6 +39,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     check_ports(&shape).within("spec.shape")?;
     check_order(&shape).within("spec.shape")?;
     check_sharing(&shape).within("spec.shape")?;
+    check_shared_ports(&shape).within("spec.shape")?;
     check_resources(&shape).within("spec.shape")?;
     check_devices(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
@@ -117,6 +118,27 @@ fn check_sharing(shape: &JobShape) -> Result<(), Invalid> {
             let expected =
                 format!("0, for ports that the cell chooses, as {together} tasks share the job's machine at once");
             return Err(Invalid::new("ports", expected, fixed.number)).within_at("groups", at);
+        }
+    }
+    Ok(())
+}
+
+/// All groups of a job that runs for ever are there at once: on the one machine that they share no two of them have the same port, nor those without
+/// tasks, which may be given some. Not asked of what is read back, as above.
+fn check_shared_ports(shape: &JobShape) -> Result<(), Invalid> {
+    if !shape.same_machine || shape.kind != JobKind::Forever {
+        return Ok(());
+    }
+    let mut owners = BTreeMap::new();
+    for (at, group) in shape.groups.iter().enumerate() {
+        for number in group.ports.iter().map(|port| port.number).filter(|&number| number > 0) {
+            if let Some(other) = owners.insert(number, &group.name) {
+                let expected = "a number that no other group has, as all share the job's machine at once, or 0 for one \
+                                that the cell chooses";
+                let other = quoted(other);
+                return Err(Invalid::new("ports", expected, format_args!("{number}, which {other} has")))
+                    .within_at("groups", at);
+            }
         }
     }
     Ok(())

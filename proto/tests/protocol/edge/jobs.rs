@@ -145,6 +145,46 @@ fn tasks_that_share_a_machine_at_once_find_room_beside_each_other() {
     assert!(jobs::submit(spec).is_err());
 }
 
+// It was taken, and waited for ever: only ports of one group were compared.
+#[test]
+fn groups_that_share_a_machine_for_ever_have_no_port_in_common() {
+    let port = |number| vec![v1::Port { name: "http".into(), number }];
+    let with = |first, second| {
+        move |shape: &mut v1::JobShape| {
+            (shape.same_machine, shape.kind) = (true, v1::JobKind::Forever.into());
+            for group in &mut shape.groups {
+                group.count = 1;
+                group.after.clear();
+            }
+            (shape.groups[0].ports, shape.groups[2].ports) = (port(first), port(second));
+        }
+    };
+    check(
+        with(80, 80),
+        "spec.shape.groups[2].ports: expected a number that no other group has, as all share the job's machine at once, or 0 for one \
+         that the cell chooses, found 80, which \"split\" has",
+    );
+    let is_taken = |first, second, change: fn(&mut v1::JobShape)| {
+        let mut spec = valid();
+        let shape = spec.shape.as_mut().unwrap();
+        with(first, second)(shape);
+        change(shape);
+        jobs::submit(spec).is_ok()
+    };
+    assert!(!is_taken(80, 80, |_| {}));
+    assert!(is_taken(80, 81, |_| {}) && is_taken(0, 0, |_| {}));
+    assert!(is_taken(80, 80, |shape| shape.same_machine = false));
+    let one_by_one = |shape: &mut v1::JobShape| shape.kind = v1::JobKind::ToCompletion.into();
+    assert!(is_taken(80, 80, one_by_one));
+    assert!(!is_taken(80, 80, |shape| shape.groups[0].count = 0), "it may be given some");
+    // A log of before it was refused has it.
+    let mut spec = valid();
+    with(80, 80)(spec.shape.as_mut().unwrap());
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body, ..Default::default() });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+}
+
 // It was taken, and waited for ever for a group that is never done.
 #[test]
 fn nothing_of_a_job_that_runs_for_ever_comes_after_a_group_of_it() {
