@@ -87,7 +87,7 @@ pub struct CoreOptions {
     /// Numbers of such resources that wait, free, before the one that waits the longest is given to others. As long as fewer wait there
     /// are new ones, up to `shapes_max`.
     pub shapes_spare: usize,
-    /// Most names of schedulers at once that have sessions or jobs; no more than 65,535 count.
+    /// Most names at once of schedulers that have or had a session, each as long as a session or a job goes by it; no more than 65,535 count.
     pub schedulers_max: usize,
     /// Numbers of such names that wait, free, as `shapes_spare` says of resources.
     pub schedulers_spare: usize,
