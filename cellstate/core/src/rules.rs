@@ -16,7 +16,7 @@ use crate::class_sets::ClassSets;
 pub(crate) struct Rules {
     /// By group row, whose set its job's version has.
     known: Vec<Option<Known>>,
-    sets: ClassSets,
+    pub(crate) sets: ClassSets,
     /// By group row, where its tasks are counted.
     counts: Vec<Option<Box<Counted>>>,
     /// How many are.

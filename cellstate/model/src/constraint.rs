@@ -137,6 +137,12 @@ impl ClassSet {
         self.known == cell.classes().len() && self.numbering == cell.class_numbering()
     }
 
+    /// How many words its bits have room for.
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        self.bits.capacity() + self.judged.capacity()
+    }
+
     /// Judges the classes of the cell that it has not judged yet.
     pub fn refresh(&mut self, constraints: &[Constraint], cell: &Cell) {
         self.refresh_by(cell, |attributes| constraints.iter().all(|constraint| constraint.holds(attributes)));

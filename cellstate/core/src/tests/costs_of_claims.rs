@@ -83,6 +83,40 @@ fn only_the_machines_that_are_claimed_on_are_judged() {
     }
 }
 
+// Each job that is pinned to a machine of its own kept two bits for each class of machines up to that one's: with 100,000 of them gigabytes.
+#[test]
+fn bitmaps_of_constraints_have_a_bound_and_those_that_are_forgotten_are_made_anew() {
+    const MACHINES: u32 = 2048;
+    const WORDS_MAX: usize = 4096;
+    let mut large = Large::new(CoreOptions::default());
+    large.core.derived.rules.sets.words_max = WORDS_MAX;
+    let machines: Vec<_> = (0..MACHINES).map(|number| numbered(&mut large, number)).collect();
+    let pinned_to = |number: u32| Constraint {
+        attribute: "number".into(),
+        operator: Operator::Equal,
+        values: vec![number.to_string().into()],
+    };
+    let group = |number| GroupShape { count: 4, constraints: vec![pinned_to(number)], ..GroupShape::default() };
+    let jobs: Vec<_> = (0..MACHINES).map(|number| large.job(group(number))).collect();
+    let mut most = 0;
+    for first in [0, 2] {
+        for (number, &job) in jobs.iter().enumerate() {
+            // Its own machine, and the next one.
+            let on = |task: u32| machines[(number + (task % 2) as usize) % machines.len()];
+            let outcome = large.commit(vec![placement(job, first..first + 2, on, 0)]);
+            assert_eq!((outcome.granted(), outcome.refusals.len()), (1, 1));
+            assert_eq!((outcome.refusals[0].task, outcome.refusals[0].reason), (first + 1, RefusalReason::Constraint));
+            most = most.max(large.core.derived.rules.sets.check_words());
+        }
+    }
+    assert!((WORDS_MAX / 2..=WORDS_MAX).contains(&most), "{most}");
+    // Whoever leaves takes what it has along.
+    for &job in &jobs {
+        large.ask(Command::StopJob { job, version: None });
+    }
+    assert_eq!(large.core.derived.rules.sets.check_words(), 0);
+}
+
 // Each hold, and each renewal of one, judged all constraints of its job anew on each machine that differs: seconds for one command.
 #[test]
 fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
