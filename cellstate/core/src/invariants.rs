@@ -79,7 +79,7 @@ pub enum Violation {
         /// Where its job's tasks are, by slot.
         home: Option<u32>,
     },
-    /// A group's counters are not the counts of its tasks.
+    /// A group's counters are not the counts of its tasks, or one of these does not stand where it is said to.
     CountersWrong {
         /// Its job.
         job: JobId,
@@ -415,23 +415,30 @@ pub fn invariant_allocations_have_what_their_groups_declare(cell: &Cell) -> Resu
     Ok(())
 }
 
-/// Counters of groups are the counts of their tasks and allocations.
+/// Counters of groups are the counts of their tasks and allocations, and of each task it is so where it stands: who is live has an allocation that
+/// is not leaving, and who is blocked waits for one that is, as its group has single instances.
 ///
 /// # Errors
 /// The first group where they are not.
 pub fn invariant_counters_count_their_tasks(cell: &Cell) -> Result<(), Violation> {
-    let mut leaving: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut leaving: BTreeMap<(u32, u32), u32> = BTreeMap::new();
     for allocation in cell.allocations().filter(|allocation| allocation.status.state.is_leaving()) {
-        *leaving.entry(allocation.row.group_row).or_default() += 1;
+        *leaving.entry((allocation.row.group_row, allocation.row.task)).or_default() += 1;
     }
     for job in cell.jobs() {
         for (group_row, group) in crate::jobs::groups_of(cell, job) {
+            let is_so = |task: u32, state: TaskState| match state {
+                TaskState::Live => cell.active_allocation(group_row, task).is_some(),
+                TaskState::Blocked => group.single_instance && leaving.contains_key(&(group_row, task)),
+                TaskState::Waiting | TaskState::Done | TaskState::Failed | TaskState::Cancelled => true,
+            };
             let mut tasks = [0; TaskState::ALL.len()];
-            for task in (0..group.count).filter_map(|task| cell.task(&group, task)) {
-                let live = task.allocation > 0;
-                tasks[task.state as usize] += u32::from(live == (task.state == TaskState::Live));
+            for task in 0..group.count {
+                if let Some(state) = cell.task_state(&group, task).filter(|&state| is_so(task, state)) {
+                    tasks[state as usize] += 1;
+                }
             }
-            let leaves = leaving.get(&group_row).copied().unwrap_or(0);
+            let leaves: u32 = leaving.range((group_row, 0)..=(group_row, u32::MAX)).map(|(_, leaves)| leaves).sum();
             if tasks != group.tasks || tasks.iter().sum::<u32>() != group.count || leaves != group.leaving {
                 return Err(Violation::CountersWrong { job: job.id, group_row });
             }

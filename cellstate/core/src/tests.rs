@@ -18,6 +18,7 @@ mod limits;
 mod machines;
 mod refusing;
 mod restarts;
+mod restoring;
 mod reuse;
 mod sizes;
 mod story;

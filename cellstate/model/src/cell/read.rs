@@ -312,6 +312,14 @@ impl Cell {
         Some(AllocationRef { id: row.id(slot), row, status, extra: self.extra(slot) })
     }
 
+    /// The allocation that a task names, by the row of its group: one of this very task, and not leaving.
+    #[must_use]
+    pub fn active_allocation(&self, group_row: u32, task: u32) -> Option<AllocationRef<'_>> {
+        let slot = self.task(self.groups.get(group_row)?, task)?.allocation.checked_sub(1)?;
+        let is_it = |found: &AllocationRef<'_>| (found.row.group_row, found.row.task) == (group_row, task);
+        self.allocation_in(slot).filter(|found| found.status.state.is_active() && is_it(found))
+    }
+
     /// The live allocation with this id.
     #[must_use]
     #[inline]

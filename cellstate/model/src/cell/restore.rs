@@ -159,6 +159,8 @@ impl Restore {
         derive_names(&mut cell)?;
         derive_groups(&mut cell)?;
         derive_rooms(&mut cell)?;
+        check_live(&cell)?;
+        check_blocked(&cell)?;
         derive_uses(&mut cell)?;
         let governance = self.governance;
         cell.quotas = Arc::new(governance.quotas.into_iter().collect());
@@ -286,6 +288,43 @@ fn derive_uses(cell: &mut Cell) -> Result<(), RestoreError> {
             cell.give_amount(machine, &entry.amount);
         }
         cell.seat(machine, slot);
+    }
+    Ok(())
+}
+
+/// Each task that is live has an allocation. Each of these is named by its task, as was seen before: where both are as many, no task need be asked.
+fn check_live(cell: &Cell) -> Result<(), RestoreError> {
+    let allocations = |group: &GroupRow| u64::from(group.tasks_in(TaskState::Live)) + u64::from(group.leaving);
+    if cell.groups.iter().map(allocations).sum::<u64>() == u64::from(cell.live) {
+        return Ok(());
+    }
+    for (row, group) in (0..).zip(cell.groups.iter()).filter(|(_, group)| group.tasks_in(TaskState::Live) > 0) {
+        let is_live = |&task: &u32| cell.task_state(group, task) == Some(TaskState::Live);
+        let mut live = (0..group.count).filter(is_live);
+        if let Some(task) = live.find(|&task| cell.active_allocation(row, task).is_none()) {
+            return fault(Subject::Task(row, task), "is live, and has no allocation");
+        }
+    }
+    Ok(())
+}
+
+/// Each task that is blocked waits for an allocation of it that leaves, as its group has single instances.
+fn check_blocked(cell: &Cell) -> Result<(), RestoreError> {
+    let has_blocked = |group: &GroupRow| group.tasks_in(TaskState::Blocked) > 0;
+    // Nearly always none has.
+    if !cell.groups.iter().any(has_blocked) {
+        return Ok(());
+    }
+    let leaving = cell.allocations().filter(|found| found.status.state.is_leaving());
+    let mut leaving: Vec<_> = leaving.map(|found| (found.row.group_row, found.row.task)).collect();
+    leaving.sort_unstable();
+    for (row, group) in (0..).zip(cell.groups.iter()).filter(|&(_, group)| has_blocked(group)) {
+        let is_blocked = |&task: &u32| cell.task_state(group, task) == Some(TaskState::Blocked);
+        let waits = |task: u32| group.single_instance && leaving.binary_search(&(row, task)).is_ok();
+        let mut blocked = (0..group.count).filter(is_blocked);
+        if let Some(task) = blocked.find(|&task| !waits(task)) {
+            return fault(Subject::Task(row, task), "is blocked, and waits for no allocation that leaves");
+        }
     }
     Ok(())
 }

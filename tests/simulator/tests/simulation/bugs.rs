@@ -237,7 +237,7 @@ found! {
     a_cell_that_gives_up_all_its_machines_is_found:
         GivesUpTooMany by "invariant_whoever_leaves_has_a_reason";
     a_task_that_waits_for_who_has_ended_is_found:
-        KeepsSuccessorsWaiting by "invariant_everything_that_fits_runs_once_faults_stop";
+        KeepsSuccessorsWaiting by "invariant_counters_count_their_tasks";
     a_victim_that_is_not_told_is_found: HidesVictims by "invariant_an_outcome_tells_what_was_done";
     an_allocation_that_goes_on_when_it_is_stopped_is_found: LetsRunOn by "invariant_what_is_accepted_is_done";
     a_right_that_is_said_to_be_as_wanted_and_is_not_is_found: ForgetsRights by "invariant_what_is_accepted_is_done";
