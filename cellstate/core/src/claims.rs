@@ -8,8 +8,8 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
-    Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources,
-    Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
+    Job, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources, Revision,
+    STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
@@ -308,8 +308,8 @@ impl Resolver<'_> {
             promised_devices: self.promised.specials.devices(machine),
             shape: Some(terms.shape),
             owner: terms.job.id,
-            ended_holders: self.ended_holders(terms, machine).collect(),
-            free: self.free_room(terms, machine),
+            freed: self.freed_on(machine),
+            free: self.free_room(terms.job.id, machine),
             handed_over: slots().filter_map(|slot| self.promised.specials.taken_over(slot)).collect(),
             going: slots().filter(goes).collect(),
             devices: asked.extra.map_or(&[], |extra| &extra.devices),
@@ -587,24 +587,9 @@ impl Resolver<'_> {
         if !self.promised.ends_holds() {
             return obstacle;
         }
-        let mut room = self.free_room(terms, machine);
+        let mut room = self.free_room(terms.job.id, machine);
         room.take(&self.promised.on(machine).0);
         room.shortage(&terms.need).map(Obstacle::NoRoom)
-    }
-
-    /// Jobs, beside that of the placement in hand, whose holds of a machine end with this transaction.
-    fn ended_holders(&self, terms: &Terms<'_>, machine: u32) -> impl Iterator<Item = JobId> {
-        let holders = if self.promised.ends_holds() { self.cell.held_by(machine) } else { &[] };
-        let others = holders.iter().copied().filter(|holder| *holder != terms.job.id);
-        others.filter(|holder| self.promised.ends_hold_of(holder.slot))
-    }
-
-    /// What is free on a machine for the placement in hand, without what this transaction promised there.
-    fn free_room(&self, terms: &Terms<'_>, machine: u32) -> Room {
-        let mut room = self.cell.room_for(machine, terms.job.id);
-        let holds = self.ended_holders(terms, machine).filter_map(|holder| self.cell.hold(holder));
-        holds.for_each(|hold| room.add(&hold.resources));
-        room
     }
 }
 

@@ -11,6 +11,7 @@ use plenum_model::{
     SessionChange, Transaction, TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
+use crate::freed::Freed;
 use crate::hindsight::Hindsight;
 use crate::preempt::Remains;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
@@ -78,6 +79,7 @@ impl Core {
             cell: &self.cell,
             ring: &self.derived.ring,
             hindsight: Hindsight::default(),
+            freed: Freed::default(),
             obstacles: BTreeMap::new(),
             short_devices: BTreeMap::new(),
             remains: Remains::default(),

@@ -128,6 +128,15 @@ struct RoomTaken {
     holds: BTreeMap<JobId, Room>,
 }
 
+/// Those whose holds of a machine are free room for a claim, as far as these changed since the base.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owners {
+    /// Sorted, each once.
+    pub(crate) jobs: Vec<JobId>,
+    /// How much their holds grew, all in all; negative where they took room.
+    grown: Room,
+}
+
 /// Positions in the rows of those who were granted last of all who have a port.
 #[derive(Debug, Default)]
 struct PortTakers {
@@ -280,21 +289,21 @@ impl<'a> Past<'a> {
         })
     }
 
-    /// The room that the machine had at the base, given what it has free now: what these jobs, each named once, hold is free in both.
-    pub(crate) fn room_at_base(&self, mut now: Room, owners: &[JobId]) -> Room {
-        let RoomTaken { taken, holds } = self.room_taken();
-        for room in owners.iter().filter_map(|owner| holds.get(owner)).chain([taken]) {
+    /// The room that the machine had at the base, given what it has free now: what its owners hold is free in both.
+    pub(crate) fn room_at_base(&self, mut now: Room, owners: &Owners) -> Room {
+        for room in [&self.room_taken().taken, &owners.grown] {
             (0..DIMENSIONS).for_each(|dimension| now.0[dimension] += room.0[dimension]);
         }
         now
     }
 
-    /// Of these jobs, those whose holds of the machine changed; sorted.
-    pub(crate) fn holders_among(&self, owners: &[JobId]) -> Vec<JobId> {
-        let holds = &self.room_taken().holds;
-        let mut holders: Vec<JobId> = owners.iter().copied().filter(|owner| holds.contains_key(owner)).collect();
-        holders.sort_unstable();
-        holders
+    /// Notes one of those whose holds are free room, if its hold of the machine changed.
+    pub(crate) fn note_owner(&self, owners: &mut Owners, job: JobId) {
+        let Some(grown) = self.room_taken().holds.get(&job) else { return };
+        if let Err(place) = owners.jobs.binary_search(&job) {
+            owners.jobs.insert(place, job);
+            (0..DIMENSIONS).for_each(|dimension| owners.grown.0[dimension] += grown.0[dimension]);
+        }
     }
 
     /// Who took some of a resource: live allocations, and what left less of it.

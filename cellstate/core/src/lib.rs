@@ -12,6 +12,7 @@ mod commit;
 mod derived;
 mod due;
 mod expected;
+mod freed;
 mod group_events;
 mod hindsight;
 mod holds;

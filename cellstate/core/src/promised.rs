@@ -48,6 +48,9 @@ pub(crate) struct Promised {
     /// Slots of jobs that were granted what they hold room for: their holds are over.
     ended_holds: SlotSet,
     pub(crate) specials: Specials,
+    /// How often a hold that ends was looked up.
+    #[cfg(test)]
+    pub(crate) holds_looked_up: std::cell::Cell<u64>,
     /// How much less namespaces with a quota have than before; negative where they have more. By their places in `QuotaUse`.
     given_back: Vec<Given>,
 }

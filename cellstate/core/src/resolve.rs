@@ -12,6 +12,7 @@ use plenum_model::{
 };
 
 use crate::claims::{Allowance, Seen};
+use crate::freed::Freed;
 use crate::group_events::GroupEvents;
 use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
@@ -68,6 +69,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
     pub(crate) hindsight: Hindsight<'a>,
+    /// Forgotten whenever a hold ends.
+    pub(crate) freed: Freed,
     /// What stood in the way of the placement in hand, by machine, where that took long to find.
     pub(crate) obstacles: BTreeMap<u32, Obstacle>,
     /// What claims of the placement in hand were told that lack a device: by machine, and the device's position in the group's list.
@@ -164,9 +167,11 @@ impl<'a> Resolver<'a> {
     /// A job was granted tasks: what it held room for is there, and what it held is free for the placements that follow.
     fn end_hold(&mut self, job: JobId) {
         let Some(hold) = self.cell.hold(job) else { return };
-        if self.promised.end_hold(job.slot)
-            && let Some(place) = self.quotas.place_of(job.slot)
-        {
+        if !self.promised.end_hold(job.slot) {
+            return;
+        }
+        self.freed.forget();
+        if let Some(place) = self.quotas.place_of(job.slot) {
             let machines = i64::try_from(hold.machines.len()).expect("machines have 32-bit numbers");
             self.promised.given_back(place).add_times(&hold.resources, machines);
         }

@@ -15,6 +15,7 @@ use plenum_model::{
 };
 
 use crate::claims::ALLOCATIONS_MAX;
+use crate::freed::FreedRoom;
 use crate::group_events::{GroupEvents, Part};
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents, is_done};
@@ -104,9 +105,9 @@ pub(crate) struct About<'a> {
     pub(crate) shape: Option<&'a GroupShape>,
     /// Its job: a hold of it is free room.
     pub(crate) owner: JobId,
-    /// Other jobs whose holds of that machine end with the transaction.
-    pub(crate) ended_holders: Vec<JobId>,
-    /// What is free there beside them.
+    /// The holds of that machine that end with the transaction.
+    pub(crate) freed: Option<Rc<FreedRoom>>,
+    /// What is free there without them.
     pub(crate) free: Room,
     /// Whose room it wanted beside that, each once.
     pub(crate) sources: Vec<Wanted<'a>>,
@@ -138,7 +139,7 @@ impl Default for About<'_> {
             promised_devices: &[],
             shape: None,
             owner: JobId::default(),
-            ended_holders: Vec::new(),
+            freed: None,
             free: Room::default(),
             sources: Vec::new(),
             handed_over: Vec::new(),
@@ -516,7 +517,8 @@ impl<'a> Judge<'a, '_> {
     fn no_room(&self, short: Shortage, about: &About<'_>) -> Facts {
         let resource = short.resource;
         let past = self.past(about.machine);
-        let owners: Vec<JobId> = about.ended_holders.iter().copied().chain([about.owner]).collect();
+        let mut owners = about.freed.as_deref().map(|freed| freed.owners(&past).clone()).unwrap_or_default();
+        past.note_owner(&mut owners, about.owner);
         let mut before = past.room_at_base(about.free, &owners);
         before.take(&about.promised);
         // Whose room it wanted was there at the base, too, with all but what others had taken over by then; who has ended since gave its room back.
@@ -542,7 +544,7 @@ impl<'a> Judge<'a, '_> {
             return facts;
         }
         let misfit = Facts { short: facts.short, ..Facts::plain(facts.kind, facts.reason) };
-        let blamed = self.blame(facts, past.takers(resource), short.short_by, &past.holders_among(&owners));
+        let blamed = self.blame(facts, past.takers(resource), short.short_by, &owners.jobs);
         // Without such sources that cannot be: what was free at the base and is not now was taken since.
         if blamed.total < short.short_by { misfit } else { blamed }
     }

@@ -57,7 +57,7 @@ impl Resolver<'_> {
         let promises = (&*self.promised, &*heirs, &self.remains);
         let mut hand_off = HandOff::new(self.cell, promises, terms.job, machine, named, victims);
         if room.is_some() {
-            let mut free = self.free_room(terms, machine);
+            let mut free = self.free_room(terms.job.id, machine);
             free.take(&self.promised.on(machine).0);
             // What is short is what those who leave don't have either.
             let lacking = hand_off.take_room(&free, &terms.need);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Placement,
-    Preemption, RefusalReason, Resources,
+    Preemption, RefusalReason, Resource, Resources,
 };
 
 use super::costs::{Large, placement};
@@ -61,6 +61,33 @@ fn who_finds_room_beside_all_holds_is_not_ranked_among_them() {
         assert!(snapshot.hold(job).is_none());
     }
     assert!(machines.iter().all(|&machine| large.core.cell().held_by(machine).len() == HOLDERS));
+}
+
+// Each claim that found no room looked up all holds that ended before it on its machine, and did so again when it was refused: 16,000 claims beside
+// five hundred of them took seconds.
+#[test]
+fn holds_that_end_are_looked_up_once_for_all_claims_on_their_machine() {
+    const HOLDERS: u32 = 256;
+    const CLAIMS: u32 = 8000;
+    let mut large = Large::new(CoreOptions::default());
+    let [full, empty] = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);
+    let deadline = large.now.plus_micros(60_000_000);
+    let holders: Vec<_> = (0..HOLDERS).map(|_| large.job(GroupShape { count: 1, ..GroupShape::default() })).collect();
+    // Each of its tasks needs a whole machine, and its own hold is among those that end.
+    let whole = Resources::new(1_000_000, 1);
+    let last = large.job_at(0, GroupShape { count: CLAIMS, resources: whole, ..GroupShape::default() });
+    holders.iter().for_each(|&job| large.hold(job, &[full], Resources::new(2, 2), deadline));
+    large.hold(last, &[full], Resources::new(5, 5), deadline);
+    let third = large.machine("m3".to_owned()).slot;
+    let mut placements: Vec<_> = holders.iter().map(|&job| placement(job, 0..1, |_| empty, 0)).collect();
+    placements.push(placement(last, 0..1, |_| third, 0));
+    placements.push(placement(last, 1..CLAIMS, |_| full, 0));
+    let outcome = large.commit(placements);
+    // All that was held is free, and none of it twice: one more task has the machine.
+    assert_eq!((outcome.granted(), outcome.refusals.len()), (HOLDERS as usize + 2, CLAIMS as usize - 2));
+    let short = Some((Resource::CpuMillis, 1_000_000));
+    assert!(outcome.refusals.iter().all(|refusal| (refusal.reason, refusal.short) == (RefusalReason::NoRoom, short)));
+    assert_eq!(large.core.derived.promised.holds_looked_up.get(), u64::from(HOLDERS) + 1);
 }
 
 // All classes of machines were judged by all constraints of a job with its first claim, and by all partitions with the first one of a

@@ -186,3 +186,23 @@ fn a_hold_can_be_made_smaller_whatever_its_quota_and_none_is_renewed_beyond_one(
         ",
     );
 }
+
+#[test]
+fn claims_find_the_room_of_those_holds_that_have_ended_before_them() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job first by ml tasks=1 cpu=100
+        job second by ml tasks=1 cpu=100
+        job whole by ml tasks=2 cpu=4000
+        snapshot
+        hold first m1 cpu=1000
+        hold second m1 cpu=1000
+        ml: claim first[0]@m2 claim whole[0]@m1 claim second[0]@m2 claim whole[1]@m1
+        ",
+        "
+        ml: partial; first[0] granted; whole[0] conflict NoRoom short cpu_millis 1000 culprits hold 1000 total 1000; second[0] granted; whole[1] granted
+        ",
+    );
+}
