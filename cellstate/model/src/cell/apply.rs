@@ -361,7 +361,7 @@ impl Cell {
             let Some(&AllocationRow { group_row, task, .. }) = self.allocations.get(change.slot) else {
                 return self.fault(Subject::AllocationSlot(change.slot), "is not there");
             };
-            self.leave_task(group_row, task, true);
+            self.leave_task(group_row, task, true)?;
         }
         let known = self.extra(change.slot);
         let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
@@ -376,14 +376,15 @@ impl Cell {
 
     /// Its task has no allocation any more, which is leaving or has ended. What becomes of the task stands in the delta, if it is not to wait.
     #[inline]
-    fn leave_task(&mut self, group_row: u32, task: u32, leaving: bool) {
+    fn leave_task(&mut self, group_row: u32, task: u32, leaving: bool) -> Result<(), FoldError> {
+        self.leave_state(group_row, TaskState::Live, 1)?;
         let group = self.groups.get_mut(group_row);
         let waits_for_it = leaving && group.single_instance && !planted::is(Bug::OverlooksPredecessors);
         let state = if waits_for_it { TaskState::Blocked } else { TaskState::Waiting };
-        group.tasks[TaskState::Live as usize] -= 1;
         group.tasks[state as usize] += 1;
         group.leaving += u32::from(leaving);
         *self.task_states.get_mut(group.task_base + task) = state;
+        Ok(())
     }
 
     fn end_allocation(&mut self, end: &End) -> Result<(), FoldError> {
@@ -395,9 +396,9 @@ impl Cell {
         let &AllocationRow { group_row, task, machine, shape, .. } = row;
         let id = row.id(end.slot);
         if before.is_active() {
-            self.leave_task(group_row, task, false);
+            self.leave_task(group_row, task, false)?;
         } else {
-            self.end_leaving(group_row, task);
+            self.end_leaving(group_row, task)?;
         }
         if !planted::strikes(Bug::LeaksRoom, 5) {
             let shape = self.shapes.get(shape as usize).copied().unwrap_or_default();
@@ -410,22 +411,22 @@ impl Cell {
 
     /// The end of an allocation that was leaving: a task that waits for it may go on.
     #[inline]
-    fn end_leaving(&mut self, group_row: u32, task: u32) {
+    fn end_leaving(&mut self, group_row: u32, task: u32) -> Result<(), FoldError> {
         let group = self.groups.get_mut(group_row);
         group.leaving -= u32::from(!planted::is(Bug::MiscountsTheLeaving));
         if !group.single_instance {
-            return;
+            return Ok(());
         }
         let (place, job_slot) = (group.task_base + task, group.job_slot);
         let blocked =
             task < group.count && self.task_states.get(place).is_some_and(|&state| state == TaskState::Blocked);
         let is_later = || self.job_in(job_slot).is_some_and(|job| job.version > 1);
         if blocked && !(planted::is(Bug::KeepsSuccessorsWaiting) && is_later()) {
-            let group = self.groups.get_mut(group_row);
-            group.tasks[TaskState::Blocked as usize] -= 1;
-            group.tasks[TaskState::Waiting as usize] += 1;
+            self.leave_state(group_row, TaskState::Blocked, 1)?;
+            self.groups.get_mut(group_row).tasks[TaskState::Waiting as usize] += 1;
             *self.task_states.get_mut(place) = TaskState::Waiting;
         }
+        Ok(())
     }
 
     fn change_task(&mut self, change: &TaskChange) -> Result<(), FoldError> {

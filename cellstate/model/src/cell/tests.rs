@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::apply::ROWS_AHEAD_MAX;
 use crate::delta::Subject;
 use crate::{
-    AllocationId, Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, Grants, GroupShape, Hold,
-    Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore,
-    Revision, TaskChange, TaskState, TaskTraces, UnknownId, UnknownTask, floor_of,
+    AllocationId, AllocationState, AllocationStatus, Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta,
+    End, FoldError, Grants, GroupShape, Hold, Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId,
+    MachineState, Move, Resource, Resources, Restore, Revision, TaskChange, TaskState, TaskTraces, UnknownId,
+    UnknownTask, floor_of,
 };
 
 fn machine(slot: u32) -> Arc<Machine> {
@@ -138,6 +139,15 @@ fn rows_of_groups_and_tasks_that_are_others_are_refused() {
     let row = JobChange::Group { row: 1, count: 0, not_before: LogTime::default(), task_base: 0 };
     let mut done = cell.clone();
     assert_eq!(done.apply(&Delta { tasks, ..next(&cell) }), Ok(()));
+    // Who leaves has given its task up: if it is moved back, its end is not that of a task that is live.
+    let moved = |state| Move { slot: 0, status: AllocationStatus { state, ready: false }, restarts: 0, reason: None };
+    let mut left = cell.clone();
+    assert_eq!(left.apply(&Delta { grants: vec![granted(1, 1, 0)], ..next(&cell) }), Ok(()));
+    assert_eq!(left.apply(&Delta { moves: vec![moved(AllocationState::Stopping)], ..next(&left) }), Ok(()));
+    assert_eq!(left.apply(&Delta { moves: vec![moved(AllocationState::Running)], ..next(&left) }), Ok(()));
+    let end = End { slot: 0, state: AllocationState::Complete, exit_code: 0, reason: None };
+    let ended = left.apply(&Delta { ends: vec![end], ..next(&left) }).map_err(|error| error.to_string());
+    assert_eq!(ended, Err(fewer.replace("revision 2", "revision 5")));
     let shrunk = done.apply(&Delta { jobs: vec![row], ..next(&done) }).map_err(|error| error.to_string());
     assert_eq!(shrunk, Err(fewer.replace("revision 2", "revision 3")));
 }
