@@ -253,7 +253,9 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::SpreadLimit => {
             "as many tasks as its spread allows are there, or the machine lacks the attribute"
         }
-        RefusalReason::PerMachineLimit => "as many tasks of the group as one machine may have are there",
+        RefusalReason::PerMachineLimit => {
+            "as many tasks of the group, or allocations in all, as one machine may have are there"
+        }
         RefusalReason::QuotaExceeded => "the namespace's quota is used up",
         RefusalReason::NotPermitted => "a partition reserves the machine for other schedulers (plenum partition list)",
         RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
@@ -585,6 +587,16 @@ mod tests {
         let text = sentence(Names(&view()), &refusal);
         assert!(text.contains("conflict, the device is taken;"), "{text}");
         assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
+    }
+
+    // On a machine with as many allocations as one may have it spoke of tasks of the group, which had no limit.
+    #[test]
+    fn a_refusal_for_a_limit_of_a_machine_speaks_of_the_group_and_of_all_that_is_there() {
+        let reason = RefusalReason::PerMachineLimit.into();
+        let text = sentence(Names(&view()), &Refusal { reason, ..refusal() });
+        let expected =
+            "conflict, as many tasks of the group, or allocations in all, as one machine may have are there;";
+        assert!(text.contains(expected), "{text}");
     }
 
     // It said that the port was taken, and not which one.
