@@ -96,7 +96,11 @@ pub(crate) struct Gpus {
 impl Gpus {
     /// `None` where GPUs are nothing special.
     pub(crate) fn new(policy: GpuPolicy) -> Option<Self> {
-        (policy != GpuPolicy::ByRoom).then(|| Self {
+        (policy != GpuPolicy::ByRoom).then(|| Self::by(policy))
+    }
+
+    fn by(policy: GpuPolicy) -> Self {
+        Self {
             policy,
             machines: GpuMachines::default(),
             placer: GpuPlacer::new(ranking(policy, &Target::default())),
@@ -104,7 +108,12 @@ impl Gpus {
             is_up_to_date: false,
             expected: Expected::default(),
             seen: Seen::default(),
-        })
+        }
+    }
+
+    /// Nothing of what is remembered is of the jobs and machines that there are from now on, whatever their numbers.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self::by(self.policy);
     }
 
     /// A decision begins: `changed` are the slots of machines that changed since the last one, `None` any.

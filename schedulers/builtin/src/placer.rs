@@ -55,6 +55,8 @@ pub(crate) struct Placer {
     evictions: Evictions,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
     gpus: Option<Gpus>,
+    /// In which cell the last decision was, and in which incarnation of it.
+    life: ([u8; 16], u64),
     /// Machines that were judged one by one in this decision: what it costs beyond scans.
     #[cfg(test)]
     pub(crate) judged: std::cell::Cell<usize>,
@@ -157,6 +159,7 @@ impl Placer {
             left_to: 0,
             evictions: Evictions::default(),
             gpus: None,
+            life: ([0; 16], 0),
             #[cfg(test)]
             judged: std::cell::Cell::default(),
         }
@@ -172,8 +175,16 @@ impl Placer {
         Self { evictions: Evictions::within(bounds), ..self }
     }
 
-    /// Begins a decision.
-    pub(crate) fn begin(&mut self, view: &View<'_>, settings: Settings) {
+    /// Begins a decision. Gives whether it is in another cell than the last one, or in another incarnation of it: there the same numbers may be of other things, and
+    /// nothing is remembered by them.
+    pub(crate) fn begin(&mut self, view: &View<'_>, settings: Settings) -> bool {
+        let identity = view.cell().identity();
+        let life = (identity.cell_id, identity.incarnation);
+        let is_elsewhere = std::mem::replace(&mut self.life, life) != life;
+        if is_elsewhere {
+            self.evictions.begin_anew();
+            self.gpus.iter_mut().for_each(Gpus::begin_anew);
+        }
         self.columns.follow(view.cell(), view.changed_machines(), view.promised());
         self.gpus.iter_mut().for_each(|gpus| gpus.begin(view.changed_machines()));
         self.settings = settings;
@@ -189,6 +200,7 @@ impl Placer {
         self.evictions.begin(view);
         #[cfg(test)]
         self.judged.set(0);
+        is_elsewhere
     }
 
     /// A task of the group is stopped in the plan in the making: its limits and its quota don't count that one in the rest of this decision.

@@ -47,7 +47,9 @@ impl Scheduler for Service {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        self.placer.begin(view, Settings::default());
+        if self.placer.begin(view, Settings::default()) {
+            self.moves = Moves::default();
+        }
         let mut decision = Decision::default();
         // One transaction a job: services are few and live long, and each is easier to follow alone. When more of them wait than
         // transactions may be sent, as after the loss of a rack, they share: what is planned beyond the window is thrown away.

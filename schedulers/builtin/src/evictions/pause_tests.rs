@@ -93,6 +93,25 @@ fn what_shares_a_machine_and_fails_looks_for_no_other_one_before_its_pause_is_ov
     assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (0, 1)), "ten seconds after the first one");
 }
 
+// It waited for ten seconds after an eviction that the cell, put back to before that, knows nothing of.
+#[test]
+fn in_a_cell_that_was_restored_nobody_waits_for_a_pause_of_before() {
+    let (mut stage, low) = full(1);
+    let web = stage.submit(&web(1));
+    let backup = stage.cell().clone();
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (0, 1)));
+    stage.restore(backup);
+    stage.machine("m1", 2000, &[]);
+    stage.advance(2_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (1, 0)));
+    let elsewhere = stage.placed(web)[0].2;
+    stage.finish(web, false);
+    stage.remove(elsewhere);
+    stage.advance(2_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (0, 1)), "{}", stage.passed_over(web, 0));
+}
+
 #[test]
 fn what_failed_is_placed_at_once_where_there_is_room() {
     let (mut stage, low) = full(2);

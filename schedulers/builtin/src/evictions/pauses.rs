@@ -30,9 +30,9 @@ struct Pause {
 }
 
 impl Pause {
-    /// Who asked for nobody for as long again begins anew. Of another cell it may have begun later than now.
+    /// Who asked for nobody for as long again begins anew.
     fn is_past(self, now: LogTime) -> bool {
-        now < self.end.plus_micros(-self.micros) || self.past() <= now
+        self.past() <= now
     }
 
     /// When it counts no more.
@@ -105,7 +105,7 @@ impl Pauses {
         let end = known.map_or(end, |known| known.end.max(end));
         self.forget(group);
         if self.all.len() >= GROUPS_MAX {
-            self.forget_one(now);
+            self.forget_one();
         }
         let pause = Pause { end, micros };
         self.all.insert(group, pause);
@@ -118,12 +118,10 @@ impl Pauses {
         }
     }
 
-    /// Forgets the one that is past first. One of another cell that began later than now stands last.
-    fn forget_one(&mut self, now: LogTime) {
-        let last = self.by_past.last().map(|&(_, group)| group);
-        let last = last.filter(|group| self.all.get(group).is_some_and(|pause| pause.is_past(now)));
+    /// Forgets the one that is past first.
+    fn forget_one(&mut self) {
         let first = self.by_past.first().map(|&(_, group)| group);
-        last.or(first).into_iter().for_each(|group| self.forget(group));
+        first.into_iter().for_each(|group| self.forget(group));
     }
 }
 
@@ -167,13 +165,5 @@ mod tests {
         assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![]));
         pauses.begin(now, group(GROUPS_MAX), true);
         assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![1]));
-    }
-
-    #[test]
-    fn those_of_another_cell_that_began_later_than_now_are_forgotten_before_all_others() {
-        let (mut pauses, now) = full();
-        pauses.begin(now.plus_micros(1_000 * MAX_MICROS), group(7), true);
-        pauses.begin(now, group(GROUPS_MAX), true);
-        assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![7]));
     }
 }

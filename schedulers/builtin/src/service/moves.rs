@@ -66,7 +66,7 @@ impl Found {
             Stays::For(why) => why,
             Stays::Behind { task, machine } => {
                 let now = view.now();
-                // Of another cell it may have been later than now.
+                // Before a start of the server it may have been later than now.
                 let known = before.behind.get(&place).filter(|(other, since)| *other == task && *since <= now);
                 let since = known.map_or(now, |&(_, since)| since);
                 if self.behind.len() < STAYING_MAX {
@@ -128,7 +128,7 @@ impl Moves {
     /// not wait for a walk over all machines.
     fn next_walk_micros(&self, now: LogTime) -> i64 {
         let since = self.began.map_or(WALK_MICROS, |began| now.micros.saturating_sub(began.micros));
-        // Of another cell the time may be an earlier one.
+        // After a start of the server the time may be an earlier one.
         if (0..WALK_MICROS).contains(&since) { WALK_MICROS - since } else { 0 }
     }
 }

@@ -700,3 +700,23 @@ fn a_move_that_is_not_made_gives_nobody_else_its_quota() {
     assert_eq!((stage.transcript(), stage.runtime(seat).counters().refused), (String::new(), 0));
     assert!(jobs.iter().all(|&job| serving(&stage, job) == [0]));
 }
+
+/// What the last walk had found was said until the next one, of a drain that the cell, put back to before that, knows nothing of.
+#[test]
+fn in_a_cell_that_was_restored_nothing_is_said_of_a_drain_of_before() {
+    let (mut stage, _) = stage(&[4_000]);
+    let job = running(&mut stage, &web(2).min(2));
+    let backup = stage.cell().clone();
+    drain(&mut stage, 0, MINUTE);
+    let is_said = (0..200).any(|_| {
+        stage.advance(SECOND / 100);
+        !stage.passed_over(job, 0).is_empty()
+    });
+    assert!(is_said);
+    stage.restore(backup);
+    for _ in 0..200 {
+        stage.advance(SECOND / 100);
+        assert_eq!(stage.passed_over(job, 0), "");
+    }
+    assert_eq!(serving(&stage, job), [0, 0]);
+}
