@@ -220,8 +220,9 @@ const ROUNDS: u64 = 320;
 const ROUNDS_BEFORE: u64 = 80;
 /// What a server may grow by while a watcher is stopped: less than what is logged meanwhile, 19 bytes for each change, which the stories make sure of.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
-/// For so long a connection is kept whose other side stands still, which a slow machine may take longer than: asked after 20 s, and waited for for as long.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(38);
+/// For so long at least a connection is kept whose other side stands still, which a slow machine may take longer than: that is asked every 20 s, perhaps a moment before
+/// it stands still, and waited for for as long.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(19);
 /// What the log was given, counted from somewhere.
 const WRITTEN_BYTES: &str = "plenum_journal_written_bytes";
 
