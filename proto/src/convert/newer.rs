@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::FILE_DESCRIPTOR_SET;
+use crate::error::{self, ReadError};
 use crate::fields::{fields, number};
 
 /// The fields of a message by number: what each is called, and which message it holds, if any.
@@ -48,7 +50,7 @@ fn text(message: &[u8], number: u64) -> String {
 }
 
 /// The first field of an encoded message, or of one in it, that this version does not know: its path. Bytes that are no message have none.
-pub(super) fn unknown_field(message: &str, bytes: &[u8]) -> Option<String> {
+fn unknown_field(message: &str, bytes: &[u8]) -> Option<String> {
     find(&format!(".plenum.v1.{message}"), bytes)
 }
 
@@ -65,6 +67,18 @@ fn find(message: &str, bytes: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// Decodes a message of this name, without judging its content. `whole`: not where it has a field that this version does not know.
+pub(super) fn decode<M: Message + Default>(name: &'static str, bytes: Bytes, whole: bool) -> Result<M, ReadError> {
+    let decoded: M = error::decode(name, bytes.clone())?;
+    if whole
+        && !says_all(&decoded, bytes.len())
+        && let Some(field) = unknown_field(name, &bytes)
+    {
+        return Err(ReadError::Newer { what: name, field });
+    }
+    Ok(decoded)
 }
 
 /// Whether a message that was decoded from so many bytes says all that they do: as this project's writers encode it, it has as many again.

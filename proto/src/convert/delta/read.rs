@@ -17,7 +17,7 @@ use super::rows::{
     session_from_wire,
 };
 use crate::bounds;
-use crate::error::{self, Invalid, ReadError, Within};
+use crate::error::{Invalid, ReadError, Within};
 use crate::v1;
 
 /// The delta in these bytes; sections that were left out are empty. Fields that this version does not know are left out, too.
@@ -39,16 +39,7 @@ pub fn decode_whole(bytes: Bytes) -> Result<Delta, ReadError> {
 fn read(bytes: Bytes, whole: bool) -> Result<Delta, ReadError> {
     let wire = match columns::delta(&bytes, whole) {
         Some(wire) => wire,
-        None => {
-            let read: v1::Delta = error::decode("Delta", bytes.clone())?;
-            if whole
-                && !newer::says_all(&read, bytes.len())
-                && let Some(field) = newer::unknown_field("Delta", &bytes)
-            {
-                return Err(ReadError::Newer { what: "Delta", field });
-            }
-            read
-        }
+        None => newer::decode("Delta", bytes, whole)?,
     };
     wire.try_into().map_err(|source| ReadError::Content { what: "Delta", source })
 }

@@ -22,7 +22,7 @@ use super::super::{each, newer, required};
 use super::encode::is_gone;
 use super::{TABLES, Table, pages_of, rows_in_page};
 use crate::bounds;
-use crate::error::{self, Invalid, ReadError, Within};
+use crate::error::{Invalid, ReadError, Within};
 use crate::sections::Sections;
 use crate::{names, v1};
 
@@ -86,16 +86,7 @@ pub fn read_whole(page: Bytes) -> Result<ReadPage, PageError> {
 fn read_page(page: Bytes, whole: bool) -> Result<ReadPage, PageError> {
     let columned = match columns::page(&page, whole) {
         Some(columned) => columned,
-        None => {
-            let read: v1::Page = error::decode("Page", page.clone())?;
-            if whole
-                && !newer::says_all(&read, page.len())
-                && let Some(field) = newer::unknown_field("Page", &page)
-            {
-                return Err(ReadError::Newer { what: "Page", field }.into());
-            }
-            Columned { page: read, attributes: Vec::new() }
-        }
+        None => Columned { page: newer::decode("Page", page, whole)?, attributes: Vec::new() },
     };
     Ok(ReadPage(columned))
 }
