@@ -128,6 +128,12 @@ pub fn folds(delta: &[u8]) -> bool {
     wire::is_compared(delta)
 }
 
+/// The messages of an input that is a row of them, each behind its length: up to the first that is not whole.
+#[must_use]
+pub fn row_of_messages(input: &[u8]) -> Vec<bytes::Bytes> {
+    stream::messages(input)
+}
+
 /// The files of the log that the target `log` damages.
 #[must_use]
 pub fn log_files() -> &'static [(String, Vec<u8>)] {

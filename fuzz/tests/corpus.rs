@@ -10,7 +10,7 @@ use bytes::Bytes;
 use plenum_fuzz::coverage::__sanitizer_cov_8bit_counters_init;
 use plenum_fuzz::runner::{self, Find};
 use plenum_fuzz::shown::{Messages, Shown};
-use plenum_fuzz::targets::{TARGETS, Target, folds, named};
+use plenum_fuzz::targets::{TARGETS, Target, folds, named, row_of_messages};
 use plenum_fuzz::weigh::Counting;
 use plenum_proto::v1::{self, session_response::Tell};
 use plenum_server::publish::LoggedBatch;
@@ -53,18 +53,7 @@ const ROOTS: [(&str, &str, bool); 9] = [
 
 /// The message that an input is, or those in its row.
 fn messages_in(input: Vec<u8>, is_row: bool) -> Vec<Bytes> {
-    let mut rest = Bytes::from(input);
-    if !is_row {
-        return vec![rest];
-    }
-    let mut all = Vec::new();
-    while let Ok(length) = prost::decode_length_delimiter(&mut rest) {
-        if length > rest.len() {
-            break;
-        }
-        all.push(rest.split_to(length));
-    }
-    all
+    if is_row { row_of_messages(&input) } else { vec![input.into()] }
 }
 
 /// Of the kinds of commands eight of 23 were in it; and later, when each was, no transaction among them placed anything, no delta had a job's body,
