@@ -249,6 +249,12 @@ mod tests {
         false
     }
 
+    /// Starts a program that starts a harness, and says which process that is.
+    fn start_one_that_loses_its_parent(test: &str, folder: &Path) -> (std::process::Child, u32) {
+        let parent = again(test).env(TO_BE_LOST, folder).spawn().unwrap();
+        (parent, process_in(&folder.join("process")))
+    }
+
     // In a program of its own: where one process runs all tests, those that came later saw that somebody had asked, and measured nothing.
     #[test]
     fn the_first_interrupt_asks_and_does_not_end_the_program() {
@@ -272,8 +278,7 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut parent = again(NAME).env(TO_BE_LOST, folder.path()).spawn().unwrap();
-        let process = process_in(&folder.path().join("process"));
+        let (mut parent, process) = start_one_that_loses_its_parent(NAME, folder.path());
         send(process, Signal::SIGINT);
         until("it was never asked", || folder.path().join("asked").exists());
         assert!(processes::runs(process), "its parent is still there");
@@ -290,8 +295,7 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut parent = again(NAME).env(TO_BE_LOST, folder.path()).spawn().unwrap();
-        let process = process_in(&folder.path().join("process"));
+        let (mut parent, process) = start_one_that_loses_its_parent(NAME, folder.path());
         parent.kill().unwrap();
         parent.wait().unwrap();
         // Until it has found that, and what comes then did not end both.

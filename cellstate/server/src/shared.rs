@@ -520,7 +520,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::publish::Mirror;
     use crate::recovery::Opened;
-    use crate::{Server, ServerOptions};
+    use crate::{Handle, Server, ServerOptions};
 
     /// What the threads of a server share, without any of them, and its log: over the cell of a directory, or over `other`, made for the server's identity.
     pub(crate) fn without_threads(
@@ -584,20 +584,28 @@ pub(crate) mod tests {
         .await
     }
 
+    fn opening() -> Request {
+        Shared::request(&"local".into(), "default".into(), Command::OpenSession { scheduler: "batch".into() })
+    }
+
+    /// A server that has opened a session, of which the history has all.
+    async fn with_a_session(dir: &Path) -> (Handle, Arc<Shared>) {
+        let server = Server::start(ServerOptions::new(dir)).await.unwrap();
+        let shared = server.shared().clone();
+        shared.ask(opening()).await.unwrap();
+        assert!(shared.feed.reaches(shared.durable_revision(), Duration::from_secs(60)).await);
+        (server, shared)
+    }
+
     // Each of them folded a cell of its own, and all of these were kept until something was published again.
     #[tokio::test(flavor = "multi_thread")]
     async fn who_reads_while_nothing_is_written_shares_one_cell_that_was_folded() {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
-        let shared = server.shared().clone();
-        let open = Command::OpenSession { scheduler: "batch".into() };
-        let request = || Shared::request(&"local".into(), "default".into(), open.clone());
-        shared.ask(request()).await.unwrap();
+        let (server, shared) = with_a_session(dir.path()).await;
         let durable = shared.durable_revision();
-        assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
         let (hold, holder) = hold_back_what_is_decided(&shared).await;
         let (sender, receiver) = oneshot::channel();
-        shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
+        shared.submit(Asked::new(opening()), Reply::Once(sender)).unwrap();
         let readers = (0..16).map(|_| {
             let shared = shared.clone();
             tokio::spawn(async move { shared.snapshot().await })
@@ -621,18 +629,13 @@ pub(crate) mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn who_waits_for_a_cell_to_be_folded_is_answered_by_a_picture_that_comes_first() {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
-        let shared = server.shared().clone();
-        let open = Command::OpenSession { scheduler: "batch".into() };
-        let request = || Shared::request(&"local".into(), "default".into(), open.clone());
-        shared.ask(request()).await.unwrap();
+        let (server, shared) = with_a_session(dir.path()).await;
         let durable = shared.durable_revision();
-        assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
         // As one that takes for ever.
         let folding = shared.folding.clone().lock_owned().await;
         let (hold, holder) = hold_back_what_is_decided(&shared).await;
         let (sender, receiver) = oneshot::channel();
-        shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
+        shared.submit(Asked::new(opening()), Reply::Once(sender)).unwrap();
         let reading = tokio::spawn({
             let shared = shared.clone();
             async move { shared.snapshot().await }
