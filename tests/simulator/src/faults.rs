@@ -102,6 +102,11 @@ const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.
 const LATER_SEED: u64 = 49 << 40;
 
+/// How often a request may come to so little in the log that some are refused once they are decided, in thousandths.
+const LITTLE_THOUSANDTHS: u64 = 150;
+/// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
+const LITTLE_SEED: u64 = 919 << 40;
+
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Mix {
@@ -140,6 +145,8 @@ pub(crate) struct Mix {
     pub(crate) failing_thousandths: u64,
     /// How long it takes at most until an order to start a task is written down, in milliseconds: 0 where that is at once. Drawn as the faults apart.
     pub(crate) recorded_ms_max: u64,
+    /// Most bytes that a request may come to in the log until faults end: what is more is decided, and must then leave no trace. Drawn by itself.
+    pub(crate) entry_bytes: usize,
 }
 
 impl Mix {
@@ -161,6 +168,7 @@ impl Mix {
     /// The mix of a seed, whose first numbers are `random`'s.
     pub(crate) fn draw(random: &mut Random, seed: u64) -> Self {
         let (mut apart, mut later) = (Random::new(!seed), Random::new(!seed ^ LATER_SEED));
+        let mut little = Random::new(!seed ^ LITTLE_SEED);
         let calm = random.chance(120);
         let mut every_micros = [0; Fault::ALL.len()];
         for fault in LATER {
@@ -203,6 +211,7 @@ impl Mix {
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
             recorded_ms_max: if !calm && apart.chance(APART_THOUSANDTHS) { 1_500 } else { 0 },
+            entry_bytes: if little.chance(LITTLE_THOUSANDTHS) { 1_200 + 300 * little.index(8) } else { usize::MAX },
         }
     }
 }

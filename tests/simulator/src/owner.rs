@@ -14,6 +14,7 @@ use crate::rival;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 mod governs;
+mod mixed;
 mod runs;
 
 /// After this long a call is made again; after many tries twice as long each time. Of a cell whose disk is slow it would else ask for so much, again and
@@ -137,6 +138,8 @@ pub(crate) struct Owner {
     of_two: Option<Random>,
     /// Jobs are run again and again. Drawn alike.
     of_runs: Option<Random>,
+    /// There are jobs in which options meet. Drawn alike.
+    of_mixed: Option<Random>,
 }
 
 impl Owner {
@@ -147,7 +150,7 @@ impl Owner {
         };
         let of_memory = draw(OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
         let of_two = draw(OF_TWO_SEED, OF_TWO_THOUSANDTHS);
-        Self { of_memory, of_two, of_runs: runs::draw(seed, mix), ..Self::default() }
+        Self { of_memory, of_two, of_runs: runs::draw(seed, mix), of_mixed: mixed::draw(seed), ..Self::default() }
     }
 
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
@@ -171,6 +174,9 @@ impl Owner {
         }
         if self.of_runs.is_some() {
             world.agenda.after(0, Event::OwnerRuns);
+        }
+        if self.of_mixed.is_some() {
+            world.agenda.after(0, Event::OwnerMixes);
         }
     }
 
@@ -268,6 +274,17 @@ impl Owner {
             world.tally.asked += 1;
             let verdict = if *done { "done" } else { "rejected" };
             world.tell(|| format!("owner: answered: {}: {verdict}", describe::command(&asked.command)));
+            // What comes to too much in the log is never there.
+            if let Command::SubmitJob { shape, .. } = &asked.command
+                && world.mix.entry_bytes < usize::MAX
+                && !done
+            {
+                let is_there = world.books.endings.of(&shape.name).is_some();
+                self.plans.retain(|plan| is_there || plan.name != *shape.name);
+            }
+            if let Command::SubmitJob { shape, .. } = &asked.command {
+                world.tally.mixed += u64::from(*done && mixed::has(&shape.name));
+            }
         }
     }
 
@@ -362,7 +379,8 @@ impl Owner {
         }
     }
 
-    /// Takes away what would keep something from running: machines out of service, pauses, limits, reservations.
+    /// Takes away what would keep something from running: machines out of service, pauses, limits, reservations, jobs of which nobody knows whether they
+    /// come to an end.
     pub(crate) fn clears_the_way(&mut self, world: &mut World) {
         let cell = world.books.cell();
         let mut commands = Vec::new();
@@ -385,6 +403,7 @@ impl Owner {
         commands.extend(quotas.map(|namespace| Command::SetQuota { namespace, limit: None }));
         let partitions = cell.partitions().map(|(name, _)| name.clone());
         commands.extend(partitions.map(|name| Command::SetPartition { name, partition: None }));
+        commands.extend(mixed::to_stop(cell));
         commands.into_iter().for_each(|command| self.wish(world, 0, command));
     }
 

@@ -21,6 +21,7 @@ const REJECTIONS: &[RejectionCode] = &[
     RejectionCode::InvalidRequest,
     RejectionCode::SchedulerPaused,
     RejectionCode::JobVersion,
+    RejectionCode::LimitReached,
 ];
 
 /// Counts of one run, or of many.
@@ -110,6 +111,8 @@ pub struct Tally {
     pub snapshots_shown: u64,
     /// Machines that went when faults had ended, and came back when all jobs were where they should be.
     pub machines_gone: u64,
+    /// Submissions of jobs in which options meet that were accepted.
+    pub mixed: u64,
     /// Commands that the owner of the jobs asked for and was answered.
     pub asked: u64,
     /// Jobs that completed.
@@ -158,6 +161,7 @@ impl Tally {
             (&mut self.starts_lost, other.starts_lost),
             (&mut self.readopted, other.readopted),
             (&mut self.machines_gone, other.machines_gone),
+            (&mut self.mixed, other.mixed),
             (&mut self.snapshots_shown, other.snapshots_shown),
             (&mut self.asked, other.asked),
             (&mut self.complete, other.complete),
@@ -217,6 +221,7 @@ impl Tally {
             ("a start that was lost with its agent", self.starts_lost),
             ("a task found again", self.readopted),
             ("a machine that was gone when faults had ended", self.machines_gone),
+            ("a job in which options meet", self.mixed),
             ("a snapshot of the committer", self.snapshots_shown),
             ("an allocation lost", ended("EndedLost")),
             ("an allocation evicted", ended("Evicted")),
@@ -341,7 +346,8 @@ impl fmt::Display for Tally {
             self.readopted,
             self.machines_gone
         )?;
-        writeln!(f, "jobs: {} complete, {} failed; {} commands of the owner", self.complete, self.failed, self.asked)?;
+        let Self { complete, failed, asked, mixed, .. } = self;
+        writeln!(f, "jobs: {complete} complete, {failed} failed, {mixed} mixed; {asked} commands of the owner")?;
         write!(f, "all was over at most {} ms after faults had ended", self.ending_micros_max / 1000)
     }
 }

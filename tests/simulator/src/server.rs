@@ -127,6 +127,8 @@ pub(crate) struct Server {
     following: BTreeMap<ConnectionId, Following>,
     reports: Vec<(Told, Vec<Transition>)>,
     reporting: bool,
+    /// So many together came to too much in the log: one goes after the other from then on.
+    reports_alone: bool,
     /// Sessions without a stream, and since when.
     alone: BTreeMap<SessionId, i64>,
     sessions_due_micros: i64,
@@ -377,6 +379,9 @@ impl Server {
             }
         };
         match ticket {
+            Ticket::Opening if matches!(decision, Decision::Rejected(_)) => {
+                self.failed = Some(format!("it can't be opened: {decision:?}"));
+            }
             Ticket::Opening => self.open = true,
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
             Ticket::Commit { .. } => {}

@@ -369,6 +369,7 @@ impl Simulation {
             Event::OwnerMeddles => owner.meddles(world),
             Event::OwnerAdopts => owner.adopts_now(world),
             Event::OwnerRuns => owner.runs_again(world),
+            Event::OwnerMixes => owner.mixes(world),
             Event::MadActs { mad: number } => mad[number].acts(world),
             Event::Strikes(Fault::BitFlip) => return self.rots(),
             Event::Strikes(Fault::Restore) => return self.restores(),

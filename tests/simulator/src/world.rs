@@ -144,6 +144,7 @@ pub(crate) enum Event {
     OwnerMeddles,
     OwnerAdopts,
     OwnerRuns,
+    OwnerMixes,
     MadActs { mad: usize },
     Strikes(Fault),
     DiskHasRoom,

@@ -213,14 +213,27 @@ impl Server {
             return;
         }
         self.reporting = true;
-        let (told, transitions): (Vec<_>, Vec<_>) = self.reports.drain(..).unzip();
+        let most = if self.reports_alone { 1 } else { self.reports.len() };
+        let (told, transitions): (Vec<_>, Vec<_>) = self.reports.drain(..most).unzip();
         let command = Command::ReportStatus(transitions.concat());
         let request = Request { principal: "agents".into(), namespace: "".into(), command };
         self.ask(Some(Ticket::Reports { told }), Asked::new(request));
     }
 
-    /// The answer to gathered reports. Of machines whose epochs were over by then nothing is in the books.
+    /// The answer to gathered reports. Of machines whose epochs were over by then nothing is in the books, and if they were refused, of none: agents then
+    /// report again.
     pub(super) fn reported(&mut self, world: &mut World, told: Vec<Told>, at: Revision, decision: &Decision) {
+        self.reporting = false;
+        if let Decision::Rejected(rejection) = decision {
+            self.reports_alone = true;
+            *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
+            for Told { connection, .. } in told {
+                let reason = rejection.message.clone();
+                world.send(connection, Side::Client, Message::Refused { status: UNAVAILABLE, code: "", reason });
+                world.hang_up(connection, Side::Server);
+            }
+            return self.gather();
+        }
         let some_passed_over = matches!(decision, Decision::Accepted { version: 1.., .. });
         for told in told {
             let Fitness { machine, epoch, .. } = told.fitness;
@@ -230,7 +243,6 @@ impl Server {
                 self.takes_fitness(world, told, at);
             }
         }
-        self.reporting = false;
         self.gather();
     }
 

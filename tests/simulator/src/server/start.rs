@@ -80,7 +80,9 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     };
     let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
     let batch_requests = world.mix.batch_requests;
-    let commit = CommitOptions { batch_bytes: 4_096, batch_requests, ..CommitOptions::default() };
+    let entry_bytes = if world.quiet { usize::MAX } else { world.mix.entry_bytes };
+    let entry_bytes = entry_bytes.min(CommitOptions::default().entry_bytes);
+    let commit = CommitOptions { batch_bytes: 4_096, batch_requests, entry_bytes, ..CommitOptions::default() };
     let commit = Settings { commit, ..settings() }.commit_options();
     let (now, lease) = (world.now(), Duration::from_micros(world.mix.lease_micros.unsigned_abs()));
     let cell = mirror.cell();
@@ -110,6 +112,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         following: BTreeMap::new(),
         reports: Vec::new(),
         reporting: false,
+        reports_alone: false,
         alone,
         sessions_due_micros: now + SESSIONS_MICROS,
         ticks_at_micros: i64::MAX,
