@@ -373,7 +373,7 @@ fn drain(active: &[u32], homes: &Homes, slot: u32, max: usize, consequences: &mu
     }
 }
 
-fn has_allocations(cell: &Cell, id: JobId) -> bool {
+pub(crate) fn has_allocations(cell: &Cell, id: JobId) -> bool {
     let Some(job) = cell.job(id) else { return false };
     groups_of(cell, job).any(|(_, group)| group.leaving + group.tasks_in(TaskState::Live) > 0)
 }

@@ -32,6 +32,8 @@ mod planted_bugs;
 mod preempt;
 mod promised;
 mod quotas;
+#[cfg(debug_assertions)]
+mod recounted;
 mod resolve;
 mod ring;
 mod room;
@@ -332,22 +334,6 @@ impl Core {
         invariants::assert_cheap(&self.cell, delta);
         #[cfg(debug_assertions)]
         self.assert_counts(delta);
-    }
-
-    /// What is counted on the way is what there is. In a large cell it is counted anew now and then, as that takes as long as the cell is large.
-    #[cfg(debug_assertions)]
-    fn assert_counts(&self, delta: &Delta) {
-        let rows = self.cell.job_slots().len() + self.cell.allocation_rows().len();
-        if delta.revision.0.is_multiple_of(u64::from(rows) / 1024 + 1) {
-            let counted = plenum_model::QuotaUse::recount(&self.cell);
-            assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
-            let counted = derived::count_shapes(&self.cell);
-            assert!(self.derived.shapes.is_like(&counted), "what is counted of resources is not what groups have");
-            let counted = job_bytes::JobBytes::recount(&self.cell);
-            assert_eq!(self.derived.job_bytes, counted, "what is counted of jobs in bytes is not what they have");
-            let counted = names::Names::rebuild(&self.cell);
-            assert!(self.derived.names.is_like(&counted), "what is counted of names is not who goes by them");
-        }
     }
 }
 

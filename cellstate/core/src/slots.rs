@@ -159,7 +159,7 @@ impl AllocationSlots {
 }
 
 /// Free rows of a table whose tenants take one row: the lowest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowSlots {
     free: BTreeSet<u32>,
     end: u32,

@@ -26,6 +26,12 @@ impl Sweeps {
         Self(jobs.map(|job| (job.id, (0, 0))).collect())
     }
 
+    /// Whether both have the same jobs, however far each has come.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.0.keys().eq(other.0.keys())
+    }
+
     /// Whether something is left to be stopped.
     pub(crate) fn any(&self) -> bool {
         !self.0.is_empty()

@@ -17,7 +17,7 @@ use crate::{Core, Handled, Verdict, accepted};
 const UNKNOWN_MAX: usize = 4096;
 
 /// When unknown tasks are told to stop. Invariant: each that is neither adopted nor told is here.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnknownDue {
     tasks: BTreeSet<(LogTime, UnknownId)>,
     /// None before: nobody could adopt one while no server was there, and each that opens gives the whole time for it.
@@ -44,6 +44,12 @@ impl UnknownDue {
         let earliest = self.earliest;
         let changed = delta.unknown.iter().filter_map(|(id, task)| Some((due(task.as_ref()?, earliest)?, *id)));
         self.tasks.extend(changed);
+    }
+
+    /// Whether it says the same as the cell.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_that_of(&self, cell: &Cell) -> bool {
+        *self == Self::rebuild(cell, self.earliest)
     }
 
     pub(crate) fn first(&self) -> Option<LogTime> {
