@@ -78,41 +78,32 @@ impl Core {
         };
         let live = inventory.iter().filter(|item| item.state.is_live() && !known(item.allocation));
         let found: BTreeMap<AllocationId, &Inventory> = live.map(|item| (item.allocation, item)).collect();
-        if found.len() > UNKNOWN_MAX {
-            let message = format!(
-                "{} runs {} tasks that the cell does not know, and at most {UNKNOWN_MAX} are kept; stop some there",
-                machine.name,
-                found.len()
-            );
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
-        }
         let mut before: BTreeSet<AllocationId> = BTreeSet::new();
-        let (mut kept, mut cpu_millis) = (found.len(), 0_u64);
-        for (&allocation, item) in &found {
-            // One that is known has the room that was counted when it was found, whatever its agent says of it now.
-            let known = self.cell.unknown_task(UnknownId { machine: slot, allocation }).map(|task| &task.traces);
-            cpu_millis += known.or(item.task.as_ref()).map_or(0, |task| task.resources.cpu_millis);
-        }
+        let (mut kept, mut cpu_millis) = (0, 0_u64);
         for (id, task) in self.cell.unknown_on(slot) {
             before.insert(id.allocation);
-            if !fresh && !found.contains_key(&id.allocation) {
+            if fresh && !found.contains_key(&id.allocation) {
+                delta.unknown.push((id, None));
+            } else {
+                // It has the room that was counted when it was found, whatever its agent says of it now.
                 kept += 1;
                 cpu_millis += task.traces.resources.cpu_millis;
             }
-            if fresh && !found.contains_key(&id.allocation) {
-                delta.unknown.push((id, None));
-            }
         }
+        let new = found.into_iter().filter(|(allocation, _)| !before.contains(allocation));
+        let new = self.with_a_place(kept, new.collect());
+        kept += new.len();
+        let traces = new.iter().filter_map(|(_, item, _)| item.task.as_ref());
+        cpu_millis += traces.map(|task| task.resources.cpu_millis).sum::<u64>();
         if kept > UNKNOWN_MAX || cpu_millis > CPU_MILLIS_MAX {
             let message = format!(
-                "{} would have {kept} tasks with {cpu_millis} cpu_millis that the cell does not know; at most {UNKNOWN_MAX} with {CPU_MILLIS_MAX} are kept",
+                "{} would have {kept} tasks with {cpu_millis} cpu_millis that the cell does not know; at most {UNKNOWN_MAX} with {CPU_MILLIS_MAX} are kept; \
+                 stop some there, or remove the machine: it comes back as another one",
                 machine.name
             );
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
-        let new = found.into_iter().filter(|(allocation, _)| !before.contains(allocation));
-        for (allocation, item) in new.filter(|_| !planted::is(Bug::ForgetsUnknownTasks)) {
-            let ended_here = self.has_ended_here(allocation);
+        for (allocation, item, ended_here) in new.into_iter().filter(|_| !planted::is(Bug::ForgetsUnknownTasks)) {
             let until = if ended_here { delta.time } else { delta.time.plus_micros(self.options.unknown_micros) };
             let task = UnknownTask {
                 machine: machine.id,
@@ -124,6 +115,21 @@ impl Core {
             delta.unknown.push((UnknownId { machine: slot, allocation }, Some(Arc::new(task))));
         }
         Ok(())
+    }
+
+    /// Those of `found` that are kept beside as many others, each with whether it has ended here. These have the places that the rest leave: what an
+    /// agent is not told of it stops, before it starts anything.
+    fn with_a_place<'a>(
+        &self,
+        others: usize,
+        found: Vec<(AllocationId, &'a Inventory)>,
+    ) -> Vec<(AllocationId, &'a Inventory, bool)> {
+        let found = found.into_iter().map(|(allocation, item)| (allocation, item, self.has_ended_here(allocation)));
+        let mut found: Vec<_> = found.collect();
+        let rest = found.iter().filter(|(_, _, ended_here)| !ended_here).count();
+        found.sort_by_key(|(_, _, ended_here)| *ended_here);
+        found.truncate(rest.max(UNKNOWN_MAX.saturating_sub(others)));
+        found
     }
 
     /// Whether the cell has known an allocation that it does not have: what was granted in this life of it has ended here, as with a machine that

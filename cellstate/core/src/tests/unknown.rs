@@ -1,6 +1,15 @@
-//! Stories of unknown tasks that are of a job of the cell: where only one of each task may run, nothing is placed beside them.
+//! Stories of unknown tasks: where only one of each task of a job may run, nothing is placed beside one of them; and who may tell that they are gone.
+
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationId, AllocationState, CellIdentity, Command, Decision, Inventory, RejectionCode, Resources, floor_of,
+};
 
 use super::check;
+use super::costs::Large;
+use crate::CoreOptions;
+use crate::invariants::check_cell;
 
 // After a restore a successor started beside the task that an agent had told of, and that the cell listed: two of them wrote to the same data.
 #[test]
@@ -131,6 +140,25 @@ fn a_machine_that_is_removed_leaves_no_unknown_task_in_the_way() {
     );
 }
 
+#[test]
+fn an_agent_that_has_not_heard_of_the_epoch_cannot_tell_that_an_unknown_task_is_gone() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1
+        machine m1 cpu=4000 seen=0
+        unknown? m1
+        machine m1 cpu=4000
+        unknown? m1
+        ",
+        "
+        m1 alloc-7-1 until 900; free 3000
+        m1 free 4000
+        ",
+    );
+}
+
 // Schedulers were there before the agents, and placed tasks that these were about to tell of.
 #[test]
 fn of_a_restored_cell_agents_are_heard_first_or_their_leases_run_out() {
@@ -160,4 +188,46 @@ fn of_a_restored_cell_agents_are_heard_first_or_their_leases_run_out() {
         service: partial; db[0] granted; db[1] misfit Predecessor
         ",
     );
+}
+
+/// What a restored cell answers a machine that runs so many tasks of before its restore and so many that have ended in it since, and how many of both
+/// it then has as unknown ones.
+fn registered_with(before: u32, ended: u32) -> (Decision, [usize; 2]) {
+    let mut large = Large::new(CoreOptions::default());
+    large.ask(Command::OpenServer(CellIdentity { incarnation: 2, term: 2, ..CellIdentity::default() }));
+    let item = |slot: u32, generation: u32| Inventory {
+        allocation: AllocationId { slot, generation },
+        state: AllocationState::Running,
+        exit_code: 0,
+        reason: "".into(),
+        restarts: 0,
+        task: None,
+    };
+    let before = (0..before).map(|slot| item(slot, 1));
+    let ended = (0..ended).map(|slot| item(slot, floor_of(2) + 1));
+    let answer = large.ask(Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(1000, 1 << 30),
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        inventory: before.chain(ended).collect(),
+        seen: large.core.cell().revision(),
+    });
+    let cell = large.core.cell();
+    check_cell(cell).expect("all of it holds");
+    let stopping = cell.unknown_tasks().filter(|(_, task)| task.stopping).count();
+    (answer, [cell.unknown_tasks().count() - stopping, stopping])
+}
+
+// A machine that had been removed came back with more of what had ended so than are kept. It was refused for as long as that ran, and nobody told it to
+// stop any of it.
+#[test]
+fn a_machine_is_registered_however_many_tasks_it_runs_that_have_ended_here() {
+    let (answer, kept) = registered_with(100, 4097);
+    assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+    assert_eq!(kept, [100, 3996], "the others come first");
+    let (answer, kept) = registered_with(4097, 1);
+    assert!(matches!(&answer, Decision::Rejected(why) if why.code == RejectionCode::LimitReached), "{answer:?}");
+    assert_eq!(kept, [0, 0]);
 }
