@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use plenum_model::{
     ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Placement,
-    Preemption, RefusalReason, Resource, Resources,
+    Preemption, RefusalReason, RejectionCode, Resource, Resources, Transaction, VICTIMS_MAX,
 };
 
 use super::costs::{Large, placement};
-use crate::{Core, CoreOptions};
+use crate::{Core, CoreOptions, Decided};
 
 /// A machine whose attributes no other one has.
 fn numbered(large: &mut Large, number: u32) -> u32 {
@@ -44,6 +44,31 @@ fn what_victims_have_left_is_counted_once_for_all_claims_that_take_over_from_the
     let outcome = large.commit(vec![Placement { preemptions, ..placement(high, 0..CLAIMS, |_| id.slot, 0) }]);
     assert_eq!((outcome.granted(), outcome.refusals.len()), (CLAIMS as usize, 0));
     assert_eq!(large.core.derived.promised.specials.counted.get(), 64);
+}
+
+#[test]
+fn a_placement_names_so_many_victims_on_one_machine_and_no_more() {
+    let mut large = Large::new(CoreOptions::default());
+    let [machine, other] = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);
+    let low = large.job(GroupShape { count: 100, ..GroupShape::default() });
+    let victims = large.commit(vec![placement(low, 0..100, |_| machine, 0)]).placements.concat();
+    let high = large.job_at(90, GroupShape { count: 1, ..GroupShape::default() });
+    let mut ask = |named: usize, last_is_on: u32| {
+        let named = victims.iter().flatten().take(named);
+        let mut preemptions: Vec<_> = named.map(|&victim| Preemption { machine, victim }).collect();
+        preemptions.last_mut().expect("some are named").machine = last_is_on;
+        let claim = Placement { preemptions, ..placement(high, 0..1, |_| machine, 0) };
+        let base = large.core.cell().revision();
+        let txn = Transaction { base, placements: vec![claim], dry_run: true, ..Transaction::default() };
+        let Decided::Unchanged(decision) = large.decide_commit(txn) else { panic!("a dry run changes nothing") };
+        decision
+    };
+    for accepted in [ask(VICTIMS_MAX, machine), ask(VICTIMS_MAX + 1, other)] {
+        assert!(matches!(&accepted, Decision::Outcome(outcome) if outcome.granted() == 1), "{accepted:?}");
+    }
+    let Decision::Rejected(rejection) = ask(VICTIMS_MAX + 1, machine) else { panic!("it is rejected") };
+    assert_eq!(rejection.code, RejectionCode::InvalidRequest);
+    assert_eq!(rejection.message, "at most 64 victims of a placement on one machine; name fewer");
 }
 
 // All who hold room on a machine were ranked there, and all holds were copied by the first change after each snapshot.

@@ -28,6 +28,33 @@ fn an_earlier_hold_takes_nothing_for_a_resource_that_it_does_not_ask_for() {
     );
 }
 
+#[test]
+fn of_those_who_come_later_the_first_ones_keep_what_an_earlier_hold_leaves() {
+    check(
+        "
+        machine m1 cpu=4000
+        job a by ml tasks=1 cpu=1000 prio=10
+        job b by ml tasks=1 cpu=1000 prio=10
+        job c by ml tasks=1 cpu=1000 prio=10
+        job high by ml tasks=1 cpu=1000 prio=90
+        hold a m1 cpu=1000
+        hold b m1 cpu=1000
+        hold c m1 cpu=1000
+        hold high m1 cpu=2500
+        hold? a
+        hold? b
+        hold? c
+        hold? high
+        ",
+        "
+        a holds [m1] for 60
+        b holds [] for 60
+        c holds [] for 60
+        high holds [m1] for 60
+        ",
+    );
+}
+
 // A scheduler could set aside all the room of a cell for jobs that ran, and renew that for as long as they lived.
 #[test]
 fn room_is_held_for_a_job_only_while_something_of_it_waits() {

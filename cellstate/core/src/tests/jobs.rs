@@ -164,6 +164,22 @@ fn of_too_many_finished_jobs_those_leave_that_finished_first_and_have_nothing_le
 }
 
 #[test]
+fn a_job_that_began_again_counts_once_among_those_that_are_over() {
+    check(
+        "
+        job a by batch tasks=1 cpu=100
+        stopjob a
+        job a by batch tasks=1 cpu=100
+        stopjob a
+        most finished-jobs 1
+        wait 1
+        job? a
+        ",
+        "a Stopped stopped by a request",
+    );
+}
+
+#[test]
 fn a_job_that_began_again_is_retired_after_its_second_end() {
     check(
         "

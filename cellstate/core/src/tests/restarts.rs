@@ -1,8 +1,8 @@
 //! How often a task was started again within its allocation: agents count it, and the cell tells what they told last.
 
 use plenum_model::{
-    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, Inventory, MachineId, Placement, Request,
-    RetryPolicy, Transaction, Transition,
+    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, Inventory, MachineId, Placement, Preemption,
+    Request, Resources, RetryPolicy, Transaction, Transition,
 };
 
 use super::costs::{Large, placement};
@@ -148,6 +148,25 @@ fn restarts_of_those_who_leave_come_with_their_end_too() {
     let mut folded = before;
     folded.apply(&delta).expect("it folds");
     assert!(folded.allocation(ids[0]).is_none());
+}
+
+#[test]
+fn who_is_told_to_leave_keeps_its_restarts() {
+    let (mut large, machine, ids) = granted();
+    report(&mut large, ids.iter().map(|&id| told(machine, id, AllocationState::Running, 3)).collect());
+    let resources = Resources::new(1_000_000 - 1, 1);
+    let high = large.job_at(90, GroupShape { count: 1, resources, ..GroupShape::default() });
+    let preemptions = vec![Preemption { machine: machine.slot, victim: ids[0] }];
+    let claim = Placement { preemptions, ..placement(high, 0..1, |_| machine.slot, 0) };
+    let base = large.core.cell().revision();
+    let txn = Transaction { base, stops: vec![ids[1]], placements: vec![claim], ..Transaction::default() };
+    let decided = large.decide_commit(txn);
+    let Decided::Changed { delta, .. } = &decided else { panic!("{decided:?}") };
+    assert_eq!(moved(delta, ids[0]), Some((AllocationState::Evicting, false, 3)));
+    assert_eq!(moved(delta, ids[1]), Some((AllocationState::Stopping, false, 3)));
+    let cell = large.core.cell();
+    let restarts: Vec<_> = ids.iter().map(|id| cell.extra(id.slot).map(|extra| extra.restarts)).collect();
+    assert_eq!(restarts, [Some(3); 2]);
 }
 
 // It was answered like any other: an agent that took this for its receipt forgot how its task had ended, and the next one, which found no trace

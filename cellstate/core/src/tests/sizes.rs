@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, JobState, LogTime, MachineId,
-    Rejection, RejectionCode, Request, Resources, TaskState, Transition,
+    AllocationId, AllocationState, CellIdentity, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape,
+    JobState, LogTime, MachineId, Port, Rejection, RejectionCode, Request, Resources, TaskState, TaskTraces,
+    Transition,
 };
 
 use super::costs::{Large, complete, placement};
@@ -289,6 +290,48 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     large.now = large.now.plus_micros(60_000_000);
     assert_eq!(large.tick_all(), 7, "of 64 that one tick has for them, a home with one done task takes 17");
     assert!(jobs.iter().all(|&job| large.home(job).is_none()));
+}
+
+/// A machine on which 20 tasks run that the cell does not know, each as large as all that one tick tells to stop.
+fn with_large_unknown_tasks() -> (Large, MachineId) {
+    let mut large = Large::new(CoreOptions { stops_max: 10, ..CoreOptions::default() });
+    let machine = large.machine("m0".to_owned());
+    // Restored: what it does not know and gave out itself it would tell to stop at once.
+    large.ask(Command::OpenServer(CellIdentity { incarnation: 2, term: 2, ..CellIdentity::default() }));
+    let item = |task: u16| {
+        let port = |port: u16| Port { name: format!("{port:060}").into(), number: 1 + 64 * task + port };
+        let ports = (0..64).map(port).collect();
+        Inventory {
+            allocation: AllocationId { slot: task.into(), generation: 1 },
+            state: AllocationState::Running,
+            exit_code: 0,
+            reason: "".into(),
+            restarts: 0,
+            task: Some(Arc::new(TaskTraces { task: task.into(), ports, ..TaskTraces::default() })),
+        }
+    };
+    large.boot(machine, (0..20).map(item).collect());
+    let unknown = large.core.cell().unknown_tasks();
+    assert_eq!(unknown.filter(|(_, task)| !task.stopping).count(), 20);
+    (large, machine)
+}
+
+#[test]
+fn large_unknown_tasks_are_told_to_stop_in_steps() {
+    let (mut large, _) = with_large_unknown_tasks();
+    large.now = large.now.plus_micros(large.core.options().unknown_micros);
+    assert_eq!(large.tick_all(), 20);
+    assert!(large.core.cell().unknown_tasks().all(|(_, task)| task.stopping));
+}
+
+#[test]
+fn large_unknown_tasks_of_a_drained_machine_are_told_to_stop_in_steps() {
+    let (mut large, machine) = with_large_unknown_tasks();
+    let deadline = Some(large.now.plus_micros(60_000_000));
+    large.ask(Command::DrainMachine { machine, deadline });
+    large.now = large.now.plus_micros(60_000_000);
+    assert_eq!(large.tick_all(), 20);
+    assert!(large.core.cell().unknown_tasks().all(|(_, task)| task.stopping));
 }
 
 #[test]

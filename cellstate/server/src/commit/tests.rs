@@ -322,11 +322,9 @@ fn a_process_that_is_killed_loses_nothing_at_all() {
     assert_eq!(recover(&disk.reboot()).first_difference(&decided), None);
 }
 
-// A server that was started again decided what was overdue before its start stood in the log: under the term of the one before, where
-// `verify` judged it by the options of the one before.
-#[test]
-fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
-    let mut core = Core::new(CoreOptions::default());
+/// A core with a job that was stopped at the first microsecond, and that nothing was placed of.
+fn with_a_stopped_job(options: CoreOptions) -> Core {
+    let mut core = Core::new(options);
     let group = plenum_model::GroupShape { name: "work".into(), count: 1, ..Default::default() };
     let shape = plenum_model::JobShape {
         namespace: "default".into(),
@@ -343,9 +341,16 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
     };
     let stop = Command::StopJob { job: plenum_model::JobId { slot: 0, generation: 1 }, version: None };
     for asked in [open_server(), ask(submit), ask(stop)] {
-        let decided = core.decide(asked.request(), LogTime::from_micros(1));
-        assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+        take(&mut core, &asked);
     }
+    core
+}
+
+// A server that was started again decided what was overdue before its start stood in the log: under the term of the one before, where
+// `verify` judged it by the options of the one before.
+#[test]
+fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
+    let core = with_a_stopped_job(CoreOptions::default());
     assert!(core.next_due().is_some(), "it is to be forgotten one day");
     let core = Core::from_cell(core.cell().clone(), CoreOptions::default());
     let mut committer: Committer<u32> = Committer::new(core, CommitOptions::default());
@@ -356,6 +361,26 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
     committer.handle(much_later, Input::Request { ticket: Some(1), asked: open_server() });
     assert_eq!(hear(&mut committer).writes.len(), 1);
     assert!(committer.next_due().is_some_and(|due| due < much_later));
+}
+
+// With the earlier time of that batch a tick would change nothing, and would not be tried again before something else happens.
+#[test]
+fn what_is_due_later_than_the_batch_that_is_built_belongs_to_the_next_one() {
+    let options = CoreOptions { retire_after_micros: 100, ..CoreOptions::default() };
+    let mut committer: Committer<u32> = Committer::new(with_a_stopped_job(options), CommitOptions::default());
+    let due = LogTime::from_micros(101);
+    request(&mut committer, 90, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    assert_eq!(committer.next_due(), Some(due), "no batch is being built");
+    request(&mut committer, 95, machine("m1"));
+    assert_eq!(committer.next_due(), None);
+    for _ in 0..2 {
+        committer.handle(LogTime::default(), Input::Durable);
+        hear(&mut committer);
+    }
+    assert_eq!(committer.next_due(), Some(due));
+    committer.handle(LogTime::from_micros(105), Input::Tick);
+    assert_eq!(committer.undurable_cell().jobs().count(), 0, "it is retired");
 }
 
 const PAIR: plenum_model::JobId = plenum_model::JobId { slot: 0, generation: 1 };

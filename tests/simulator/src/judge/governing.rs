@@ -85,6 +85,33 @@ fn invariant_holds_take_room_from_later_ones_only(step: &Step<'_>, taker: JobId)
             })?;
         }
     }
+    later_ones_that_stay_have_room(step, name, taken, mine)
+}
+
+/// Who comes after this hold, and still has a machine of it, finds room there beside all who come before, of each resource that both ask for.
+fn later_ones_that_stay_have_room(
+    step: &Step<'_>,
+    name: &'static str,
+    taken: &Hold,
+    mine: (u8, u64, JobId),
+) -> Checked {
+    for (job, other) in step.after.holds() {
+        let theirs = rank(step.after, job, other);
+        if theirs <= mine {
+            continue;
+        }
+        let up_to_them = |job: JobId| step.after.hold(job).is_some_and(|hold| rank(step.after, job, hold) <= theirs);
+        for &machine in taken.machines.iter().filter(|machine| other.machines.contains(machine)) {
+            let asked_by_both =
+                |resource: &Resource| [taken, other].iter().all(|hold| hold.resources.get(*resource) > 0);
+            for resource in Resource::ALL.into_iter().filter(asked_by_both) {
+                let left = left(step.after, machine, up_to_them, resource);
+                hold(left >= 0, name, || {
+                    format!("revision {}: {job} stays on {machine}: {left} of {resource:?} left", step.delta.revision)
+                })?;
+            }
+        }
+    }
     Ok(())
 }
 
