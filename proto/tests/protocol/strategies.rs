@@ -183,7 +183,8 @@ pub(crate) fn job_shape() -> impl Strategy<Value = JobShape> {
     let options =
         proptest::collection::btree_map("[a-z.]{0,3}[a-z]".prop_map(|key| format!("o{key}")), "\\PC{0,9}", 0..3);
     let rest = (any::<bool>(), option::of(job_id()), any::<i64>(), options);
-    (names, 0..100u8, any::<bool>(), groups(), rest).prop_map(|(names, priority, forever, mut groups, rest)| {
+    let kind = select(vec![JobKind::ToCompletion, JobKind::Forever, JobKind::Recurring]);
+    (names, 0..100u8, kind, groups(), rest).prop_map(|(names, priority, kind, mut groups, rest)| {
         if rest.0 {
             groups.iter_mut().for_each(|group| group.spread.clear());
         }
@@ -192,7 +193,7 @@ pub(crate) fn job_shape() -> impl Strategy<Value = JobShape> {
             name: names.1,
             scheduler: names.2,
             priority,
-            kind: if forever { JobKind::Forever } else { JobKind::ToCompletion },
+            kind,
             same_machine: rest.0,
             groups,
             parent: rest.1,
@@ -279,6 +280,11 @@ fn reported() -> impl Strategy<Value = AllocationState> {
     select(AllocationState::ALL.into_iter().filter(|state| state.is_end()).collect::<Vec<_>>())
 }
 
+/// Whatever an agent may find, but that nothing is there.
+fn found() -> impl Strategy<Value = AllocationState> {
+    select(AllocationState::ALL.into_iter().filter(|state| *state != AllocationState::Free).collect::<Vec<_>>())
+}
+
 fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
     proptest::collection::btree_map(attribute(), text(), 0..4).prop_map(Arc::new)
 }
@@ -323,7 +329,7 @@ fn submit() -> impl Strategy<Value = Command> {
 
 fn register() -> impl Strategy<Value = Command> {
     let traces = option::of(traces().prop_map(Arc::new));
-    let known = (allocation_id(), reported(), any::<i32>(), text(), any::<u32>(), traces).prop_map(
+    let known = (allocation_id(), found(), any::<i32>(), text(), any::<u32>(), traces).prop_map(
         |(allocation, state, exit_code, reason, restarts, task)| Inventory {
             allocation,
             state,
@@ -405,10 +411,37 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
     (name(), namespace, command()).prop_map(|(principal, namespace, command)| Request { principal, namespace, command })
 }
 
+fn reason() -> impl Strategy<Value = RefusalReason> {
+    use RefusalReason::*;
+    select(vec![
+        NoRoom,
+        TaskTaken,
+        NotWanted,
+        NoSuchMachine,
+        MachineNotReady,
+        Constraint,
+        OtherMachine,
+        NoSuchJob,
+        JobVersion,
+        ResourcesDiffer,
+        MachineChanged,
+        MinimumMissed,
+        GuardFailed,
+        DeviceTaken,
+        PortTaken,
+        SpreadLimit,
+        PerMachineLimit,
+        QuotaExceeded,
+        NotPermitted,
+        Predecessor,
+        OtherScheduler,
+        MayNotEvict,
+    ])
+}
+
 fn refusal() -> impl Strategy<Value = Refusal> {
     use RefusalKind::*;
     let kind = select(vec![Conflict, Misfit, Stale, Mate, Guard, Quota, Permission]);
-    let reason = select(vec![RefusalReason::NoRoom, RefusalReason::TaskTaken, RefusalReason::OtherScheduler]);
     let culprit = (any::<u64>(), option::of(transaction_id()), text(), text(), amount(), option::of(allocation_id()))
         .prop_map(|(revision, transaction, scheduler, event, amount, allocation)| Culprit {
             revision: Revision(revision),
@@ -421,7 +454,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     let of = prop_oneof![Just(JobId::default()), job_id()];
     let place = (option::of((any::<u32>(), 0..u32::MAX)), of, any::<u16>(), any::<u32>(), any::<u32>());
     let short = option::of((select(Resource::ALL.to_vec()), amount()));
-    ((kind, reason), place, short, (vec(culprit, 0..=4), option::of(not_wanted())), amount()).prop_map(
+    ((kind, reason()), place, short, (vec(culprit, 0..=4), option::of(not_wanted())), amount()).prop_map(
         |(why, place, short, (culprits, not_wanted), culprits_total)| Refusal {
             kind: why.0,
             reason: why.1,
@@ -440,6 +473,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     )
 }
 
+/// A job that is not over and a task that waits, is live or blocked are no cause, and have no word on the wire.
 fn not_wanted() -> impl Strategy<Value = NotWanted> {
     prop_oneof![
         select(vec![JobState::Complete, JobState::Failed, JobState::Stopped]).prop_map(NotWanted::JobOver),
@@ -497,11 +531,12 @@ pub(crate) fn decision() -> impl Strategy<Value = Decision> {
 }
 
 fn machine() -> impl Strategy<Value = Arc<Machine>> {
-    let state =
-        select(vec![MachineState::Ready, MachineState::Cordoned, MachineState::Unreachable, MachineState::Gone]);
+    use MachineState::{Cordoned, Draining, Gone, Ready, Unreachable};
+    let state = select(vec![Ready, Cordoned, Draining, Unreachable, Gone]);
+    let unfit = [None, Some(Unfit::AgentLeaves), Some(Unfit::StateUnwritable), Some(Unfit::SetupFails)];
     let times = (time(), option::of(positive_time()), time(), any::<u64>());
     (machine_id(), name(), state, (1..u32::MAX, resources()), (attributes(), devices(), text()), times).prop_map(
-        |(id, name, state, (epoch, capacity), (attributes, devices, boot_id), times)| {
+        move |(id, name, state, (epoch, capacity), (attributes, devices, boot_id), times)| {
             Arc::new(Machine {
                 id,
                 name,
@@ -516,7 +551,7 @@ fn machine() -> impl Strategy<Value = Arc<Machine>> {
                 registered: times.2,
                 epoch_began: Revision(times.3),
                 cordoned: times.3 % 2 == 1,
-                unfit: [None, Some(Unfit::AgentLeaves), Some(Unfit::StateUnwritable)][(times.3 / 2 % 3) as usize],
+                unfit: unfit[(times.3 / 2 % 4) as usize],
             })
         },
     )
@@ -565,7 +600,7 @@ fn job_change() -> impl Strategy<Value = JobChange> {
 fn grants() -> impl Strategy<Value = Grants> {
     let columns = vec((any::<u32>(), any::<u32>(), slot(), generation()), 1..6);
     let of = (job_id(), any::<u16>(), slot(), any::<(u32, u32, u16, u64, u32)>());
-    let extra = (vec(device(), 0..2), ports(), vec(take_over(), 0..2));
+    let extra = (any::<prop::sample::Index>(), vec(device(), 0..2), ports(), vec(take_over(), 0..2));
     (columns, of, vec(extra, 0..2)).prop_map(|(columns, of, extras)| Grants {
         job: of.0,
         group: of.1,
@@ -581,7 +616,10 @@ fn grants() -> impl Strategy<Value = Grants> {
         generations: columns.iter().map(|row| row.3).collect(),
         extras: extras
             .into_iter()
-            .map(|(devices, ports, takes_over)| GrantExtra { claim: 0, devices, ports, takes_over })
+            .map(|(claim, devices, ports, takes_over)| {
+                let claim = u32::try_from(claim.index(columns.len())).unwrap();
+                GrantExtra { claim, devices, ports, takes_over }
+            })
             .collect(),
     })
 }
