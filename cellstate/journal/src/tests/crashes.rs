@@ -115,12 +115,14 @@ fn what_a_killed_process_left_in_memory_is_made_durable_before_it_is_served() {
 fn a_failure_of_any_operation_loses_nothing_acknowledged() {
     let operations = [SimOperation::Write, SimOperation::Sync, SimOperation::SyncDir, SimOperation::Name];
     for operation in operations {
+        let mut struck = 0;
         for before in 0..60 {
             for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
                 let what = format!("{operation:?} number {before} fails with {kind:?}");
                 let disk = SimDisk::new(before);
                 disk.fail(operation, before, kind);
                 let done = live(&disk, 14);
+                struck += disk.strikes().failures;
                 disk.kill();
                 let there = assert_survived(&disk.reboot(), done, &what);
                 disk.crash(before);
@@ -128,6 +130,7 @@ fn a_failure_of_any_operation_loses_nothing_acknowledged() {
                 assert_survived(&disk.reboot(), served, &format!("{what}, then a power cut"));
             }
         }
+        assert!(struck > 0, "no {operation:?} failed");
     }
 }
 

@@ -139,7 +139,8 @@ impl Small {
         let below_mark = self.mark_at_the_end && place.name == self.last().name && place.offset == self.last().offset;
         assert_eq!(named.as_slice(), std::slice::from_ref(place), "{what}: {report:#?}");
         assert_eq!(report.torn.is_some(), report.is_sound(), "{what}: unnoticed");
-        if is_last && !below_mark && report.is_sound() {
+        assert!(!below_mark || !report.is_sound(), "{what}: what was acknowledged would be cut");
+        if is_last && report.is_sound() {
             let least = if self.mark_at_the_end { BATCHES } else { BATCHES - 2 };
             assert!(batches_in(report.tail.revision) >= least.max(BATCHES - 1), "{what}: too much is cut");
         } else if !is_last {
