@@ -7,13 +7,15 @@
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::flaw::{Damage, Flaw};
 use crate::forgiving::is_lost;
-use crate::format::{CellId, SECTOR_BYTES, Sector, index};
+use crate::format::{CellId, ChainHash, SECTOR_BYTES, Sector, index};
 use crate::identity::Identity;
 use crate::mark::Mark;
+use crate::scan::{Scanner, Step, Tail};
 use crate::segment::{self, SegmentHeader};
 use crate::shelf::Segment;
 use crate::survey::Surveyor;
 use std::collections::VecDeque;
+use std::io;
 
 /// The kept segments of a directory that come before a segment, oldest first. Reads the first sector of each.
 ///
@@ -48,6 +50,27 @@ pub(crate) fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<Se
     let mut sector: Sector = [0; index(SECTOR_BYTES)];
     file.read_at(0, &mut sector)?;
     Ok((bytes, SegmentHeader::decode(&sector).ok()))
+}
+
+/// The hash of the frame before the one that begins with a revision, as that one says in a kept segment. None where no frame begins there, where the
+/// segment is damaged before that, or was used again meanwhile: its frames would be of another number.
+pub(crate) fn hash_before(disk: &dyn Disk, number: u64, first_revision: u64) -> Result<Option<ChainHash>, DiskError> {
+    let name = segment::kept_name(number);
+    let (bytes, header) = match read_header(disk, &name) {
+        Err(failed) if failed.source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let Some(header) = header else { return Ok(None) };
+    let file = disk.open(&name, OpenMode::Existing)?;
+    let before = Tail { revision: header.first_revision.saturating_sub(1), term: header.term, hash: header.previous };
+    let mut scanner = Scanner::new(number, header.segment_bytes.min(bytes), before);
+    scanner.skip_to(&*file, first_revision)?;
+    match scanner.step(&*file)? {
+        Step::Frame(found) if found.breaks.is_none() && found.head.first_revision == first_revision => {
+            Ok(Some(found.head.previous))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Makes kept segments part of the log again, as many as it takes for the log to go back to a revision; how many. Where there are not

@@ -4,6 +4,7 @@ use super::{PrepareError, Shelf};
 use crate::archive::{Archive, FramePlace};
 use crate::disk::DiskError;
 use crate::format::ChainHash;
+use crate::kept;
 use crate::mark::HighWater;
 use crate::reader::{ReadError, Reader, reader};
 use crate::scan::Tail;
@@ -161,11 +162,11 @@ impl Keeper {
         reader(&self.0, from_revision)
     }
 
-    /// The hash of the frame that ends with a revision: none where no frame ends there, or the log does not tell any more, as what comes behind it
-    /// was given up.
+    /// The hash of the frame that ends with a revision: none where no frame ends there, or nothing tells any more, as what comes behind it was given up.
+    /// Where that is kept, the heads of all frames before it in its segment are read.
     ///
     /// # Errors
-    /// When what comes behind it can't be read.
+    /// When what comes behind it can't be read. A kept segment that is damaged tells nothing.
     pub fn hash_at(&self, revision: u64) -> Result<Option<ChainHash>, ReadError> {
         let tail = self.tail();
         if revision >= tail.revision {
@@ -174,11 +175,21 @@ impl Keeper {
         let next = revision.saturating_add(1);
         // The frame itself may be given up: the one behind it carries its hash.
         let mut reader = match self.reader(next) {
-            Err(ReadError::Retired { .. }) => return Ok(None),
+            Err(ReadError::Retired { .. }) => return self.kept_hash_before(next),
             reader => reader?,
         };
         let behind = reader.next_frame()?.filter(|frame| frame.first_revision == next);
         Ok(behind.map(|frame| frame.previous))
+    }
+
+    /// The hash of the frame before the one that begins with a revision, where that one is kept.
+    fn kept_hash_before(&self, first_revision: u64) -> Result<Option<ChainHash>, ReadError> {
+        let state = self.0.state();
+        let at = state.kept.partition_point(|segment| segment.first_revision <= first_revision);
+        let number = at.checked_sub(1).and_then(|at| state.kept.get(at)).map(|segment| segment.number);
+        drop(state);
+        let Some(number) = number else { return Ok(None) };
+        kept::hash_before(self.0.disk(), number, first_revision).map_err(ReadError::Disk)
     }
 
     /// Whether the lock of the directory was removed, mostly with all of it, or another directory is in its place. To

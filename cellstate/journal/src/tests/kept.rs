@@ -120,6 +120,40 @@ fn what_is_given_up_is_used_again_oldest_first_and_no_longer_read() {
     assert!(names_of_segments(&disk).values().all(|names| *names == 1));
 }
 
+// As soon as it was kept, nothing told of which past a fallback is that shows so old a revision.
+#[test]
+fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_kept() {
+    let (disk, mut journal, _) = log_that_keeps(0);
+    let keeper = journal.keeper();
+    let mut hashes = vec![(0, ChainHash::default())];
+    let mut reader = keeper.reader(1).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        hashes.push((frame.last_revision, frame.hash));
+    }
+    drop(reader);
+    keeper.release(60);
+    keeper.prepare().unwrap();
+    assert!(keeper.oldest_revision() > 30 && keeper.oldest_kept_revision() == 1);
+    for (revision, hash) in &hashes {
+        assert_eq!(keeper.hash_at(*revision).unwrap(), Some(*hash), "revision {revision}");
+        assert_eq!(keeper.hash_at(revision + 1).unwrap(), None, "no frame ends with revision {}", revision + 1);
+    }
+    // One whose header is lost tells nothing.
+    disk.flip_bit(&segment::kept_name(1), 3, 1);
+    assert_eq!(keeper.hash_at(0).unwrap(), None);
+    keeper.give_up(30);
+    for batch in 30..60 {
+        keeper.prepare().unwrap();
+        append(&mut journal, batch).unwrap();
+    }
+    let before_oldest = keeper.oldest_kept_revision() - 1;
+    assert!(before_oldest > 0);
+    for (revision, hash) in hashes {
+        let known = Some(hash).filter(|_| revision >= before_oldest);
+        assert_eq!(keeper.hash_at(revision).unwrap(), known, "revision {revision}, kept from {before_oldest} on");
+    }
+}
+
 #[test]
 fn a_cell_that_gives_up_as_it_goes_does_not_grow() {
     let disk = SimDisk::new(1);

@@ -3,6 +3,7 @@
 mod folded;
 mod image_files;
 mod leaps;
+mod other_past;
 
 use super::failing::LONGEST_PAUSE;
 use super::*;
