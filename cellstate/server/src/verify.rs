@@ -81,7 +81,8 @@ impl VerifyReport {
     }
 }
 
-/// Checks the directory of a stopped cell. Takes its lock meanwhile.
+/// Checks the directory of a stopped cell. Takes its lock for each pass over the log, and not in between: the next pass is refused by a server that was
+/// started meanwhile.
 ///
 /// # Errors
 /// When there is nothing to check: no cell, one whose restore is not at its end, another version's or another user's, a running server; and when

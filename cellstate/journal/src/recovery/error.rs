@@ -129,7 +129,7 @@ pub enum OpenError {
     },
     /// The log has something else at the high-water mark's revision.
     #[error(
-        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore from a backup"
+        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore from a backup, or give up what is lost with `plenum restore --from DIR --dir NEW --accept-loss`"
     )]
     OtherHistory {
         /// The directory.

@@ -242,6 +242,8 @@ fn a_log_of_another_history_does_not_pass_under_the_same_mark() {
     other.put("MARK", disk.image("MARK").unwrap());
     let error = try_open(&other).err().unwrap();
     assert!(matches!(error, OpenError::OtherHistory { revision: 27, .. }), "{error}");
+    // Alone of all that a log is refused for it named no way on for who has no backup.
+    assert!(error.to_string().contains("restore --from DIR --dir NEW --accept-loss"), "{error}");
 }
 
 #[test]
