@@ -17,7 +17,7 @@ use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, Real
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK, LogExtent, Lookout};
-use crate::backup::restore::{self, DRAFT};
+use crate::backup::restore;
 use crate::checkpoint;
 use crate::engine::step_back;
 use crate::error::{ServerError, told};
@@ -37,6 +37,8 @@ const BESIDE_LOG_BYTES: u64 = 4 << 20;
 pub(crate) const LOG: &str = "log";
 /// The folder of the history.
 pub(crate) const HISTORY: &str = "history";
+/// A folder that a file system makes for itself, of a disk that is mounted there.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 
 /// A directory that is open, with the cell that it holds.
 pub(crate) struct Opened {
@@ -66,6 +68,7 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         ServerError::OpenJournal(OpenError::NoCell { .. }) => no_log(),
         error => error,
     })?;
+    restore::tidy_up(&options.dir);
     let (log, history) = open_both(claimed, options)?;
     let (judged, replayed) = replay::read(log, &options.dir, &history)?;
     let Replayed { mirror, checkpoint, unfed_bytes: lag_bytes, .. } = replayed;
@@ -98,8 +101,7 @@ fn warn_of_a_new_cell(dir: &Path) {
 /// The names of the first things in a directory that no server makes there.
 fn others_in(dir: &Path) -> Vec<String> {
     const NAMED_MAX: usize = 4;
-    // The last one is of a disk that is mounted there.
-    let ours = [LOG, HISTORY, FALLBACK, ADDRESS, "lost+found"];
+    let ours = [LOG, HISTORY, FALLBACK, ADDRESS, LOST_AND_FOUND];
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut others: Vec<String> = names.filter(|name| !ours.contains(&name.as_str())).collect();
@@ -110,7 +112,7 @@ fn others_in(dir: &Path) -> Vec<String> {
 
 /// Refuses a directory into which a restore is being made, or came to no end: what is there is no cell, and must not become an empty one.
 pub(crate) fn expect_restored(dir: &Path) -> Result<(), ServerError> {
-    if dir.join(LOG).exists() || !dir.join(DRAFT).exists() {
+    if dir.join(LOG).exists() || !restore::is_unfinished(dir) {
         return Ok(());
     }
     let path = dir.to_owned();

@@ -22,10 +22,10 @@ use super::{BackupError, manifest};
 use crate::checkpoint;
 use crate::error::ServerError;
 use crate::options::Settings;
-use crate::recovery::{HISTORY, LOG};
+use crate::recovery::{HISTORY, LOG, LOST_AND_FOUND};
 
 /// Where a new directory is built, inside itself: what is there before the end is not where a server looks for it.
-pub(crate) const DRAFT: &str = "restoring";
+const DRAFT: &str = "restoring";
 
 /// How to restore.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ pub struct Restored {
 }
 
 /// Makes `dir` a cell that goes on from a backup, or from the directory of a stopped cell. It is in a new incarnation: sessions of the
-/// old one are over, and machines have to register again. `dir` must not be there, or be empty.
+/// old one are over, and machines have to register again. `dir` must not be there, or be empty but for a disk's own `lost+found`.
 ///
 /// # Errors
 /// [`BackupError`]. `dir` is no cell then; what was made in it meanwhile is removed.
@@ -101,19 +101,27 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
 }
 
 fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            // What it has made so far is not to be removed.
-            Some(Ok(_)) if dir.join(DRAFT).exists() && is_at_work(dir) => Err(being_restored(dir)),
-            Some(Ok(entry)) if !is_half_restored(dir) => Err(BackupError::Exists { path: entry.path() }),
-            Some(Ok(_)) => Err(ServerError::HalfRestored { path: dir.to_owned() }.into()),
-            Some(Err(source)) => Err(BackupError::Io { path: dir.to_owned(), source }),
-        },
+    match first_in(dir) {
+        Ok(None) => Ok(()),
+        // What it has made so far is not to be removed.
+        Ok(Some(_)) if dir.join(DRAFT).exists() && is_at_work(dir) => Err(being_restored(dir)),
+        Ok(Some(_)) if is_half_restored(dir) => Err(ServerError::HalfRestored { path: dir.to_owned() }.into()),
+        Ok(Some(path)) => Err(BackupError::Exists { path }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(BackupError::Exists { path: dir.to_owned() }),
         Err(source) => Err(BackupError::Io { path: dir.to_owned(), source }),
     }
+}
+
+/// Anything in a directory that somebody has put there: a disk that was only just mounted is as empty as a new folder.
+fn first_in(dir: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() != LOST_AND_FOUND {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 fn being_restored(dir: &Path) -> BackupError {
@@ -124,10 +132,28 @@ fn being_restored(dir: &Path) -> BackupError {
 /// remove it.
 fn is_half_restored(dir: &Path) -> bool {
     let Ok(mut entries) = fs::read_dir(dir) else { return false };
-    let is_made_by_one = |name: &OsStr| [DRAFT, HISTORY, FALLBACK].iter().any(|made| name == *made);
+    let is_made_by_one = |name: &OsStr| [DRAFT, HISTORY, FALLBACK, LOST_AND_FOUND].iter().any(|made| name == *made);
     let has_nothing_else = entries.all(|entry| entry.is_ok_and(|entry| is_made_by_one(&entry.file_name())));
     let is_free = || fs::File::open(dir).is_ok_and(|folder| folder.try_lock_shared().is_ok());
-    has_nothing_else && dir.join(DRAFT).exists() && is_free()
+    has_nothing_else && is_unfinished(dir) && is_free()
+}
+
+/// Whether a restore into a directory without a log did not come to its end: its log is in the draft, or nothing was built yet. A draft without one
+/// is left of a restore that did, into what may have lost its log since.
+pub(crate) fn is_unfinished(dir: &Path) -> bool {
+    let draft = dir.join(DRAFT);
+    // Also where it is a link to a disk that is not mounted.
+    let is_named = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    draft.join(LOG).exists() || (draft.exists() && ![LOG, HISTORY, FALLBACK].into_iter().any(is_named))
+}
+
+/// Removes the draft of a restore that came to its end and could not remove it itself. Called by who has the cell's log.
+pub(crate) fn tidy_up(dir: &Path) {
+    let draft = dir.join(DRAFT);
+    if draft.exists() && !is_at_work(dir) {
+        // One that has anything in it stays.
+        let _ = fs::remove_dir(draft);
+    }
 }
 
 /// Whether somebody restores into a directory right now, as far as directories can be locked.
@@ -152,6 +178,10 @@ fn begin_draft(dir: &Path) -> Result<(PathBuf, fs::File), BackupError> {
     let folder = fs::File::open(dir).map_err(failed(dir))?;
     if matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock)) {
         return Err(being_restored(dir));
+    }
+    // It was looked at before a whole backup was read: a server may have made a cell there meanwhile.
+    if let Some(path) = first_in(dir).map_err(failed(dir))? {
+        return Err(BackupError::Exists { path });
     }
     make(&draft, false)?;
     Ok((draft, folder))
@@ -268,7 +298,7 @@ fn sync_folder(path: &Path) -> Result<(), BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Delta, Hold, JobId, LogTime, Resources, Revision};
+    use plenum_model::{CellIdentity, Delta, Hold, JobId, LogTime, Resources, Revision};
 
     // A damaged file has a page that is not as it was written. This one is whole, and its cell never was: whatever began from it went on with that.
     #[test]
@@ -378,6 +408,112 @@ mod tests {
             assert!(matches!(refused(), BackupError::Exists { .. }), "{other} is not to be removed");
             fs::remove_dir(dir.path().join(other)).unwrap();
         }
+    }
+
+    // Its draft was still there, and when its log was not mounted, months later, it was to be removed with its history and its fallback.
+    #[test]
+    fn a_cell_that_lost_its_log_is_not_taken_for_a_restore_that_came_to_no_end() {
+        let (dir, draft) = drafted();
+        fs::write(draft.join("left"), "").unwrap();
+        put_in_place(&draft, dir.path()).unwrap();
+        fs::remove_dir_all(dir.path().join(LOG)).unwrap();
+        let started = crate::recovery::open(&crate::ServerOptions::new(dir.path())).err();
+        for error in [started, crate::verify(dir.path()).err()] {
+            assert!(matches!(&error, Some(ServerError::NoLog { path }) if path == dir.path()), "{error:?}");
+        }
+        let followed = folder::follow(dir.path(), true).err();
+        assert!(matches!(followed, Some(BackupError::Server(ServerError::NoLog { .. }))), "{followed:?}");
+        assert!(matches!(refuse_unless_empty(dir.path()), Err(BackupError::Exists { .. })));
+    }
+
+    #[test]
+    fn an_empty_draft_that_a_restore_has_left_is_gone_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        let start = || drop(crate::recovery::open(&options).unwrap());
+        start();
+        let draft = dir.path().join(DRAFT);
+        fs::create_dir(&draft).unwrap();
+        start();
+        assert!(!draft.exists());
+        fs::create_dir_all(draft.join("thesis")).unwrap();
+        start();
+        assert!(draft.join("thesis").exists());
+    }
+
+    // What a restore leaves that is killed was tried with an empty draft only.
+    #[test]
+    fn a_restore_that_is_killed_after_any_of_its_steps_leaves_a_cell_or_what_is_told_from_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("cell");
+        let mut cell = Cell::default();
+        let begins = CellIdentity { incarnation: 1, ..cell.identity().clone() };
+        cell.apply(&Delta { cell: Some(begins), ..Delta::new(Revision(1), LogTime::from_micros(5)) }).unwrap();
+        let manifest = manifest(&cell, 1, Tail { revision: 1, term: 1, hash: ChainHash([1; 32]) });
+        let options = crate::ServerOptions::new(&dir);
+        let assert_is_told = |step: &str| {
+            let started = crate::recovery::open(&options).err();
+            for error in [started, crate::verify(&dir).err()] {
+                assert!(matches!(error, Some(ServerError::HalfRestored { .. })), "{step}: {error:?}");
+            }
+            let refused = refuse_unless_empty(&dir).unwrap_err();
+            assert!(matches!(refused, BackupError::Server(ServerError::HalfRestored { .. })), "{step}: {refused}");
+        };
+        let (draft, building) = begin_draft(&dir).unwrap();
+        drop(building);
+        assert_is_told("begun");
+        build(&cell, &manifest, 2, &draft).unwrap();
+        assert_is_told("built");
+        let aside = temporary.path().join("aside");
+        fs::create_dir(&aside).unwrap();
+        let bring = |name: &str, from: &Path, to: &Path| fs::rename(from.join(name), to.join(name)).unwrap();
+        // What is not built yet, or is removed again, is aside.
+        let steps: [(&Path, &Path, &[&str]); 6] = [
+            (&draft, &aside, &[HISTORY, FALLBACK, LOG]),
+            // A draft is removed in any order, so that its log may be gone first.
+            (&aside, &draft, &[HISTORY, FALLBACK, LOG]),
+            (&draft, &dir, &[HISTORY, FALLBACK]),
+            // As where the log can't be placed.
+            (&dir, &aside, &[HISTORY, FALLBACK]),
+            (&aside, &draft, &[FALLBACK, HISTORY]),
+            (&draft, &dir, &[HISTORY, FALLBACK]),
+        ];
+        for (from, to, names) in steps {
+            for name in names {
+                bring(name, from, to);
+                assert_is_told(&format!("{name} from {} to {}", from.display(), to.display()));
+            }
+        }
+        bring(LOG, &draft, &dir);
+        let report = crate::verify(&dir).unwrap();
+        assert!(report.is_sound(), "{:?}", report.violations);
+        let opened = crate::recovery::open(&options).unwrap();
+        assert_eq!((opened.mirror.cell().revision(), opened.identity.incarnation), (Revision(1), 2));
+        assert!(!draft.exists());
+    }
+
+    // A server had made a cell there by then, and it was built in that until its history was in the way.
+    #[test]
+    fn a_directory_that_was_filled_while_the_backup_was_read_is_not_built_in() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_unless_empty(dir.path()).unwrap();
+        let log = dir.path().join(LOG);
+        fs::create_dir(&log).unwrap();
+        let refused = begin_draft(dir.path()).unwrap_err();
+        assert!(matches!(&refused, BackupError::Exists { path } if *path == log), "{refused}");
+        assert!(!dir.path().join(DRAFT).exists());
+    }
+
+    // What its file system makes there by itself was to be removed before.
+    #[test]
+    fn a_disk_that_was_only_just_mounted_is_restored_into() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(LOST_AND_FOUND)).unwrap();
+        refuse_unless_empty(dir.path()).unwrap();
+        drop(begin_draft(dir.path()).unwrap());
+        let refused = refuse_unless_empty(dir.path()).unwrap_err();
+        assert!(matches!(refused, BackupError::Server(ServerError::HalfRestored { .. })), "{refused}");
     }
 
     #[test]
