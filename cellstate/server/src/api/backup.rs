@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plenum_journal::{ReadError, Tail};
+use plenum_journal::{ChainHash, ReadError, Tail};
 use plenum_model::Cell;
 use plenum_proto::{pages, v1};
 use tokio::runtime::Handle;
@@ -105,10 +105,11 @@ async fn begin_with(shared: &Arc<Shared>, patience: Duration) -> Result<Chunks, 
 async fn consistent(shared: &Arc<Shared>) -> Result<(Cell, Tail), Failure> {
     for _ in 0..TRIES {
         let cell = shared.snapshot().await;
-        let revision = cell.revision().0;
+        let (revision, term) = (cell.revision().0, cell.identity().term);
         let keeper = shared.keeper.clone();
         let no_thread = || Failure::internal("the system gives no thread to read the log; try again");
-        let found = on_a_thread(&Handle::current(), move || tail_at(&keeper, revision)).ok_or_else(no_thread)?.await;
+        let found =
+            on_a_thread(&Handle::current(), move || tail_for(&keeper, revision, term)).ok_or_else(no_thread)?.await;
         match found.map_err(|error| Failure::internal(error.to_string()))? {
             Ok(Some(tail)) => return Ok((cell, tail)),
             // Given up meanwhile: a newer one is there.
@@ -117,6 +118,19 @@ async fn consistent(shared: &Arc<Shared>) -> Result<(Cell, Tail), Failure> {
         }
     }
     Err(Failure::internal(format!("the log moved on {TRIES} times while a backup began; try again")))
+}
+
+/// The frame that ends with a revision, of a state that is whole in memory. Where it can't be read, as of a disk that fails there, its hash is not known:
+/// who restores can do without, and may need this backup all the more.
+fn tail_for(keeper: &plenum_journal::Keeper, revision: u64, term: u64) -> Result<Option<Tail>, ReadError> {
+    match tail_at(keeper, revision) {
+        Err(error @ (ReadError::Damaged(_) | ReadError::Disk(_))) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, revision, "the log can't be read: a backup is taken without its last frame's hash");
+            Ok(Some(Tail { revision, term, hash: ChainHash::default() }))
+        }
+        found => found,
+    }
 }
 
 /// The frame that ends with a revision.
@@ -218,9 +232,47 @@ fn nobody_reads(patience: Duration) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use tokio_stream::StreamExt;
 
     use super::*;
+
+    // One place of the log that could not be read kept all backups from being taken, of a cell that its disk was about to take with it.
+    #[tokio::test]
+    async fn a_cell_whose_log_can_not_be_read_is_backed_up_without_the_hash_of_its_last_frame() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path().join("cell"));
+        options.settings.segment_bytes = 1 << 20;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared();
+        let opening = |name: &str| plenum_proto::command::open_session("local", "default", name).unwrap();
+        let opened = shared.ask(opening("batch")).await.unwrap().at;
+        let cell = shared.snapshot_with(opened).await;
+        let (revision, term) = (cell.revision().0, cell.identity().term);
+        // Behind that, so that the log has to be read.
+        while shared.keeper.tail().revision == revision {
+            shared.ask(opening("service")).await.unwrap();
+        }
+        let known = tail_for(&shared.keeper, revision, term).unwrap().unwrap();
+        assert!(known.hash != ChainHash::default() && known.term == term);
+
+        let segment = dir.path().join("cell/log").join(format!("{:020}.segment", 1));
+        std::fs::File::options().write(true).open(segment).unwrap().write_all_at(&[7; 512], 0).unwrap();
+        assert!(matches!(tail_at(&shared.keeper, revision), Err(ReadError::Damaged(_))));
+        let tail = tail_for(&shared.keeper, revision, term).unwrap().unwrap();
+        assert_eq!(tail, Tail { hash: ChainHash::default(), ..known });
+        let file = dir.path().join("backup");
+        let mut encoder = Encoder::begin(&manifest(&cell, shared.identity.incarnation, tail));
+        for (table, number) in pages::every(&cell) {
+            encoder.page(&pages::encode_page(&cell, table, number));
+        }
+        encoder.end();
+        std::fs::write(&file, encoder.take()).unwrap();
+        let restored = crate::restore(&file, &dir.path().join("new"), &crate::RestoreOptions::default()).unwrap();
+        assert_eq!(restored.manifest.revision, revision);
+        server.kill().await.unwrap();
+    }
 
     /// The stream of a backup, and what goes into it.
     fn stream() -> (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>, Chunks) {
