@@ -12,7 +12,7 @@ mod words;
 
 use std::collections::BTreeSet;
 
-use plenum_history::{BlockSummary, History, Logged, Order, Subject};
+use plenum_history::{BlockSummary, History, Logged, Order, ReadError, Subject};
 use plenum_model::{AllocationId, Cell, Delta, Job, JobId, Machine, MachineId, Revision, counted};
 use plenum_proto::v1;
 use prost::Message;
@@ -129,6 +129,7 @@ fn tell_once(
             }
         }
     }
+    teller.check_submission(hero, up_to, until.0)?;
     if let Hero::Allocation(id) = hero {
         teller.settle_stay(*id, *walk.rest().end())?;
     }
@@ -192,6 +193,8 @@ struct Teller<'a> {
     /// The revision before the one at which the job was submitted again: from then on it has other rows, and those that it has now were
     /// others' before.
     submitted_after: Option<u64>,
+    /// The version of the job whose submission was come to.
+    submitted_version: Option<u32>,
     /// Whose the slot is, at the revision that is looked at: a generation. None: that is not known yet, and nor is whether the events are of the
     /// allocation that is told of.
     tenant: Option<u32>,
@@ -216,6 +219,7 @@ impl<'a> Teller<'a> {
             rows,
             over: false,
             submitted_after: None,
+            submitted_version: None,
             tenant: None,
             slots,
             tenants,
@@ -226,6 +230,21 @@ impl<'a> Teller<'a> {
     /// Whether what is older is not of this story.
     fn is_at_the_beginning(&self) -> bool {
         self.over || self.submitted_after.is_some()
+    }
+
+    /// An error where the history, which ends with `up_to`, may lack the submission that gave a job its rows: what it has of these is another job's then.
+    fn check_submission(&self, hero: &Hero<'_>, up_to: u64, until: u64) -> Result<(), Failure> {
+        let Hero::Job(job) = hero else { return Ok(()) };
+        if up_to == 0 || up_to >= until || self.submitted_version == Some(job.version) {
+            return Ok(());
+        }
+        match self.history.entry(up_to) {
+            Ok(newest) if newest.time_micros > job.submitted.micros => Ok(()),
+            Ok(_) => Err(Failure::history(&ReadError::NotThere { asked: until, newest: up_to })),
+            // It begins behind that, and nothing was told.
+            Err(ReadError::Retired { .. }) => Ok(()),
+            Err(error) => Err(Failure::history(&error)),
+        }
     }
 
     /// Adds what became of the job's allocations to what else happened to it above a revision. If older events were left, because there are
@@ -319,7 +338,7 @@ mod tests {
     use std::sync::Arc;
 
     /// A cell with a job, and what made it.
-    fn course_of_a_job() -> (Cell, Vec<Delta>) {
+    pub(super) fn course_of_a_job() -> (Cell, Vec<Delta>) {
         let group = GroupShape { name: "g".into(), count: 1, resources: Resources::default(), ..GroupShape::default() };
         let (name, namespace) = ("early".into(), "default".into());
         let shape = JobShape { name, namespace, scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };

@@ -83,6 +83,7 @@ impl Teller<'_> {
                     if first { "submitted" } else { "replaced" },
                     format!("version {}{from}", put.version),
                 )?;
+                self.submitted_version = Some(put.version);
                 // Nothing is older than the first version of an id.
                 self.over = first;
                 self.submitted_after = (!first).then(|| logged.entry.revision.saturating_sub(1));
@@ -111,5 +112,46 @@ impl Teller<'_> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use plenum_model::{LogTime, TaskChange};
+    use plenum_proto::v1;
+
+    use super::super::gone::tests::{append, at, history_of};
+    use super::super::tests::course_of_a_job;
+    use super::super::{Hero, tell};
+    use super::*;
+
+    // It told what became of the tasks of another job, whose rows it had been given by a submission that the history had not got yet.
+    #[test]
+    fn a_history_that_lacks_the_newest_submission_of_a_job_does_not_tell_of_it_what_its_rows_had_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut cell, mut deltas) = course_of_a_job();
+        let first = cell.jobs().next().unwrap().clone();
+        let again = Job { version: 2, group_base: first.group_base + 1, ..Job::clone(&first) };
+        // What became of another job's.
+        let done = TaskChange { group_row: again.group_base, task: 0, state: TaskState::Done, failures: 0 };
+        deltas.extend([3, 4].map(|revision| Delta { tasks: vec![done], ..at(revision) }));
+        let history = history_of(dir.path(), &deltas);
+        (3..=6).for_each(|revision| cell.apply(&at(revision)).unwrap());
+        let told = |job: &Job, limit| {
+            let words = |story: v1::HistoryResponse| story.events.into_iter().map(|event| event.event).collect();
+            let told: Result<Vec<String>, Failure> = tell(&history, &cell, &Hero::Job(job), limit).map(words);
+            told.map_err(|failure| failure.code)
+        };
+        assert_eq!(told(&again, 10), Err("HISTORY_BEHIND"), "it is behind an earlier submission");
+        assert_eq!(told(&again, 1), Err("HISTORY_BEHIND"), "that was not come to");
+        assert_eq!(told(&first, 10), Ok(vec!["submitted".to_owned()]), "the history has that of this one");
+        let older = Job { submitted: LogTime::default(), ..again.clone() };
+        assert_eq!(told(&older, 1), Ok(vec!["done".to_owned()]), "it was submitted before what the history has");
+
+        let put = JobChange::Put { job: Arc::new(again.clone()), task_bases: vec![1] };
+        append(&history, &[Delta { jobs: vec![put], ..at(5) }]);
+        assert_eq!(told(&again, 10), Ok(vec!["replaced".to_owned()]));
     }
 }
