@@ -54,6 +54,11 @@ pub(super) fn fate(history: &History, picture: &Picture, cell: &Cell, id: Alloca
             Err(failure) => return Err(failure),
         }
     }
+    // It was looked for in what there is: after its store was opened again, that may be less than was waited for.
+    let (now, newest) = (cell.revision().0, history.newest_revision());
+    if newest < now {
+        return Err(unreadable(ReadError::NotThere { asked: now, newest }));
+    }
     Ok(is_retired(history, cell, id)?.map_or(Fate::NeverWas, Fate::Retired))
 }
 
@@ -351,6 +356,19 @@ mod tests {
             (to, restored) = (start, restored + 1);
         }
         (restored, stretch.folded_bytes)
+    }
+
+    // The store was opened again, and had lost what had been there when it was waited for: whoever asked was told that there never was such an allocation.
+    #[test]
+    fn an_allocation_that_is_not_found_may_be_in_what_the_history_has_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, mut cell) = (history_of(dir.path(), &[at(1)]), Cell::default());
+        cell.apply(&at(1)).unwrap();
+        let picture = Picture::new(Cell::default(), crate::publish::Times::default(), std::time::Duration::ZERO);
+        let find = |cell: &Cell| fate(&history, &picture, cell, AllocationId { slot: 0, generation: 1 });
+        assert!(matches!(find(&cell), Ok(Fate::NeverWas)));
+        cell.apply(&at(2)).unwrap();
+        assert_eq!(find(&cell).err().map(|failure| failure.code), Some("HISTORY_BEHIND"));
     }
 
     // It was refused, as a revision that nobody had asked for was retired while it went through the past.

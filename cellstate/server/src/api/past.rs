@@ -132,7 +132,7 @@ async fn cell_at(shared: &Arc<Shared>, revision: Revision) -> Result<Moment, Fai
 }
 
 /// Whether the history has a revision.
-fn has(shared: &Shared, revision: Revision) -> bool {
+pub(super) fn has(shared: &Shared, revision: Revision) -> bool {
     shared.feed.history().newest_revision() >= revision.0
 }
 
@@ -240,7 +240,10 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
     }
     reach(shared, now).await?;
     let history = shared.feed.history().clone();
-    blocking(&shared.reads, move || history.revision_at_time(micros).map_err(|error| Failure::history(&error))).await
+    let read = move || history.revision_at_time(micros).map_err(|error| Failure::history(&error));
+    let found = blocking(&shared.reads, read).await;
+    // It was looked for in what there is: after its store was opened again, that may be less than was waited for.
+    if has(shared, now) { found } else { Err(behind(shared, now)) }
 }
 
 /// The newest revision that is not after a time, where the history has the next one as well: what it lacks, it may be for long, makes no

@@ -48,7 +48,10 @@ pub(super) async fn decided_at(shared: &Arc<Shared>, id: TransactionId, retired:
     // A history that is behind may have it all the same.
     let reached = past::reach(shared, at).await;
     let history = shared.feed.history().clone();
-    match past::looking_up(&shared.reads, move || look_up(&history, id)).await {
+    let found = past::looking_up(&shared.reads, move || look_up(&history, id)).await;
+    // After its store was opened again it may have less than was waited for.
+    let reached = if past::has(shared, at) { reached } else { Err(past::behind(shared, at)) };
+    match found {
         Ok(Some((revision, of_content))) if of_content == digest => Ok(revision),
         Ok(Some((revision, _))) => {
             let message = format!("{id} was decided with other content at revision {revision}");
@@ -85,6 +88,8 @@ fn look_up(history: &History, id: TransactionId) -> Result<Option<(Revision, u64
 
 #[cfg(test)]
 mod tests {
+    use plenum_model::SessionId;
+
     use super::*;
 
     // Whoever was told that it is retired dropped it, and a second later its outcome was there.
@@ -98,5 +103,16 @@ mod tests {
         assert_eq!(told(Failure::history_behind("behind")), ("OUTCOME_UNKNOWN", false));
         assert_eq!(told(Failure::no_thread()), ("OUTCOME_UNKNOWN", false));
         assert_eq!(told(Failure::internal("damaged")), ("NUMBER_RETIRED", true));
+    }
+
+    // The store was opened again, and had lost what had been there when it was waited for: the number was said to be retired.
+    #[tokio::test]
+    async fn a_number_that_is_looked_up_in_a_history_that_has_lost_its_end_is_to_be_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = past::tests::with_a_history_that_has_lost_all(dir.path()).await;
+        let id = TransactionId { session: SessionId(2), number: 1 };
+        let rejection = Rejection::new(RejectionCode::NumberRetired, "old");
+        let retired = Retired { digest: 0, at: shared.durable_revision(), rejection };
+        assert_eq!(decided_at(&shared, id, retired).await.unwrap_err().code, "OUTCOME_UNKNOWN");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Mutex, RwLock};
-use plenum_history::History;
+use plenum_history::{History, OpenError};
 use plenum_model::Revision;
 use tokio::sync::watch;
 
@@ -180,6 +180,13 @@ impl Feed {
         *self.stopped.write() = Some(why);
     }
 
+    /// Opens the store again. What it has lost, those who want it wait for from now on, however long it takes until it is written again.
+    pub(super) fn reopen(&self) -> Result<(), OpenError> {
+        self.history.reopen()?;
+        self.newest.send_replace(Revision(self.history.newest_revision()));
+        Ok(())
+    }
+
     /// It is written again, after what it has now. Where it has lost even what was durable, that may be nothing of the log, which has at most
     /// so many bytes.
     pub(super) fn goes_on(&self, log_bytes: u64) {
@@ -279,6 +286,21 @@ mod tests {
         feed.close();
         let waiting: Vec<u64> = std::iter::from_fn(|| feed.take()).map(|batch| batch.last().0).collect();
         assert_eq!((waiting.len(), waiting.last()), (BATCHES_WAITING_MAX, Some(&(BATCHES_WAITING_MAX as u64))));
+    }
+
+    // It was told only when it was written again: until then, for minutes where all of it was read before, nobody waited for what it had lost, and who asked
+    // for an allocation of that was told that there never was one.
+    #[tokio::test]
+    async fn what_a_store_that_is_opened_again_has_lost_is_waited_for_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = begun(dir.path());
+        write(&feed, 1..=2);
+        feed.history().persist().unwrap();
+        write(&feed, 3..=4);
+        assert!(feed.reaches(Revision(4), Duration::ZERO).await);
+        feed.reopen().unwrap();
+        assert!(feed.reaches(Revision(2), Duration::ZERO).await);
+        assert!(!feed.reaches(Revision(3), Duration::ZERO).await);
     }
 
     #[test]

@@ -108,6 +108,34 @@ fn what_the_history_lacks_matters_only_to_times_since_the_newest_that_it_has() {
     assert_eq!(settled_at(&history, 40).unwrap(), None);
 }
 
+/// What the threads of a server share, without any of them, over a cell of some revisions. Its history had all of them, as whoever waits for that is told,
+/// and nothing is left of it.
+pub(in crate::api) async fn with_a_history_that_has_lost_all(
+    dir: &std::path::Path,
+) -> (plenum_journal::Journal, Arc<Shared>) {
+    let server = crate::Server::start(crate::ServerOptions::new(dir)).await.unwrap();
+    let open = Command::OpenSession { scheduler: "batch".into() };
+    let opened = server.shared().ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
+    assert!(server.shared().feed.reaches(opened, Duration::from_secs(60)).await);
+    server.shutdown().await.unwrap();
+    let (journal, shared) = crate::shared::tests::without_threads(dir, |_| None);
+    std::fs::rename(dir.join("history"), dir.join("away")).unwrap();
+    shared.feed.history().reopen().unwrap();
+    let now = shared.durable_revision();
+    reach(&shared, now).await.unwrap();
+    assert!(now > Revision(1) && !has(&shared, now));
+    (journal, shared)
+}
+
+// The store was opened again, and had lost what had been there when it was waited for: an earlier revision was told as that of the time, or none.
+#[tokio::test]
+async fn a_time_is_not_looked_for_in_a_history_that_has_lost_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_journal, shared) = with_a_history_that_has_lost_all(dir.path()).await;
+    let at = v1::At { revision: 0, time_micros: shared.recent.read().time().micros - 1 };
+    assert_eq!(revision_of(&shared, at).await.unwrap_err().code, HISTORY_BEHIND);
+}
+
 // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.
 #[tokio::test]
 async fn so_many_read_at_once_and_more_than_wait_for_that_are_refused() {

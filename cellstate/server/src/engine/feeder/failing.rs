@@ -144,8 +144,8 @@ impl Feeder<'_> {
             if !self.wait_to_open_again() {
                 return Ok(false);
             }
-            match history.reopen().map_err(FeedError::from) {
-                Ok(_) => break,
+            match self.shared.feed.reopen().map_err(FeedError::from) {
+                Ok(()) => break,
                 Err(error) if error.may_pass() => {
                     let error = error.told();
                     tracing::warn!(error, "the history can't be opened again yet");
