@@ -69,7 +69,7 @@ impl Failure {
     /// A failure of the operating system, with what was being done.
     pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let code = match error.kind() {
-            io::ErrorKind::StorageFull => "NO_SPACE",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "NO_SPACE",
             io::ErrorKind::AddrInUse => "ADDRESS_IN_USE",
             io::ErrorKind::PermissionDenied => "NOT_PERMITTED",
             _ => "IO",
@@ -226,8 +226,8 @@ mod tests {
     // `plenum backup --out /proc` ended with the system's words alone.
     #[test]
     fn what_the_system_refused_has_a_page_as_all_else() {
-        use io::ErrorKind::{AddrInUse, NotFound, PermissionDenied, StorageFull};
-        for kind in [NotFound, PermissionDenied, StorageFull, AddrInUse] {
+        use io::ErrorKind::{AddrInUse, NotFound, PermissionDenied, QuotaExceeded, StorageFull};
+        for kind in [NotFound, PermissionDenied, StorageFull, QuotaExceeded, AddrInUse] {
             let failure = Failure::io("cannot read x", &io::Error::from(kind));
             assert!(crate::cli::has_page(&failure.code), "{}", failure.code);
             assert_eq!(failure.hint, Some(format!("`plenum explain {}` tells more", failure.code)));

@@ -70,7 +70,9 @@ pub(super) fn failure(error: &ServerError) -> Failure {
     let code = error.code();
     let failure = Failure::new(code, causes(error));
     match error {
-        ServerError::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+        ServerError::Directory { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
             Failure { code: "NO_SPACE".to_owned(), ..failure }
         }
         _ if cli::has_page(code) => failure.with_hint(format!("`plenum explain {code}` tells more")),

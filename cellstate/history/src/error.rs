@@ -92,8 +92,7 @@ impl StoreError {
     /// Whether it is a file of images for which there is no room, on the disk or of a quota.
     #[must_use]
     pub fn images_lack_room(&self) -> bool {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self, Self::ImageFile { source, .. } if matches!(source.kind(), QuotaExceeded | StorageFull))
+        matches!(self, Self::ImageFile { source, .. } if lacks_room(source))
     }
 
     /// Whether what is there may be as it was written, and could only not be looked at now: for want of room, of open files, of a right. A
@@ -128,8 +127,19 @@ fn what_to_do_about(error: &io::Error) -> &'static str {
         _ if error.kind() == io::ErrorKind::PermissionDenied => {
             "let the user that the server runs as read and write it"
         }
+        _ if lacks_room(error) => "there is no room for it: free some on its disk, or in this user's quota",
         _ => "check the disk",
     }
+}
+
+fn what_to_do_about_folder(error: &io::Error) -> &'static str {
+    if lacks_room(error) { what_to_do_about(error) } else { "check that it is a folder that this user may write" }
+}
+
+/// Whether the disk is full, or what this user may take of it is used up.
+fn lacks_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), QuotaExceeded | StorageFull)
 }
 
 /// What systems say of bytes that the medium has lost: `EIO`, `EBADMSG` and `EUCLEAN`.
@@ -168,7 +178,7 @@ pub enum OpenError {
         found: String,
     },
     /// The folder can't be read or made.
-    #[error("{} can't be used for the history; check that it is a folder that this user may write", path.display())]
+    #[error("{} can't be used for the history; {}", path.display(), what_to_do_about_folder(.source))]
     Folder {
         /// Which file or folder.
         path: PathBuf,
@@ -392,6 +402,35 @@ mod tests {
         let within = fjall::Error::Storage(LsmError::Io(io::Error::from_raw_os_error(24)));
         assert!(StoreError::Failed(within).to_string().contains("ulimit -n"));
         assert!(told(5).ends_with("check the disk"), "{}", told(5));
+    }
+
+    // A start of a new version on a full disk sent people to rights that were as they should be.
+    #[test]
+    fn a_folder_that_can_not_be_written_for_want_of_room_says_to_free_some() {
+        let told = |code| {
+            let source = io::Error::from_raw_os_error(code);
+            OpenError::Folder { path: PathBuf::from("history"), source }.to_string()
+        };
+        for code in [28, 122] {
+            assert!(told(code).ends_with("free some on its disk, or in this user's quota"), "{}", told(code));
+        }
+        assert!(told(13).ends_with("check that it is a folder that this user may write"), "{}", told(13));
+    }
+
+    // With a full disk, or a quota that was used up, it sent people to a disk that was sound.
+    #[test]
+    fn a_store_or_a_file_of_images_without_room_says_to_free_some() {
+        for code in [28, 122] {
+            let error = || io::Error::from_raw_os_error(code);
+            let told = [
+                StoreError::Failed(fjall::Error::Io(error())),
+                StoreError::Failed(fjall::Error::Storage(LsmError::Io(error()))),
+                StoreError::ImageFile { path: PathBuf::from("images/1"), source: error() },
+            ];
+            for told in told.map(|error| error.to_string()) {
+                assert!(told.ends_with("free some on its disk, or in this user's quota"), "{told}");
+            }
+        }
     }
 
     #[test]

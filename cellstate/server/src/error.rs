@@ -260,7 +260,7 @@ impl ServerError {
             }
             Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) | Self::Newer { .. } => "OTHER_FORMAT",
             Self::OpenHistory(plenum_history::OpenError::Folder { source, .. })
-                if source.kind() == std::io::ErrorKind::StorageFull =>
+                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
             {
                 "NO_SPACE"
             }
