@@ -113,8 +113,12 @@ impl Pulses {
         }
     }
 
-    /// Takes a pulse of a mirror to which the cell had added nothing for longer than `age_micros`.
+    /// Takes a pulse of a mirror to which the cell had added nothing for longer than `age_micros`. Where none are asked for, nobody knows when the next
+    /// one is missing, and what one says that comes all the same grows old: it is not kept.
     pub(crate) fn put(&mut self, session: SessionId, pulse: v1::Pulse, age_micros: i64, now_micros: i64) {
+        if self.pause_micros == 0 {
+            return;
+        }
         let over = pulse.over_micros.max(1);
         let said = Said {
             busy_ratio: float(pulse.busy_micros.min(over)) / float(over),
@@ -268,5 +272,13 @@ mod tests {
         let mut pulses = Pulses::new(0);
         pulses.promised(SessionId(1), 7, Revision(8), 0);
         assert_eq!(pulses.all(9000, |_| 9000).count(), 0);
+    }
+
+    // Its pause was none, so that it was silent as soon as its mirror lacked anything.
+    #[test]
+    fn who_sends_a_pulse_that_nobody_asked_for_is_not_silent_for_that() {
+        let mut pulses = Pulses::new(0);
+        pulses.put(SessionId(1), pulse(100, 25), 0, 1000);
+        assert_eq!(pulses.all(1001, |_| 1).map(|(_, doing)| doing.silent).sum::<u32>(), 0);
     }
 }
