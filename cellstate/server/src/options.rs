@@ -136,6 +136,10 @@ const UNREAD_BYTES_MIN: usize = 1 << 20;
 const LEASE_MIN: Duration = Duration::from_millis(100);
 /// A simple client has no stream, and its session must be there from one of its calls to the next.
 const SESSION_LINGER_MIN: Duration = Duration::from_secs(1);
+/// What a connection begins with takes a round trip or two, and a busy machine some time to read it.
+const GREETING_MIN: Duration = Duration::from_millis(10);
+/// Less has no room for the greeting of a scheduler with long names.
+const MESSAGE_BYTES_MIN: usize = 1 << 10;
 /// More often, a watcher's next heartbeat is due before it is told anything else.
 const HEARTBEAT_MICROS_MIN: i64 = 1_000;
 /// Largest frames: what the history takes.
@@ -166,6 +170,12 @@ impl Settings {
             .or_else(|| size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes))
             .or_else(|| size("connections", 1, self.connections))
             .or_else(|| whole("listing_rows", 1, self.listing_rows.into()))
+            .or_else(|| whole("streams_per_connection", 1, self.streams_per_connection.into()))
+            .or_else(|| size("queue.requests", 1, self.queue.requests))
+            .or_else(|| size("commit.batch_requests", 1, self.commit.batch_requests))
+            .or_else(|| size("commit.batch_bytes", 1, self.commit.batch_bytes))
+            .or_else(|| size("message_bytes_max", MESSAGE_BYTES_MIN, self.message_bytes_max))
+            .or_else(|| span("greeting", GREETING_MIN, self.greeting))
             .or_else(|| size("sync.message_bytes", 1, self.sync.message_bytes))
             .or_else(|| (beat < HEARTBEAT_MICROS_MIN).then(least_beat))
             .or_else(|| span("lease", LEASE_MIN, self.lease))
@@ -301,7 +311,8 @@ mod tests {
     }
 
     // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, closed the
-    // sessions of simple clients at once, or told watchers nothing but heartbeats, or not even these.
+    // sessions of simple clients at once, or told watchers nothing but heartbeats, or not even these; it took no streams, no requests and no messages, or closed
+    // each connection as soon as it had come.
     // Odd sizes of segments were told as a damaged log.
     #[test]
     fn settings_with_which_nobody_is_served_are_refused_at_the_start() {
@@ -310,6 +321,11 @@ mod tests {
             let sync = SyncOptions { message_bytes, heartbeat_micros, ..SyncOptions::default() };
             Settings { sync, ..usual() }
         };
+        let with_commit = |batch_requests, batch_bytes| {
+            let commit = CommitOptions { batch_requests, batch_bytes, ..CommitOptions::default() };
+            Settings { commit, ..usual() }
+        };
+        let queue = QueueBounds { requests: 0, ..QueueBounds::default() };
         for (settings, told) in [
             (Settings { segment_bytes: 4096, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
             (Settings { segment_bytes: 65_537, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
@@ -318,6 +334,12 @@ mod tests {
             (Settings { unread_bytes: 1, ..usual() }, "unread_bytes: expected at least 1048576, found 1"),
             (Settings { connections: 0, ..usual() }, "connections: expected at least 1, found 0"),
             (Settings { listing_rows: 0, ..usual() }, "listing_rows: expected at least 1, found 0"),
+            (Settings { streams_per_connection: 0, ..usual() }, "streams_per_connection: expected at least 1, found 0"),
+            (Settings { queue, ..usual() }, "queue.requests: expected at least 1, found 0"),
+            (with_commit(0, 1 << 20), "commit.batch_requests: expected at least 1, found 0"),
+            (with_commit(1, 0), "commit.batch_bytes: expected at least 1, found 0"),
+            (Settings { message_bytes_max: 0, ..usual() }, "message_bytes_max: expected at least 1024, found 0"),
+            (Settings { greeting: Duration::ZERO, ..usual() }, "greeting: expected at least 10ms, found 0s"),
             (with_sync(0, 1_000_000), "sync.message_bytes: expected at least 1, found 0"),
             (with_sync(1 << 10, 0), "sync.heartbeat_micros: expected at least 1000, found 0"),
             (with_sync(1 << 10, -1), "sync.heartbeat_micros: expected at least 1000, found -1"),
