@@ -341,14 +341,9 @@ impl v1::jobs_server::Jobs for JobsService {
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
-        let now = past::glance(&self.shared, None).await?;
-        let live = runs_on(&now, id);
+        let (machine, is_live) = found_on(&self.shared, id).await?;
         // Nothing more comes of one that ended: an agent that has forgotten it would wait for ever.
-        let follow = wire.follow && live.is_some();
-        let machine = match live {
-            Some(machine) => machine,
-            None => ran_on(&self.shared, now, id).await?,
-        };
+        let follow = wire.follow && is_live;
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
             stderr: wire.stderr,
@@ -359,6 +354,17 @@ impl v1::jobs_server::Jobs for JobsService {
             ..Default::default()
         };
         Ok(Response::new(Box::pin(log_reader::read(&self.shared, machine, asked).await?)))
+    }
+}
+
+/// The slot of the machine on which an allocation runs or ran, and whether it runs. The picture by which that is found is let go of with the answer: an
+/// agent that is asked next may take seconds, and for as long each page that changes would be copied.
+async fn found_on(shared: &Arc<Shared>, id: AllocationId) -> Result<(u32, bool), Failure> {
+    let now = past::glance(shared, None).await?;
+    let live = runs_on(&now, id);
+    match live {
+        Some(machine) => Ok((machine, true)),
+        None => Ok((ran_on(shared, now, id).await?, false)),
     }
 }
 
