@@ -28,6 +28,13 @@ const FULL_MICROS: i64 = 30_000_000;
 /// So often at most a rest is twice as long as the one before: after a hold that brought nothing, or of what fits nowhere.
 const RESTS_DOUBLED_MAX: u32 = 3;
 
+/// A hold that was renewed is left alone for one part in so many of the time for which it is asked, or for half of what it has left if that is shorter: it may last for less than was
+/// asked for, as the cell gives so much at most, and a renewal may be seen late, after a connection was gone.
+const RENEWAL_PARTS: i64 = 16;
+
+/// But for so long at least, unless that part is shorter: by log time that is ahead it seems to be over as soon as it is renewed.
+const AGAIN_MICROS: i64 = 1_000_000;
+
 /// What was last found out about a need.
 #[derive(Clone, Debug)]
 pub(super) struct Aimed {
@@ -52,8 +59,10 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     deadline: LogTime,
-    /// When half of the time until then is over.
+    /// When half of the time until then is over. Of one that was renewed a 16th of the time for which it is asked before it ends, if that is sooner.
     renew: LogTime,
+    /// Not before, by the process's own clock.
+    renew_from_micros: i64,
     /// On how many machines it was at most, and how much on each.
     worth: (u64, Resources),
     grew_micros: i64,
@@ -118,6 +127,13 @@ pub(super) struct Held {
     let_in: Revision,
     /// Looks in a row that found no room for it even if all machines were empty.
     fits_nowhere: u32,
+}
+
+impl Kept {
+    /// Whether it is to be renewed.
+    fn is_due(&self, sight: &Sight<'_>) -> bool {
+        self.renew <= sight.log_time && self.renew_from_micros <= sight.now_micros
+    }
 }
 
 impl Aimed {
@@ -195,10 +211,16 @@ impl Held {
         let machines = u64::try_from(hold.machines.len()).unwrap_or(u64::MAX);
         let worth = (machines, hold.resources);
         let halfway_micros = hold.deadline.micros.saturating_sub(sight.log_time.micros).max(0) / 2;
-        let renew = sight.log_time.plus_micros(halfway_micros);
+        // One that is seen for the first time may be about to end.
+        let is_renewed = self.kept.is_some_and(|kept| kept.deadline < hold.deadline);
+        let part_micros = if is_renewed { sight.holding.within_micros / RENEWAL_PARTS } else { 0 };
+        let least_micros = part_micros.min(halfway_micros.max(AGAIN_MICROS));
+        let last = hold.deadline.plus_micros(-part_micros);
         let new = Kept {
             deadline: hold.deadline,
-            renew,
+            // Log time that seems to be beyond may go back.
+            renew: sight.log_time.plus_micros(halfway_micros).min(last),
+            renew_from_micros: sight.now_micros.saturating_add(least_micros),
             worth,
             grew_micros: sight.now_micros,
             grew: sight.cell.revision(),
@@ -208,12 +230,13 @@ impl Held {
         self.vain.holds();
         let kept = self.kept.get_or_insert(new);
         if kept.deadline != hold.deadline {
-            (kept.deadline, kept.renew) = (new.deadline, new.renew);
+            (kept.deadline, kept.renew, kept.renew_from_micros) = (new.deadline, new.renew, new.renew_from_micros);
         }
         // Machines that it lost to an earlier one and gets back are no growth: two that take turns would never end.
         let is_more = machines > kept.worth.0 || !hold.resources.fits_in(&kept.worth.1);
         if is_more {
-            *kept = Kept { deadline: kept.deadline, renew: kept.renew, ..new };
+            let Kept { deadline, renew, renew_from_micros, .. } = *kept;
+            *kept = Kept { deadline, renew, renew_from_micros, ..new };
         }
         let was_short = std::mem::replace(&mut kept.is_short, machines < kept.worth.0);
         if was_short && !kept.is_short {
@@ -453,7 +476,7 @@ impl Held {
 
     /// The same hold for longer, once half of its time is over: on those of its machines that still take claims and have the room.
     fn renewal(&self, sight: &Sight<'_>, rooms: &Rooms<'_>, hold: &Hold) -> Option<Wish> {
-        self.kept.filter(|kept| kept.renew <= sight.log_time)?;
+        self.kept.filter(|kept| kept.is_due(sight))?;
         let is_ready = |slot: u32| sight.cell.machine_row(slot).is_some_and(|row| row.state == MachineState::Ready);
         let suits = |slot: u32| self.aimed.as_ref().is_none_or(|aimed| aimed.aim.suits(sight.cell, slot));
         let stays = |slot: &u32| is_ready(*slot) && suits(*slot) && rooms.may_hold(*slot, &hold.resources);
@@ -469,7 +492,7 @@ impl Held {
         let patience = hold.and_then(|hold| self.patience_ends_micros(sight.holding, hold));
         let patience = patience.into_iter().chain(self.vain.waits_until_micros(sight.holding));
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
-        let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
+        let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)).max(kept.renew_from_micros));
         // What changed since then, as a quota or a partition, may be another aim, and needs not be followed by anything else.
         let outdated = self.aimed.iter().filter(|aimed| aimed.walked < sight.cell.revision());
         let outdated = outdated.map(Aimed::fresh_until_micros);
@@ -511,5 +534,89 @@ mod tests {
         let looked = held.ends_rest((&sight(9), &Newcomers::since(&cell, Revision(0))), &work().job);
         assert_eq!(looked, (false, 0));
         assert_eq!(held.rest_looked_micros(9), Some(9));
+    }
+
+    const SECOND: i64 = 1_000_000;
+
+    /// One that is ahead of log time by so many seconds looks after a hold of a job, and others hold nothing.
+    struct Keeper {
+        cell: Cell,
+        holding: Holding,
+        in_flight: InFlight,
+        contenders: Contenders,
+        ahead: i64,
+        held: Held,
+    }
+
+    impl Keeper {
+        fn new(within: i64, ahead: i64) -> Self {
+            let holding = Holding { within_micros: within * SECOND, ..Holding::default() };
+            let (in_flight, contenders) = (InFlight::default(), Contenders::default());
+            Self { cell: Cell::default(), holding, in_flight, contenders, ahead, held: Held::default() }
+        }
+
+        fn sight(&self, second: i64) -> Sight<'_> {
+            Sight {
+                cell: &self.cell,
+                holding: &self.holding,
+                changed: None,
+                in_flight: &self.in_flight,
+                contenders: &self.contenders,
+                log_time: LogTime::from_micros((second + self.ahead) * SECOND),
+                now_micros: second * SECOND,
+                evicts: false,
+                is_paused: false,
+            }
+        }
+
+        /// It is shown a hold that ends in that second.
+        fn sees(&mut self, second: i64, end: i64) {
+            let (machines, deadline) = (vec![0], LogTime::from_micros(end * SECOND));
+            let hold = Hold { machines, resources: Resources::new(1000, 0), deadline, first_wait: Revision(1) };
+            let mut held = std::mem::take(&mut self.held);
+            held.keep(&self.sight(second), Some(&hold));
+            self.held = held;
+        }
+
+        fn is_due(&self, second: i64) -> bool {
+            self.held.kept.unwrap().is_due(&self.sight(second))
+        }
+
+        /// In which of these seconds it renews a hold that was taken in second 100. Each lasts for so many seconds, and is shown a second after it was taken.
+        fn renews(&mut self, seconds: std::ops::RangeInclusive<i64>, lasts: i64) -> Vec<i64> {
+            let (mut taken, mut renewed) = (100, Vec::new());
+            for second in seconds {
+                self.sees(second, taken + lasts);
+                if self.is_due(second) {
+                    taken = second;
+                    renewed.push(second);
+                }
+            }
+            renewed
+        }
+    }
+
+    // By whose log time it was over already, it was asked for once more as soon as the mirror showed it, as often as there were answers.
+    #[test]
+    fn a_hold_whose_deadline_seems_to_be_over_is_not_renewed_with_each_look() {
+        let mut keeper = Keeper::new(60, 120);
+        // A second after it is shown.
+        assert_eq!(keeper.renews(101..=161, 60), Vec::from_iter((101..=161).step_by(2)));
+        // It gets to know what time it is just after it was renewed.
+        keeper.sees(162, 221);
+        keeper.ahead = 0;
+        assert_eq!((163..=221).find(|second| keeper.is_due(*second)), Some(218), "before it ends, in second 221");
+    }
+
+    // It was left alone for a 16th of what had been asked for, however little of that there was: each one that had been renewed once ended before it was renewed again.
+    #[test]
+    fn a_renewed_hold_that_lasts_for_less_than_was_asked_for_is_renewed_before_it_ends() {
+        // Four hours were asked for, and the cell gives ten minutes at a time.
+        assert_eq!(Keeper::new(4 * 3600, 0).renews(101..=1200, 600), [401, 702, 1003]);
+        // It sees the renewal three seconds before the end.
+        let mut keeper = Keeper::new(60, 0);
+        keeper.sees(101, 160);
+        keeper.sees(188, 191);
+        assert_eq!((188..=191).find(|second| keeper.is_due(*second)), Some(190));
     }
 }
