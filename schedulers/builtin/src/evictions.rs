@@ -257,7 +257,7 @@ impl Evictions {
     fn walk(&mut self, view: &View<'_>, band: u8) -> Tenants {
         let (now, known) = (view.now(), std::mem::take(&mut self.known_to_leave));
         let awaited = |id: AllocationId| {
-            // Before a start of the server it may have been later than now.
+            // It may have been later than now (`View::now`).
             let since = known.get(&id).copied().filter(|since| *since <= now).unwrap_or(now);
             self.known_to_leave.insert(id, since);
             left_of(AWAITED_MICROS, since, now) > 0
@@ -601,7 +601,7 @@ fn rest_of(cell: &Cell) -> i64 {
     (i64::from(cell.allocation_rows().len()) + i64::from(cell.job_slots().len())) / ROWS_A_MICRO
 }
 
-/// What is left now of so long a time that began then, in microseconds. Before a start of the server it may have begun later than now.
+/// What is left now of so long a time that began then, in microseconds. It may have begun later than now (`View::now`).
 fn left_of(micros: i64, began: LogTime, now: LogTime) -> i64 {
     let since = now.micros.saturating_sub(began.micros);
     if (0..micros).contains(&since) { micros - since } else { 0 }

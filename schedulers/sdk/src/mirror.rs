@@ -15,6 +15,16 @@ const LEAP_MICROS: i64 = 10_000;
 /// while the one before was on its way to the disk.
 const BATCH_MICROS: i64 = 100_000;
 
+/// Log time that is thought to be so far ahead of what every heartbeat told for a while is given up. Without that whoever is ahead stays so, as after the server's
+/// machine was halted for a minute. So far ahead by mistake is only whose heartbeats all take that long.
+const AHEAD_MICROS: i64 = 1_000_000;
+
+/// That while is from one such span to two of them, and each has so many heartbeats at least that were read so far apart: those that waited in a buffer, while this process
+/// stood still, are all late but the last few, and are read at once.
+const SPAN_MICROS: i64 = 30_000_000;
+const SPAN_BEATS: u32 = 10;
+const APART_MICROS: i64 = 500_000;
+
 /// The mirror, and what changed in it since somebody last looked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
@@ -25,6 +35,8 @@ pub(crate) struct Mirror {
     leavers: Vec<Leaver>,
     changed: Changed,
     clock: Clock,
+    /// Of the same server as the clock.
+    told: Told,
     oldest_readable: Option<Revision>,
 }
 
@@ -43,6 +55,41 @@ enum Changed {
 struct Clock {
     log_micros: i64,
     local_micros: i64,
+}
+
+/// How far log time is ahead of this process's clock, as heartbeats tell it. What a heartbeat is late makes that less: so of several the greatest is that of the one which was on
+/// its way for the shortest time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// When the span began that is not over.
+    since_micros: i64,
+    /// Its heartbeats that were read apart, and when the last one of these was.
+    beats: u32,
+    apart_micros: i64,
+    /// The greatest that any of it told.
+    most_micros: i64,
+    /// The greatest of the span before.
+    before_micros: Option<i64>,
+}
+
+impl Told {
+    /// A heartbeat told log time. Gives what it is now by the one that came soonest, once there were enough of them.
+    fn hear(&mut self, log_micros: i64, now_micros: i64) -> Option<i64> {
+        let is_over = now_micros.saturating_sub(self.since_micros) >= SPAN_MICROS && self.beats >= SPAN_BEATS;
+        if is_over {
+            self.before_micros = Some(self.most_micros);
+        }
+        let told_micros = log_micros.saturating_sub(now_micros);
+        if is_over || self.beats == 0 {
+            (self.since_micros, self.beats, self.most_micros) = (now_micros, 0, told_micros);
+        }
+        if self.beats == 0 || now_micros.saturating_sub(self.apart_micros) >= APART_MICROS {
+            (self.beats, self.apart_micros) = (self.beats.saturating_add(1), now_micros);
+        }
+        self.most_micros = self.most_micros.max(told_micros);
+        let most_micros = self.before_micros?.max(self.most_micros);
+        Some(now_micros.saturating_add(most_micros))
+    }
 }
 
 impl Mirror {
@@ -116,6 +163,7 @@ impl Mirror {
     pub(crate) fn estimate_anew(&mut self, now_micros: i64) {
         let log_micros = self.cell.as_ref().map_or(0, |cell| cell.time().micros);
         self.clock = Clock { log_micros, local_micros: now_micros };
+        self.told = Told::default();
     }
 
     /// The server said what time it is in the log. Gives whether that is far later than was thought, as it is once a server of the same clock was
@@ -130,10 +178,24 @@ impl Mirror {
     }
 
     /// The server said what time it is in the log now, whatever was logged last; 0 is said by one that doesn't tell. Of use where this side's clock
-    /// stood still, or counts from an old delta. Gives what [`Mirror::heard`] does.
+    /// stood still, or counts from an old delta; and where the server's did, which is found out within a minute, with a heartbeat a second. Gives what [`Mirror::heard`] does.
     pub(crate) fn heard_now(&mut self, log_micros: i64, now_micros: i64) -> bool {
         let ahead_micros = if planted::is(Bug::HearsTheFuture) && log_micros > 0 { 20_000_000 } else { 0 };
-        self.heard(LogTime::from_micros(log_micros.saturating_sub(BATCH_MICROS) + ahead_micros), now_micros)
+        let told_micros = log_micros.saturating_sub(BATCH_MICROS) + ahead_micros;
+        if log_micros != 0
+            && let Some(soonest_micros) = self.told.hear(told_micros, now_micros)
+        {
+            self.give_up_beyond(soonest_micros, now_micros);
+        }
+        self.heard(LogTime::from_micros(told_micros), now_micros)
+    }
+
+    /// By all heartbeats of the last while it is no later in the log. Nor is it earlier than the last delta.
+    fn give_up_beyond(&mut self, log_micros: i64, now_micros: i64) {
+        let log_micros = self.cell.as_ref().map_or(log_micros, |cell| log_micros.max(cell.time().micros));
+        if self.log_time(now_micros).micros.saturating_sub(log_micros) > AHEAD_MICROS {
+            self.clock = Clock { log_micros, local_micros: now_micros };
+        }
     }
 
     /// The server said what the oldest revision is that can be read; 0 is said by one that doesn't tell.
@@ -147,7 +209,7 @@ impl Mirror {
     }
 
     /// Log time now. Behind the cell's own by the time that messages take and a little more, and so hardly ever ahead of it, as long
-    /// as both clocks run equally fast.
+    /// as both clocks run equally fast. Where they do not, it goes back once it is ahead by a second and more ([`Mirror::heard_now`]).
     pub(crate) fn log_time(&self, now_micros: i64) -> LogTime {
         let since = now_micros.saturating_sub(self.clock.local_micros).saturating_sub(LAG_MICROS).max(0);
         let base = LogTime::from_micros(self.clock.log_micros);
@@ -261,6 +323,60 @@ mod tests {
         assert!(mirror.heard_now(HOUR, later));
         assert_eq!(mirror.log_time(later).micros, HOUR - BATCH_MICROS);
         assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, HOUR - BATCH_MICROS + 100);
+    }
+
+    const SECOND: i64 = 1_000_000;
+    /// Log time at 0 of the process's clock.
+    const BEGIN: i64 = 3_600 * SECOND;
+
+    // It was only ever raised: with a server whose machine had been halted for ten minutes, all that was reckoned by it was over too soon until either was
+    // started again.
+    #[test]
+    fn log_time_that_every_heartbeat_of_a_minute_contradicts_is_given_up() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        mirror.heard_now(BEGIN + 600 * SECOND, 0);
+        for second in 1..60 {
+            assert!(!mirror.heard_now(BEGIN + second * SECOND, second * SECOND));
+            let thought = mirror.log_time(second * SECOND).micros;
+            assert!(thought > BEGIN + (599 + second) * SECOND, "second {second}: {thought}");
+        }
+        assert!(!mirror.heard_now(BEGIN + 60 * SECOND, 60 * SECOND));
+        assert_eq!(mirror.log_time(60 * SECOND).micros, BEGIN + 60 * SECOND - BATCH_MICROS);
+    }
+
+    #[test]
+    fn heartbeats_that_come_late_do_not_set_log_time_back() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        let mut hear = |made_micros: i64, now_micros: i64| {
+            mirror.heard_now(BEGIN + made_micros, now_micros);
+            let behind = BEGIN + now_micros - mirror.log_time(now_micros).micros;
+            assert!((0..2 * BATCH_MICROS).contains(&behind), "at {now_micros} µs it is {behind} µs behind");
+        };
+        for second in 0..300 {
+            // But for one in ten.
+            let late = if second % 10 == 0 { 0 } else { 20 };
+            hear((second - late) * SECOND, second * SECOND);
+        }
+        // It stood still, and finds what waited for it.
+        (300..=400).for_each(|second| hear(second * SECOND, 400 * SECOND + second));
+        // And again as soon as it has read one of them.
+        hear(401 * SECOND, 500 * SECOND);
+        (402..=600).for_each(|second| hear(second * SECOND, 600 * SECOND + second));
+    }
+
+    #[test]
+    fn log_time_does_not_go_back_beyond_the_last_delta() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        let logged = BEGIN + 600 * SECOND;
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(logged)), 0).unwrap();
+        for second in 0..100 {
+            mirror.heard_now(BEGIN + second * SECOND, second * SECOND);
+        }
+        let thought = mirror.log_time(99 * SECOND).micros;
+        assert!((logged..=logged + 2 * SECOND).contains(&thought), "{thought}");
     }
 
     #[test]
