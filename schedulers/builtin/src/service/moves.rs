@@ -66,7 +66,7 @@ impl Found {
             Stays::For(why) => why,
             Stays::Behind { task, machine } => {
                 let now = view.now();
-                // Before a start of the server it may have been later than now.
+                // It may have been later than now (`View::now`).
                 let known = before.behind.get(&place).filter(|(other, since)| *other == task && *since <= now);
                 let since = known.map_or(now, |&(_, since)| since);
                 if self.behind.len() < STAYING_MAX {
@@ -80,6 +80,22 @@ impl Found {
             }
         };
         self.staying.insert(place, (tasks, why));
+    }
+
+    /// Tasks of a group stay, if any are on drained machines and its job waits out a refusal: no move is tried, so whether there is room elsewhere is what the
+    /// walk before this one found.
+    fn keep(&mut self, view: &View<'_>, (job, group): (&Job, u16), before: &Self) {
+        let place = (job.id, group);
+        let stays = match next_task(view, job, group) {
+            Err(stays) => Some(stays),
+            // Whom it was behind runs by now.
+            Ok(Some(_)) if before.behind.contains_key(&place) => None,
+            Ok(Some(_)) => before.staying.get(&place).map(|(_, why)| Stays::For(why.clone())),
+            Ok(None) => None,
+        };
+        if let Some(stays) = stays {
+            self.add(view, (job, group), stays, before);
+        }
     }
 }
 
@@ -128,12 +144,12 @@ impl Moves {
     /// not wait for a walk over all machines.
     fn next_walk_micros(&self, now: LogTime) -> i64 {
         let since = self.began.map_or(WALK_MICROS, |began| now.micros.saturating_sub(began.micros));
-        // After a start of the server the time may be an earlier one.
+        // It may have been later than now (`View::now`).
         if (0..WALK_MICROS).contains(&since) { WALK_MICROS - since } else { 0 }
     }
 }
 
-/// Plans moves of the groups from a place on, finds those that stay, and gives where it had to end.
+/// Plans moves of the groups from a place on, except of jobs that wait out a refusal, finds those that stay, and gives where it had to end.
 fn walk(
     placer: &mut Placer,
     view: &View<'_>,
@@ -147,19 +163,26 @@ fn walk(
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
-    for job in jobs.filter(|job| view.looks_after(job) && !view.rests(job)) {
+    for job in jobs.filter(|job| view.looks_after(job)) {
+        let is_own = view.is_own(job);
         for group in job.group_positions() {
             let place = (job.id.slot, group);
-            if decision.plans.len() >= view.window() {
-                return Some(place.max(from));
-            }
             if place < from {
                 continue;
+            }
+            if view.rests(job) {
+                if is_own {
+                    found.keep(view, (&**job, group), last);
+                }
+                continue;
+            }
+            if decision.plans.len() >= view.window() {
+                return Some(place);
             }
             match next_move(placer, view, job, group) {
                 Ok(plan) => plan.into_iter().for_each(|plan| decision.commit(plan)),
                 // Of a peer's own it says so itself.
-                Err(stays) if view.is_own(job) => found.add(view, (&**job, group), stays, last),
+                Err(stays) if is_own => found.add(view, (&**job, group), stays, last),
                 Err(_) => {}
             }
         }
@@ -199,10 +222,6 @@ fn left(view: &View<'_>, job: &Job, group: u16) -> u32 {
 /// # Errors
 /// Why those that stand there stay, if any do.
 fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Result<Option<Plan>, Stays> {
-    let Some(shape) = job.shape.groups.get(usize::from(group)) else { return Ok(None) };
-    if let Some(never) = never_moved(job, shape) {
-        return Err(Stays::For(never.to_owned()));
-    }
     let Some(leaving) = next_task(view, job, group)? else { return Ok(None) };
     if !view.is_own(job) {
         // Its peer may be alive: both would move one of the group, each another one.
@@ -230,9 +249,13 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
 /// The task of a group that moves next: one that does not run anyway, or the first one. None while one waits, or is in flight.
 ///
 /// # Errors
-/// Which one is down elsewhere, or on its way there: the group would be short of two.
+/// Why they stay, however much room there is: they are never moved, or one is down elsewhere, or on its way there, and the group would be short of two.
 fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Result<Option<AllocationRef<'a>>, Stays> {
     let cell = view.cell();
+    let Some(shape) = job.shape.groups.get(usize::from(group)) else { return Ok(None) };
+    if let Some(never) = never_moved(job, shape) {
+        return Err(Stays::For(never.to_owned()));
+    }
     let Some(row) = cell.group(job, group) else { return Ok(None) };
     // After a failure even a successor has to wait.
     if row.tasks_in(TaskState::Live) < row.count || group_is_wanted(cell, job, group, view.now()).is_err() {

@@ -624,6 +624,52 @@ fn moves_that_are_refused_are_tried_as_seldom_as_what_waits() {
     assert_eq!(serving(&stage, job), [1]);
 }
 
+// While its job waited out a refused move of the other group nothing was said of this one: its reason came and went with each of them.
+#[test]
+fn what_stays_says_why_also_while_moves_of_another_group_of_its_job_are_refused() {
+    let (mut stage, seat) = stage(&[4_000]);
+    let both = JobBuilder::new("web", "service").group("moves", 1, 500).group("stays", 1, 500).single_instance();
+    let job = running(&mut stage, &both.forever());
+    stage.machine("m1", 4_000, &[]);
+    stage.ask("operator", Command::PauseScheduler { scheduler: "service".into(), paused: true });
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(2 * SECOND);
+    let rejected = |stage: &Stage| stage.runtime(seat).counters().rejected;
+    let before = rejected(&stage);
+    for number in 0..20 {
+        stage.advance(SECOND / 2);
+        let never = "a task of which only one may run (single_instance) is not moved";
+        assert_eq!(stage.passed_over(job, 1), never, "after {number}");
+    }
+    assert!(rejected(&stage) > before, "moves of the first group were tried");
+    undrain(&mut stage, 0);
+    stage.advance(3 * SECOND);
+    assert_eq!(stage.passed_over(job, 1), "");
+}
+
+// Each refused move of another group began the seconds anew that nobody is said to stay for: it was never said.
+#[test]
+fn what_stays_behind_a_task_says_so_however_often_moves_of_another_group_are_refused() {
+    let mut stage = Stage::new();
+    for (name, rack) in [("m0", "a"), ("m1", "b")] {
+        stage.machine(name, 4_000, &[("rack", rack)]);
+    }
+    let seat = stage.seat(Service::default());
+    let both = JobBuilder::new("web", "service").group("moves", 1, 500).on("rack", "a");
+    let job = running(&mut stage, &both.group("stays", 2, 500).spread("rack", 1).forever());
+    stage.machine("m2", 4_000, &[("rack", "a")]);
+    report(&mut stage, job, |found| (found.row.machine == 1).then_some((AllocationState::Running, false)));
+    stage.ask("operator", Command::PauseScheduler { scheduler: "service".into(), paused: true });
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(15 * SECOND);
+    assert!(stage.runtime(seat).counters().rejected > 3, "moves of the first group were tried");
+    for _ in 0..20 {
+        stage.advance(SECOND / 2);
+        let told = stage.passed_over(job, 1);
+        assert!(told.ends_with("on m1 is not known to run, and only one of a group is away at a time"), "{told}");
+    }
+}
+
 /// Each session moved what any session of its name had placed.
 #[test]
 fn sessions_that_share_the_jobs_move_each_task_once() {
