@@ -13,7 +13,7 @@ use plenum_model::{
     GroupCounts, GroupShape, JobId, JobShape, LogTime, MachineState, Placement, Request, Requirement, Resources,
     Revision, Room, SessionId, Special, Spoken, Transaction, TransactionId, Transition,
 };
-use plenum_policies::{Columns, Suits};
+use plenum_policies::{Columns, Eligible, Suits};
 
 use super::placing::{Asks, Placing};
 use crate::figure::number;
@@ -185,7 +185,7 @@ impl Ground {
     }
 
     /// How many more tasks of a job its namespace may have.
-    fn within_quota(&self, job: &TraceJob) -> u32 {
+    pub(crate) fn within_quota(&self, job: &TraceJob) -> u32 {
         let namespace = job.asks.as_ref().map_or(&self.namespace, |asks| &asks.namespace);
         let found = self.core.cell().quota(namespace).zip(self.used.get(namespace));
         let times = found.map_or(u64::MAX, |(quota, used)| quota.headroom(used, &job.each));
@@ -235,6 +235,19 @@ impl Ground {
         }
     }
 
+    /// The machines that a job's constraints and the partitions leave it; `None`: all of them.
+    pub(crate) fn eligible_for(&mut self, job: &TraceJob) -> Option<Arc<Eligible>> {
+        let cell = self.core.cell();
+        self.columns.follow(cell, self.changed.as_deref(), &BTreeMap::new());
+        self.changed = Some(Vec::new());
+        match job.asks.as_deref() {
+            None => self.columns.eligible_for(&self.scheduler, &[], &[], cell),
+            Some(Declared { scheduler, shape, .. }) => {
+                self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, cell)
+            }
+        }
+    }
+
     /// Machines for up to `count` tasks of a job, as the policy has them. Of one that is special only one at a time: what it asks for is judged against the
     /// cell as it is.
     pub(crate) fn choose(&mut self, job: &TraceJob, id: JobId, count: u32) -> Vec<u32> {
@@ -242,17 +255,10 @@ impl Ground {
         if count == 0 {
             return Vec::new();
         }
+        let eligible = self.eligible_for(job);
         let cell = self.core.cell();
-        self.columns.follow(cell, self.changed.as_deref(), &BTreeMap::new());
-        self.changed = Some(Vec::new());
         self.choices += 1;
         let plain = Asks { turn: self.choices, ..Asks::default() };
-        let eligible = match job.asks.as_deref() {
-            None => self.columns.eligible_for(&self.scheduler, &[], &[], cell),
-            Some(Declared { scheduler, shape, .. }) => {
-                self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, cell)
-            }
-        };
         if !job.is_special() {
             let asks = Asks { eligible: eligible.as_deref(), ..plain };
             return self.placing.choose(&self.columns, &job.each, count, asks);

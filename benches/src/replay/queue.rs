@@ -1,11 +1,13 @@
 //! Who is next, and who may pass.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use plenum_model::{Resources, Room};
 
 use super::Replay;
 use super::ground::fitting;
+use crate::traces::work::TraceJob;
 
 /// What happens when the first job of the queue does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +41,14 @@ impl Discipline {
     }
 }
 
-/// What the first job of the queue is promised.
+/// So many jobs of the queue at most are looked at for one that is promised something: each look goes over all machines.
+const LOOKED_AT_MAX: usize = 16;
+
+/// What a job of the queue is promised: the first one that waits for room.
 struct Promise {
     at_micros: i64,
-    /// What is free then, by what users said: nobody who runs longer may make it too little.
-    rooms: Vec<Room>,
+    /// What is free then by machine, by what users said: nobody who runs longer may make it too little. `None`: the first job may not use it.
+    rooms: Vec<Option<Room>>,
     each: Resources,
     /// Tasks of the first job that fit then, and those that have to.
     fitting: u64,
@@ -58,7 +63,7 @@ impl Promise {
         let mut lost = 0;
         let mut after = Vec::with_capacity(tasks.len());
         for (machine, tasks) in tasks {
-            let mut room = self.rooms[machine as usize];
+            let Some(mut room) = self.rooms[machine as usize] else { continue };
             let before = fitting(&room, &self.each);
             (0..tasks).for_each(|_| room.take(each));
             lost += before - fitting(&room, &self.each).min(before);
@@ -69,9 +74,16 @@ impl Promise {
         }
         self.fitting -= lost;
         for (machine, room) in after {
-            self.rooms[machine as usize] = room;
+            self.rooms[machine as usize] = Some(room);
         }
         true
+    }
+
+    /// Takes room on these machines for tasks of a job, and leaves out those on which the first job would not fit any more: of a gang all, if there are any.
+    fn take_part(&mut self, machines: &mut Vec<u32>, job: &TraceJob) {
+        if !self.take(machines, &job.each) {
+            machines.retain(|machine| !job.gang && self.take(slice::from_ref(machine), &job.each));
+        }
     }
 }
 
@@ -91,7 +103,8 @@ impl Replay<'_> {
 
     /// Lets jobs behind the first one start.
     fn pass_the_first(&mut self) -> anyhow::Result<()> {
-        let mut promise = if self.discipline == Discipline::Easy { Some(self.promise(self.queue[0])) } else { None };
+        let mut looks = if self.discipline == Discipline::Easy { LOOKED_AT_MAX } else { 0 };
+        let mut promise = self.promise_once(self.queue[0], &mut looks);
         // Room only shrinks while jobs are started: what did not fit does not fit later either, nor does more of the same.
         let mut hopeless: BTreeMap<Resources, u32> = BTreeMap::new();
         let mut left = vec![self.queue[0]];
@@ -100,21 +113,28 @@ impl Replay<'_> {
             let job = &self.jobs[number];
             let least = if job.gang { job.tasks } else { 1 };
             let known = hopeless.get(&job.each).is_some_and(|&tasks| least >= tasks);
-            if known || !self.may_fit(&job.each, least) {
-                left.push(number);
-                continue;
-            }
-            if self.try_job(number, promise.as_mut())? {
+            let is_tried = !known && self.may_fit(&job.each, least);
+            if is_tried && self.try_job(number, promise.as_mut())? {
                 continue;
             }
             left.push(number);
-            // With a promise it may have fitted, and not been let: another one of less time may be.
-            if promise.is_none() && job.asks.is_none() {
+            if promise.is_some() {
+                // It may have fitted, and not been let: another one of less time may be.
+                continue;
+            }
+            if is_tried && job.asks.is_none() {
                 hopeless.insert(job.each, least);
             }
+            promise = self.promise_once(number, &mut looks);
         }
         self.queue = left;
         Ok(())
+    }
+
+    /// What a job is promised that does not fit now, while some of the looks are left.
+    fn promise_once(&mut self, number: usize, looks: &mut usize) -> Option<Promise> {
+        *looks = looks.checked_sub(1)?;
+        self.promise(number)
     }
 
     /// Whether there is as much room in the whole cell: a quick look that spares most scans.
@@ -130,17 +150,19 @@ impl Replay<'_> {
         let id = self.waiting[number].as_ref().expect("a job of the queue waits").id;
         loop {
             let left = self.left(number);
-            let machines = self.ground.choose(job, id, left);
-            let whole = machines.len() as u64 == u64::from(left);
-            if machines.is_empty() || (job.gang && !whole) {
+            let mut machines = self.ground.choose(job, id, left);
+            if job.gang && (machines.len() as u64) < u64::from(left) {
                 return Ok(false);
             }
-            if let Some(promise) = promise.as_deref_mut() {
-                let ends_before = self.expected_end(job) <= promise.at_micros;
-                if !ends_before && !promise.take(&machines, &job.each) {
-                    return Ok(false);
-                }
+            if let Some(promise) = promise.as_deref_mut()
+                && self.expected_end(job) > promise.at_micros
+            {
+                promise.take_part(&mut machines, job);
             }
+            if machines.is_empty() {
+                return Ok(false);
+            }
+            let whole = machines.len() as u64 == u64::from(left);
             self.start(number, &machines)?;
             if whole || !job.is_special() {
                 return Ok(whole);
@@ -148,20 +170,34 @@ impl Replay<'_> {
         }
     }
 
-    /// When the first job fits, by what users said of those that run.
-    fn promise(&self, first: usize) -> Promise {
+    /// When a job fits, by what users said of those that run. It was tried just now. `None` where room is not what it waits for.
+    fn promise(&mut self, first: usize) -> Option<Promise> {
+        let left = self.left(first);
         let job = &self.jobs[first];
-        let mut rooms = self.ground.rooms();
-        let needed = u64::from(self.left(first));
-        let mut free: u64 = rooms.iter().map(|room| fitting(room, &job.each)).sum();
+        let within_quota = self.ground.within_quota(job);
+        let needed = u64::from(if job.gang { left } else { left.min(within_quota) });
+        if needed == 0 || needed > u64::from(within_quota) {
+            return None;
+        }
+        let eligible = self.ground.eligible_for(job);
+        let may_use = |slot: u32| eligible.as_ref().is_none_or(|eligible| eligible.contains(slot));
+        let rooms = (0_u32..).zip(self.ground.rooms());
+        let mut rooms: Vec<Option<Room>> = rooms.map(|(slot, room)| may_use(slot).then_some(room)).collect();
+        let mut free: u64 = rooms.iter().flatten().map(|room| fitting(room, &job.each)).sum();
+        // If one more task would fit, or a whole gang, its quota, its spread, its ports or the like are in its way.
+        let least = if job.gang { needed } else { 1 };
+        if free >= least {
+            return None;
+        }
         let mut at_micros = self.now_micros;
         let mut expected = self.expected.iter().peekable();
         while free < needed {
-            let Some(&&(next, _)) = expected.peek() else {
-                // Something that nobody knows the end of is in its way: whoever fits may pass.
-                at_micros = i64::MAX;
-                break;
-            };
+            // Not all of it fits at once, whatever ends.
+            let &&(next, _) = expected.peek()?;
+            if next == i64::MAX {
+                // Nor before something ends of which nobody knows when.
+                return None;
+            }
             // Who runs longer than was said ends next, as far as anybody knows.
             at_micros = next.max(self.now_micros + 1);
             while let Some(&&(end, number)) = expected.peek()
@@ -171,13 +207,13 @@ impl Replay<'_> {
                 let Some(run) = &self.runs[number] else { continue };
                 let each = &self.jobs[run.job].each;
                 for &(machine, _) in &run.running {
-                    let room = &mut rooms[machine as usize];
+                    let Some(room) = &mut rooms[machine as usize] else { continue };
                     let before = fitting(room, &job.each);
                     room.add(each);
                     free += fitting(room, &job.each) - before;
                 }
             }
         }
-        Promise { at_micros, rooms, each: job.each, fitting: free, needed }
+        Some(Promise { at_micros, rooms, each: job.each, fitting: free, needed })
     }
 }

@@ -1,9 +1,13 @@
 //! Small logs whose schedules can be worked out on paper.
 
+use std::sync::Arc;
+
+use plenum_model::{Constraint, GroupShape, Operator, Quota};
+
 use super::ledger::Record;
 use super::placing::Placing;
 use super::*;
-use crate::traces::work::{MachineClass, SECOND, resources};
+use crate::traces::work::{Declared, Laws, MachineClass, SECOND, resources};
 
 /// Jobs as `name submit run estimate tasks`, gangs of one core a task, in whole seconds.
 fn jobs(text: &str) -> Vec<TraceJob> {
@@ -107,6 +111,102 @@ fn a_job_that_runs_longer_than_was_said_holds_up_nobody_but_the_first() {
         d 21    1    1  1
     ";
     check(text, Discipline::Easy, "a 0, b 100, c 150, d 150");
+}
+
+/// What a job of a live cell asks for besides room.
+fn asks(namespace: &str, shape: GroupShape) -> Option<Arc<Declared>> {
+    Some(Arc::new(Declared { namespace: namespace.into(), scheduler: "batch".into(), shape }))
+}
+
+/// A namespace may have a core.
+fn with_quota(mut ground: Ground) -> Ground {
+    let mut quota = Quota::default();
+    quota.limits[0] = Some(1000);
+    ground.lay_down(&Laws { quotas: vec![("small".into(), quota)], ..Laws::default() }).unwrap();
+    ground
+}
+
+fn with_ssd() -> GroupShape {
+    let ssd = Constraint { attribute: "disk".into(), operator: Operator::Equal, values: vec!["ssd".into()] };
+    GroupShape { constraints: vec![ssd], ..GroupShape::default() }
+}
+
+/// When each job has started all its tasks, in seconds.
+fn starts(jobs: &[TraceJob], ground: Ground) -> Vec<Option<i64>> {
+    let replayed = Replay::new(jobs, ground, Discipline::Easy).run().unwrap().unwrap();
+    replayed.ledger.records.iter().map(|record| record.all_started.map(|at| at / SECOND)).collect()
+}
+
+// All that was idle was promised to it at once, and again at each event: nobody else ever started.
+#[test]
+fn room_is_kept_for_the_first_only_where_room_is_what_it_waits_for() {
+    // No machine has an SSD.
+    let mut constrained = jobs("a 0 10 10 1 elastic\nb 0 10 10 2 elastic");
+    constrained[0].asks = asks("default", with_ssd());
+    assert_eq!(starts(&constrained, ground(2, 1)), [None, Some(0)]);
+
+    // Its second task may not be beside the first, nor the third beside the second.
+    let mut apart = jobs("a 0 10 10 3 elastic\nb 0 50 50 1");
+    apart[0].asks = asks("default", GroupShape { per_machine: 1, ..GroupShape::default() });
+    assert_eq!(starts(&apart, ground(1, 2)), [Some(20), Some(0)]);
+
+    // When x is over there would be room for it, and its namespace may not have that much.
+    let mut limited = jobs("x 0 10 10 1\na 1 10 10 2\nb 2 100 100 1");
+    limited[1].asks = asks("small", GroupShape::default());
+    assert_eq!(starts(&limited, with_quota(ground(2, 1))), [Some(0), None, Some(2)]);
+}
+
+// For as long as it stayed, which is for ever, whoever fitted started, and a gang behind it starved.
+#[test]
+fn the_first_that_waits_for_room_is_promised_it_behind_one_that_room_does_not_help() {
+    let text = "
+        a   0  10  10  2
+        x   0  10  10  1
+        g   1  10  10  2
+        b   2  10  10  1
+        c   9  10  10  1
+        d  11  10  10  1
+    ";
+    for (namespace, shape) in [("default", with_ssd()), ("small", GroupShape::default())] {
+        let mut jobs = jobs(text);
+        let without = starts(&jobs[1..], ground(2, 1));
+        assert_eq!(without, [0, 10, 20, 20, 30].map(Some));
+        jobs[0].asks = asks(namespace, shape);
+        let with = starts(&jobs, with_quota(ground(2, 1)));
+        assert_eq!((with[0], &with[1..]), (None, &without[..]), "{namespace}");
+    }
+    // Nor behind one that waits for what nobody knows the end of.
+    let behind = text.lines().filter(|line| !line.trim_start().starts_with('a')).collect::<Vec<_>>().join("\n");
+    let mut jobs = jobs(&format!("s 0 10 10 1\nw 0 10 10 3\n{behind}"));
+    (jobs[0].run_micros, jobs[0].estimate_micros) = (None, None);
+    assert_eq!(starts(&jobs, ground(3, 1))[2..], [0, 10, 20, 20, 30].map(Some));
+}
+
+#[test]
+fn what_the_first_is_promised_is_room_on_machines_that_it_may_use() {
+    let kind = |disk: &str| Arc::new([("disk".into(), disk.into())].into_iter().collect::<plenum_model::Attributes>());
+    let attributes = ["ssd", "ssd", "hdd", "hdd"].map(kind).to_vec();
+    let class = MachineClass { name: "node".into(), count: 4, capacity: resources(1000, 1 << 30, 0), attributes };
+    let ground = Ground::new(&[class], Placing::named("best-fit", None).unwrap()).unwrap();
+    // Three machines are idle when c comes, of which a may use one: it needs both that have an SSD.
+    let mut jobs = jobs("x 0 10 10 1\na 1 10 10 2\nc 2 100 100 1");
+    jobs[..2].iter_mut().for_each(|job| job.asks = asks("default", with_ssd()));
+    // For c the policy chooses that one, and nobody looks for another while a waits.
+    assert_eq!(starts(&jobs, ground), [Some(0), Some(10), Some(10)]);
+}
+
+// None of its tasks started where one of them would have been in the way of the first job.
+#[test]
+fn of_tasks_that_need_not_start_together_those_pass_that_leave_the_first_its_room() {
+    let text = "
+        a  0  100  100  3
+        b  1   50   50  4
+        c  2  900  900  2 elastic
+    ";
+    let (_, replayed) = replay(text, 5, 1, Discipline::Easy);
+    let record = replayed.ledger.records[2];
+    assert_eq!((record.first_start, record.all_started), (Some(2 * SECOND), Some(150 * SECOND)));
+    assert_eq!(replayed.ledger.records[1].all_started, Some(100 * SECOND));
 }
 
 #[test]
