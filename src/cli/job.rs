@@ -6,7 +6,8 @@ use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
 use plenum_proto::error::{is_unanswered, no_cell};
 use plenum_proto::v1::{
     AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView,
-    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, SubmitRequest, SubmitResponse,
+    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, SessionView, StatusRequest, SubmitRequest,
+    SubmitResponse,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -173,11 +174,13 @@ fn deadline(timeout: Option<i64>) -> Option<Instant> {
 async fn warn_unattended(connection: &Connection, shape: &JobShape) {
     let scheduler = placed_by(shape);
     let filter = format!("scheduler={scheduler},connected=true");
-    let request = ListRequest { namespace: String::new(), at: None, limit: 1, filter };
+    let request = ListRequest { namespace: String::new(), at: None, limit: 0, filter };
     // A server that stands still would keep an accepted job from being told for as long as a question may take.
     let answer = hints::besides(hints::look_until(None), connection.inspect().list_sessions(request)).await;
-    if answer.is_some_and(|answer| answer.sessions.is_empty()) {
-        output::tell(&unattended(shape));
+    // Where there are more than are told, one of them may be there for it.
+    let connected = answer.filter(|answer| !answer.truncated).map(|answer| answer.sessions);
+    if let Some(warning) = connected.and_then(|connected| unattended(shape, &connected)) {
+        output::tell(&warning);
     }
 }
 
@@ -187,7 +190,16 @@ fn placed_by(shape: &JobShape) -> &str {
     launched.unwrap_or(&shape.scheduler)
 }
 
-fn unattended(shape: &JobShape) -> String {
+/// The warning where none of its scheduler's sessions that are connected is there for the job.
+fn unattended(shape: &JobShape, connected: &[SessionView]) -> Option<String> {
+    let is_there = |session: &SessionView| session.namespace.is_empty() || session.namespace == shape.namespace;
+    if connected.iter().any(is_there) {
+        return None;
+    }
+    let of_which = match connected {
+        [] => String::new(),
+        [first, ..] => format!(" for the namespace {} (one is for {})", shape.namespace, first.namespace),
+    };
     let scheduler = placed_by(shape);
     let what = if plenum_schedulers::NAMES.contains(&scheduler) {
         format!("start it with `plenum scheduler {scheduler}`")
@@ -621,7 +633,8 @@ mod tests {
     fn who_waits_for_a_scheduler_is_told_what_to_do() {
         let of = |scheduler: &str, kind: JobKind, option: &[(&str, &str)]| {
             let options = option.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            unattended(&JobShape { scheduler: scheduler.into(), kind: kind.into(), options, ..JobShape::default() })
+            let shape = JobShape { scheduler: scheduler.into(), kind: kind.into(), options, ..JobShape::default() };
+            unattended(&shape, &[]).unwrap()
         };
         assert_eq!(
             of("gang", JobKind::ToCompletion, &[]),
@@ -637,5 +650,21 @@ mod tests {
         );
         let named = of("cron", JobKind::Recurring, &[("launch.scheduler", "batch")]);
         assert!(named.contains("no scheduler named \"batch\""), "{named}");
+    }
+
+    // Any session of that name would do: a job of `b` waited without a word while there was one for `a` alone.
+    #[test]
+    fn who_waits_for_a_scheduler_of_another_namespace_is_told_so() {
+        let of = |namespaces: &[&str]| {
+            let session = |namespace: &&str| SessionView { namespace: (*namespace).into(), ..SessionView::default() };
+            let connected: Vec<_> = namespaces.iter().map(session).collect();
+            let shape = JobShape { scheduler: "gang".into(), namespace: "b".into(), ..JobShape::default() };
+            unattended(&shape, &connected)
+        };
+        let told = of(&["a", "c"]).unwrap();
+        let expected =
+            "warning: no scheduler named \"gang\" is connected for the namespace b (one is for a); the job waits";
+        assert!(told.starts_with(expected), "{told}");
+        assert_eq!([of(&["a", "b"]), of(&["a", ""])], [None, None]);
     }
 }

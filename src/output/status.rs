@@ -233,7 +233,8 @@ fn standing_out(status: &StatusResponse) -> Vec<Pair> {
     }
     // What is for one that is away or silent is not placed, nor replaced, and nothing else here tells why.
     if !status.away_schedulers.is_empty() {
-        pairs.push(("away", format!("{}: no session is connected, start one", status.away_schedulers.join(", "))));
+        let away = status.away_schedulers.join(", ");
+        pairs.push(("away", format!("{away}: no session is connected, or none for the namespace of a job; start one")));
     }
     if !status.silent_schedulers.is_empty() {
         let silent = status.silent_schedulers.join(", ");
@@ -515,7 +516,9 @@ mod tests {
         status.away_schedulers = vec!["batch".to_owned(), "ml".to_owned()];
         status.silent_schedulers = vec!["service".to_owned()];
         let told = status_text(&status);
-        assert!(told.contains("batch, ml: no session is connected, start one"), "{told}");
+        // Also of one that had a session for other namespaces, it was said that there was none.
+        let away = "batch, ml: no session is connected, or none for the namespace of a job; start one";
+        assert!(told.contains(away), "{told}");
         assert!(told.contains("service: `plenum scheduler list -o wide` says since when"), "{told}");
         let json = status_json(&status);
         assert_eq!(

@@ -251,6 +251,7 @@ fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: 
             principal: session.principal.to_string(),
             connected,
             last_number: session.decided.back().map_or(0, |decided| decided.number),
+            namespace: session.namespace.to_string(),
         });
     }
     response
@@ -296,7 +297,7 @@ pub(super) async fn status_with<T: Send + 'static>(
     let known = shared.clone();
     let counted = turn.take(move || {
         let members = members::with_awaited(&known, &cell);
-        status.away_schedulers = named(&members, |members| members.connected == 0);
+        status.away_schedulers = named(&members, Members::are_away);
         status.silent_schedulers = named(&members, |members| members.silent > 0);
         count_rows(&cell, known.clock.now(), &mut status);
         let also = also(&known, &cell, &members);

@@ -1,6 +1,6 @@
 //! Who of a scheduler is there, and who of these says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::Cell;
@@ -8,7 +8,7 @@ use plenum_model::Cell;
 use crate::shared::Shared;
 
 /// The sessions of a scheduler, those that nobody has closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
     /// How many there are, connected or not.
     pub(super) sessions: u32,
@@ -16,6 +16,22 @@ pub(super) struct Members {
     pub(super) connected: u32,
     /// How many of these have fallen silent, while the cell goes on.
     pub(super) silent: u32,
+    /// Whose jobs those are there for that are connected; the empty one stands for all namespaces.
+    namespaces: BTreeSet<Arc<str>>,
+    /// Whether a job that is not over is of a namespace that none of these is there for. Of [`with_awaited`] only.
+    lacks_one: bool,
+}
+
+impl Members {
+    /// Whether something may wait for nobody.
+    pub(super) fn are_away(&self) -> bool {
+        self.connected == 0 || self.lacks_one
+    }
+
+    /// As `JobShape::is_served_by` has it of one session. There may be very many of both, jobs and sessions.
+    fn serve(&self, namespace: &str) -> bool {
+        self.namespaces.contains("") || self.namespaces.contains(namespace)
+    }
 }
 
 /// By the scheduler's name.
@@ -32,6 +48,7 @@ pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
         if known.is_connected(session.id, now_micros) {
             of_name.connected += 1;
             of_name.silent += u32::from(silent.contains(&session.id));
+            of_name.namespaces.insert(session.namespace.clone());
         }
     }
     members
@@ -41,7 +58,8 @@ pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
 pub(super) fn with_awaited(shared: &Shared, cell: &Cell) -> ByScheduler {
     let mut members = by_scheduler(shared, cell);
     for job in cell.jobs().filter(|job| !job.state.is_final()) {
-        members.entry(job.shape.scheduler.clone()).or_default();
+        let of_name = members.entry(job.shape.scheduler.clone()).or_default();
+        of_name.lacks_one |= !of_name.serve(&job.shape.namespace);
     }
     members
 }

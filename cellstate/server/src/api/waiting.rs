@@ -199,13 +199,20 @@ impl<'a> Reasons<'a> {
         view::group_rows(self.cell, job).all(|row| row.count == 0)
     }
 
+    /// That a job's scheduler is paused, where it is.
+    fn paused(&self, job: &Job) -> Option<String> {
+        let scheduler = &job.shape.scheduler;
+        let is_paused = self.cell.is_paused(scheduler);
+        is_paused.then(|| {
+            format!("the scheduler {scheduler} is paused; `plenum scheduler resume {scheduler}` lets it go on")
+        })
+    }
+
     /// What operators laid down that stands in the way: no scheduler can do anything about that.
     fn governed(&self, job: &Job, position: u16, shape: &GroupShape) -> Option<String> {
-        let (scheduler, namespace) = (&job.shape.scheduler, &job.shape.namespace);
-        if self.cell.is_paused(scheduler) {
-            return Some(format!(
-                "the scheduler {scheduler} is paused; `plenum scheduler resume {scheduler}` lets it go on"
-            ));
+        let namespace = &job.shape.namespace;
+        if let Some(paused) = self.paused(job) {
+            return Some(paused);
         }
         let quota = self.cell.quota(namespace)?;
         let used = self.used.get_or_init(|| self.cell.used_of_quotas());
@@ -284,9 +291,13 @@ impl<'a> Reasons<'a> {
             Some(note) => {
                 format!("{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {}", dated(&note))
             }
-            None => format!(
-                "{tasks} {are} on {which} drained; what scheduler {scheduler} does not move is stopped at the deadline"
-            ),
+            // Whether it would move them nobody knows: that is seen once it goes on.
+            None => {
+                let paused = self.paused(job).map(|paused| format!("; {paused}")).unwrap_or_default();
+                format!(
+                    "{tasks} {are} on {which} drained; what scheduler {scheduler} does not move is stopped at the deadline{paused}"
+                )
+            }
         })
     }
 
@@ -297,6 +308,16 @@ impl<'a> Reasons<'a> {
             self.cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
         let mut connected = of_it.map(|session| session.id).filter(|&id| sessions.is_connected(id, now)).peekable();
         Present { is_away: connected.peek().is_none(), is_heard: connected.any(|id| !silent.contains(&id)) }
+    }
+
+    /// The namespace of a session of a job's scheduler that is connected, and is there for others alone.
+    fn other_namespace(&self, shared: &Shared, job: &Job) -> Option<&str> {
+        let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
+        let mut of_name = self.cell.sessions().filter(|session| session.scheduler == job.shape.scheduler);
+        let other = of_name.find(|session| {
+            !job.shape.is_served_by(&session.scheduler, &session.namespace) && sessions.is_connected(session.id, now)
+        });
+        other.map(|session| &*session.namespace)
     }
 
     /// Sessions of a job's scheduler that nobody uses, and that are not closed yet: what is theirs to place may be left to them.
@@ -327,12 +348,17 @@ impl<'a> Reasons<'a> {
                 ),
             };
         }
-        let why = if is_away && shared.space.is_read_only() {
-            format!(
-                "no scheduler {scheduler} is connected; the cell is read-only and lets in none that begins now; `plenum status` says why"
-            )
-        } else if is_away {
-            format!("no scheduler {scheduler} is connected; start one")
+        let why = if is_away {
+            let of_which = match self.other_namespace(shared, job) {
+                Some(other) => format!(" for the namespace {} (one is for {other})", job.shape.namespace),
+                None => String::new(),
+            };
+            let what = if shared.space.is_read_only() {
+                "the cell is read-only and lets in none that begins now; `plenum status` says why"
+            } else {
+                "start one"
+            };
+            format!("no scheduler {scheduler} is connected{of_which}; {what}")
         } else {
             format!(
                 "scheduler {scheduler} is silent: it stands still, or makes one long decision; `plenum scheduler list -o wide` says since when"

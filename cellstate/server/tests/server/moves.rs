@@ -157,6 +157,24 @@ async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_d
     server.shutdown().await.unwrap();
 }
 
+// All that it moved was refused, and of what stayed nothing was said but what becomes of it.
+#[tokio::test]
+async fn what_is_left_on_a_drained_machine_says_so_where_its_scheduler_is_paused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    moved(&channel).await;
+    let left = "1 is on a machine that is drained; what scheduler batch does not move is stopped at the deadline";
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    for paused in [true, false] {
+        govern.pause_scheduler(v1::PauseScheduler { scheduler: "batch".into(), paused }).await.unwrap();
+        let why =
+            if paused { "; the scheduler batch is paused; `plenum scheduler resume batch` lets it go on" } else { "" };
+        assert_eq!(waiting(&channel, "web").await.groups[0].staying, format!("{left}{why}"));
+    }
+    server.shutdown().await.unwrap();
+}
+
 // Of a job of which another task waited it was told why that one waits, and of those that stay nothing.
 #[tokio::test]
 async fn what_is_left_on_a_drained_machine_says_so_also_where_others_of_its_group_wait() {

@@ -95,6 +95,32 @@ fn greets(scheduler: &str, pulse_micros: u64) -> v1::Hello {
     v1::Hello { scheduler, namespace, pulse_micros, ..v1::Hello::default() }
 }
 
+// With a session of another namespace it counted as there: the status had nothing of jobs that waited for nobody.
+#[tokio::test]
+async fn one_whose_sessions_are_for_other_namespaces_than_that_of_a_job_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let hello = |namespace: &str| v1::Hello { namespace: namespace.to_owned(), ..greets("batch", 0) };
+    let other = Session::hello(&channel, hello("ml"), Cell::default()).await.unwrap();
+    let mut away = async || inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().away_schedulers;
+    assert_eq!(away().await, [""; 0], "it has no jobs");
+    submit(&channel, job("crunch", 2)).await;
+    eventually("none is there for the namespace default", async || away().await == ["batch"]).await;
+    let get = v1::GetJobRequest { namespace: String::new(), name: "crunch".to_owned(), at: None };
+    let crunch = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
+    let waits = "work: 2 waiting: no scheduler batch is connected for the namespace default (one is for ml); start one";
+    assert_eq!(crunch.waiting_reason, waits);
+    let all = Session::hello(&channel, hello(""), Cell::default()).await.unwrap();
+    eventually("one is there for all", async || away().await.is_empty()).await;
+    let listed = inspect.list_sessions(v1::ListRequest::default()).await.unwrap().into_inner();
+    let namespaces: Vec<_> = listed.sessions.into_iter().map(|session| session.namespace).collect();
+    assert_eq!(namespaces, ["ml", ""]);
+    drop((other, all));
+    server.shutdown().await.unwrap();
+}
+
 // One that hung before its first pulse was connected for as long as it did: nothing told it from one that sends none.
 #[tokio::test]
 async fn who_promised_pulses_and_sends_none_is_silent_and_who_promised_none_is_not() {
