@@ -64,12 +64,15 @@ impl Surroundings {
 
 /// The machine's name, and the directory as a number: agents of two cells on one host may have the same name, and each
 /// sweeps what it doesn't know below its own. The path of it, and not its instance: an agent whose directory was emptied has a new one, and is to
-/// sweep what ran there before.
+/// sweep what ran there before. Of a name that does not fit, the whole counts for the number, too.
 fn cgroup_name(machine: &str, directory: &AgentDirectory) -> String {
+    let kept = machine.get(..50).unwrap_or(machine);
+    // Behind a byte that no path has: the same bytes in all may be those of another path and another name.
+    let cut = if kept == machine { String::new() } else { format!("\0{machine}") };
     // FNV-1a: it must be the same for the same directory, and needs no strength.
-    let path = directory.root().as_os_str().as_encoded_bytes();
-    let number = path.iter().fold(0x811c_9dc5_u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let name = format!("{}-{number:08x}", machine.get(..50).unwrap_or(machine).trim_end_matches(['-', '.']));
+    let bytes = directory.root().as_os_str().as_encoded_bytes().iter().chain(cut.as_bytes());
+    let number = bytes.fold(0x811c_9dc5_u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let name = format!("{}-{number:08x}", kept.trim_end_matches(['-', '.']));
     debug_assert!(is_name(&name, true));
     name
 }
@@ -85,5 +88,18 @@ mod tests {
         assert_eq!(of("m1", "/a"), of("m1", "/a"));
         let long = format!("{}.{}", "a".repeat(49), "b".repeat(13));
         assert!(is_name(&of(&long, "/a"), true));
+    }
+
+    // In two containers with directories of the same path, agents whose names were alike for fifty bytes had one group: each killed the other's tasks
+    // when it started.
+    #[test]
+    fn agents_of_long_names_have_cgroups_of_their_own_wherever_these_differ() {
+        let of = |machine: &str, directory: &str| cgroup_name(machine, &AgentDirectory::new(directory.into()));
+        let alike = "a".repeat(50);
+        assert_ne!(of(&format!("{alike}-1"), "/a"), of(&format!("{alike}-2"), "/a"));
+        assert_ne!(of(&format!("{alike}-1"), "/a"), of(&alike, "/a"));
+        assert_ne!(of(&format!("{alike}aa"), "/a"), of(&format!("{alike}a"), "/aa"));
+        let own = format!("{alike}-{}", &of("m1", "/a")[3..]);
+        assert_eq!(of(&alike, "/a"), own, "one that fits has the number of its directory");
     }
 }
