@@ -43,7 +43,8 @@ fn words(directory: &Path, (expected, found): (&str, &str), keeps: &Keeps) -> St
     match keeps {
         Keeps::Tasks => format!(
             "agent directory {directory}: its tasks belong to cell {expected}, and the server is of cell {found}: they go on, none is started, and \
-             the server is asked again until it is of their cell; or end this agent, and name another directory, or the other server"
+             the server is asked again until it is of their cell; or end this agent, and name another directory, or the other server, or remove what \
+             is in its folders allocs and jobs once no task runs"
         ),
         Keeps::Files(paths) => {
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
