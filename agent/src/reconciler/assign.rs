@@ -32,6 +32,11 @@ impl AgentReconciler {
             self.want(now_ms, assignment);
         }
         for &allocation in keep {
+            if self.held.get(&allocation).is_some_and(Held::is_only_ordered) {
+                // An earlier life of the cell ordered it. This one may have placed the task anew, and counts on it here until its receipt.
+                self.stop_one(now_ms, allocation);
+                continue;
+            }
             // It goes on as it is. One that is not here any more is reported so, and never started.
             let work = Err("the cell does not know it, and there is no trace of it here".to_owned());
             self.want(now_ms, Assignment { allocation, takes_over: Vec::new(), may_start: false, work });

@@ -135,6 +135,11 @@ impl Held {
         matches!(self.phase, Phase::Waiting { recorded: false })
     }
 
+    /// It is to start, or could not and may again, and as far as is known no start of it was ever written down.
+    pub(super) fn is_only_ordered(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Exited { .. } | Phase::Pausing { .. }) && !self.is_recorded
+    }
+
     /// What the cell should know; `None`: nothing yet.
     pub(super) fn status(&self) -> Option<Status> {
         let live = |state, ready| Status { state, ready, exit_code: 0, reason: "".into(), restarts: self.restart };

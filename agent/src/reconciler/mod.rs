@@ -143,7 +143,7 @@ pub enum Input {
         wanted: Vec<Assignment>,
         /// Shall end.
         stop: Vec<AllocationId>,
-        /// What the cell does not know, and lets run on.
+        /// What the cell does not know, and lets run on where it has begun.
         keep: Vec<AllocationId>,
     },
     /// The stream of assignments ended.

@@ -1,6 +1,7 @@
 //! Stories of an agent whose cell is restored, or whose server is another one than before.
 
 use super::*;
+use crate::driver::{Failure, FailureKind};
 
 #[test]
 fn a_server_with_an_older_state_is_refused() {
@@ -93,6 +94,51 @@ fn what_ended_after_a_backup_is_told_to_the_restored_cell_as_it_was() {
     story.assignments(true, vec![again], &[]);
     story.pass_ms(RENEW_MS, true);
     assert_eq!((story.reported(1), story.running()), (vec![Complete], vec![]));
+}
+
+// Hundreds of starts waited for their turn when the cell was restored from a backup of before. It let them run on as tasks that it does not know: all of
+// them were made then, beside those that it had placed in their stead.
+#[test]
+fn a_start_that_only_an_earlier_life_of_the_cell_ordered_and_that_was_not_made_is_not_made() {
+    let mut story = Story::new(|_| Fate { recorded_after_ms: 2 * LEASE_MS, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(LEASE_MS, false);
+    assert_eq!(story.starts(), [(1, 0)]);
+    story.sent.clear();
+    story.input(offered(2, 4));
+    let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![id(1)]);
+    story.input(Input::Assignments { machine: MACHINE, epoch: 2, revision: 4, full: true, wanted, stop, keep });
+    story.pass_ms(RENEW_MS, true);
+    assert_eq!((story.reported(1), story.running()), (vec![Stopped], vec![]), "its receipt frees the room");
+}
+
+// What could not be set up counted as begun, and was started again after its pause, beside what the restored cell had placed in its stead.
+#[test]
+fn a_start_that_could_not_be_made_for_an_earlier_life_of_the_cell_is_not_made_again() {
+    let policy = RestartPolicy { attempts: 5, delay_ms: 60_000, within_ms: 0 };
+    for pauses in [true, false] {
+        let mut story = Story::new(|_| Fate { recorded_after_ms: 2 * LEASE_MS, ..Fate::runs_for_ever() });
+        story.registered();
+        story.assignments(true, vec![with_restarts(1, policy)], &[]);
+        story.pass_ms(LEASE_MS, false);
+        let (allocation, restart) = (id(1), 0);
+        let exit = Exit::failed(Failure::new(FailureKind::Setup, "no memory"), story.now_ms);
+        story.input(Input::Driver(DriverEvent::Exited { allocation, restart, exit }));
+        let gone = || Input::Driver(DriverEvent::Gone { allocation, restart });
+        if pauses {
+            story.input(gone());
+        }
+        story.sent.clear();
+        story.input(offered(2, 4));
+        let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![allocation]);
+        story.input(Input::Assignments { machine: MACHINE, epoch: 2, revision: 4, full: true, wanted, stop, keep });
+        if !pauses {
+            story.input(gone());
+        }
+        story.pass_ms(RENEW_MS, true);
+        assert_eq!(story.reported(1), [Stopped], "it pauses: {pauses}");
+    }
 }
 
 /// A story in which a report was sent and not answered when the lease was over, and its number. The machine registers again.
