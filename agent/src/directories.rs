@@ -222,12 +222,22 @@ impl AllocationDirectory {
         self.0.join(format!("exit-{restart}"))
     }
 
-    /// How the latest start ended of those of which an end is written down here.
-    pub(crate) fn last_exit(&self) -> Option<PathBuf> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+    /// The latest start of those of which an end is written down here.
+    ///
+    /// # Errors
+    /// When that can't be found out, such as without a descriptor left.
+    pub(crate) fn last_ended(&self) -> io::Result<Option<u32>> {
         let restart_of = |name: &OsStr| name.to_str()?.strip_prefix("exit-")?.parse::<u32>().ok();
-        let last = entries.filter_map(|entry| restart_of(&entry.file_name())).max()?;
-        Some(self.exit(last))
+        let mut last: Option<u32> = None;
+        for entry in fs::read_dir(&self.0)? {
+            last = last.max(restart_of(&entry?.file_name()));
+        }
+        Ok(last)
+    }
+
+    /// How that one ended, as far as that can be found out.
+    pub(crate) fn last_exit(&self) -> Option<PathBuf> {
+        self.last_ended().ok().flatten().map(|last| self.exit(last))
     }
 
     pub(crate) fn exit_reserved(&self) -> PathBuf {
@@ -272,6 +282,22 @@ mod tests {
             set_mode(open, 0o775);
         }
         agent
+    }
+
+    // Of what can't be listed no end was known: a restored cell had what had completed run once more.
+    #[test]
+    fn which_start_ended_last_is_not_known_where_it_cannot_be_found_out() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().join("task"));
+        fs::write(directory.root(), "").unwrap();
+        assert!(directory.last_ended().is_err() && directory.last_exit().is_none());
+        fs::remove_file(directory.root()).unwrap();
+        fs::create_dir(directory.root()).unwrap();
+        assert_eq!(directory.last_ended().unwrap(), None);
+        for file in [directory.exit(9), directory.exit(10), directory.record(11), directory.exit_reserved()] {
+            fs::write(file, "").unwrap();
+        }
+        assert_eq!(directory.last_ended().unwrap(), Some(10));
     }
 
     // All users of the machine saw which tasks had run there, and what each had written.

@@ -23,9 +23,12 @@ const RESERVED_BYTES: usize = 4096;
 /// before it, and one of the directory, would be three for each word between agent and shim. Should the machine crash in
 /// between, the file may be damaged, which its reader takes for a task of an earlier boot that nobody knows the end of.
 pub(crate) fn write_atomically<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let (temporary, file) = write_beside(path, value)?;
-    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    file.sync_all()
+    write_over(path, value)?.sync_all()
+}
+
+/// Like [`write_atomically`], for what need not outlive the boot: it is not synced.
+pub(crate) fn write_for_this_boot<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_over(path, value).map(drop)
 }
 
 /// Like [`write_atomically`], for what must be whole after a crash of the machine, too: it is synced before it gets its name as well. That
@@ -104,6 +107,12 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
 
 fn invalid(path: &Path, what: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+}
+
+fn write_over<T: Serialize>(path: &Path, value: &T) -> io::Result<File> {
+    let (temporary, file) = write_beside(path, value)?;
+    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    Ok(file)
 }
 
 fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<(PathBuf, File)> {

@@ -62,6 +62,36 @@ fn remove_earlier_starts(directory: &AllocationDirectory, restart: u32) {
     }
 }
 
+/// Takes away what is kept of all starts, of which an end is written down of `last` as the latest: what is found of one from then on is of a start that
+/// was made anew. The end of the last one goes behind all else: where this is left half done, it still says that it is to be done.
+///
+/// # Errors
+/// When something of it can't be removed.
+pub(super) fn remove_starts(directory: &AllocationDirectory, last: u32) -> io::Result<()> {
+    // The spec first: without a mark it would be that of a start that is still to be made.
+    remove_if_there(&directory.spec())?;
+    // By their names: a start that could not be written down has taken away nothing of those before it.
+    let entries: Vec<_> = fs::read_dir(directory.root())?.collect::<io::Result<_>>()?;
+    let last = directory.exit(last);
+    let others = entries.iter().map(fs::DirEntry::path).filter(|path| *path != last && is_of_a_start(path));
+    others.chain([last.clone()]).try_for_each(|file| remove_if_there(&file))
+}
+
+/// Whether it is the record, the mark or the end of a start.
+fn is_of_a_start(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()?.split_once('-'));
+    name.is_some_and(|(kind, number)| ["record", "running", "exit"].contains(&kind) && number.parse::<u32>().is_ok())
+}
+
+/// # Errors
+/// When it is there still.
+pub(super) fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What was asked to be cleaned, and has not begun: many tasks may end while what one of them left is being removed.
 #[derive(Debug, Default)]
 pub(super) struct Cleaning {
@@ -416,6 +446,21 @@ mod tests {
                 && directory.exit(last - ENDS_KEPT).exists()
         );
         assert_eq!((names("record-"), names("running-"), names("exit-")), (1, 1, ENDS_KEPT as usize + 1));
+    }
+
+    // An agent died before it had written the next spec down. The one after it took that of an earlier life of the cell for a start that was still to be made.
+    #[test]
+    fn what_an_earlier_life_of_the_cell_wrote_down_of_a_task_goes_as_a_whole() {
+        let stage = Stage::set();
+        let directory = stage.record(1);
+        for file in [directory.exit(0), directory.exit(1), directory.record(1), directory.running(1)] {
+            fs::write(file, "").unwrap();
+        }
+        // Its end could not be written.
+        fs::write(directory.record(2), "").unwrap();
+        remove_starts(&directory, 1).unwrap();
+        let left: Vec<_> = fs::read_dir(directory.root()).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
     }
 
     // An agent that had no descriptor left to read a record with took the files of a running task for unused.

@@ -420,13 +420,18 @@ fn write_lost(directory: &AllocationDirectory, facts: &StartFacts, status: Optio
         (FailureKind::LostTrack, message)
     };
     let exit = Exit::failed(Failure::new(kind, message), unix_ms());
-    write_end(directory, facts.restart, &exit);
+    // Without it an agent of another boot takes it for lost all the same. After a boot there may be thousands, and no agent registers before all are written.
+    warn_if_failed(durable::write_for_this_boot(&directory.exit(facts.restart), &exit));
     exit
 }
 
 /// Has the next agent find this end, too. Where that fails, it comes to the same by itself.
 pub(super) fn write_end(directory: &AllocationDirectory, restart: u32, exit: &Exit) {
-    if let Err(error) = durable::write_atomically(&directory.exit(restart), exit) {
+    warn_if_failed(durable::write_atomically(&directory.exit(restart), exit));
+}
+
+fn warn_if_failed(written: io::Result<()>) {
+    if let Err(error) = written {
         tracing::warn!(%error, "can't write down the end of a task");
     }
 }

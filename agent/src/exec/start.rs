@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Asked, ExecOptions,
-    clean::{Recording, record},
+    clean::{Recording, record, remove_if_there, remove_starts},
     facts::StartFacts,
     marks::Marks,
     recover,
@@ -250,32 +250,32 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
         task: task.clone(),
     };
     let facts = StartFacts::from(&spec);
-    match recover::look(&directory, facts.restart)? {
-        // In an earlier life of the cell it could not be set up, which was told. In this one that was not tried.
-        recover::Trace::Exit(exit) if was_never_made(&exit) && directory.ended().exists() => {
-            for file in [directory.exit(facts.restart), directory.record(facts.restart)] {
-                match std::fs::remove_file(file) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
-        recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: None }))),
-        recover::Trace::Vanished => return recover::lost_track(&directory, &facts, None).map(Prepared::Ended),
-        recover::Trace::None => {}
-    }
-    // To look may have taken long.
-    permission.check()?;
+    directory.let_owner_in();
     if forgotten.is_under_way(task.allocation) {
-        // A mark that came after this start would hide it from the next agent.
+        // Before it is marked, that end looks like one of this life; and a mark that came after this start would hide it from the next agent.
         let what = "an earlier end of it is still being marked";
         return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
     }
-    // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
+    // What ended in an earlier life of the cell did so with its last start, whatever the number of the one that this life asks for.
+    let last = if directory.ended().try_exists()? { directory.last_ended()? } else { None };
+    match (recover::look(&directory, last.unwrap_or(facts.restart))?, last) {
+        // There it was not made, which was told, and in this life not tried; or this life has heard of that end, and asks for the start after it.
+        (recover::Trace::Exit(exit), Some(_)) if facts.restart > 0 || was_never_made(&exit) => {}
+        (recover::Trace::Exit(exit), _) => return Ok(Prepared::Ended(exit)),
+        (recover::Trace::Alive(shim), _) => {
+            return Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: None })));
+        }
+        (recover::Trace::Vanished, _) => return recover::lost_track(&directory, &facts, None).map(Prepared::Ended),
+        (recover::Trace::None, _) => {}
+    }
+    // To look may have taken long.
+    permission.check()?;
+    if let Some(last) = last {
+        remove_starts(&directory, last)?;
+    }
+    // It may have ended here before, in an earlier life of the cell: what begins now has not. With that mark, its own end would be taken for one of then.
     forgotten.begins_anew(task.allocation);
-    drop(std::fs::remove_file(directory.ended()));
-    let recorded = record(&directory, &spec, recording);
+    let recorded = remove_if_there(&directory.ended()).and_then(|()| record(&directory, &spec, recording));
     if recorded.is_ok() {
         // So may that. What is written down and was never made, the next agent may make, and a stop makes void.
         permission.check()?;
@@ -287,10 +287,11 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
     }
 }
 
-/// Whether it is the end of a start that could not be set up.
+/// Whether it is the end of a start that could not be set up, or was stopped before it was made.
 fn was_never_made(exit: &Exit) -> bool {
     let is_setup = exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Setup);
-    is_setup && exit.started_unix_ms.is_none()
+    let is_void = exit.stop_requested && exit.failure.is_none() && exit.code.or(exit.signal).is_none();
+    (is_setup || is_void) && exit.started_unix_ms.is_none()
 }
 
 /// What becomes of a start for which no shim could be started, or none that could be watched: that one was killed, and may have begun before.
@@ -671,11 +672,8 @@ mod tests {
     #[test]
     fn a_start_that_could_not_be_set_up_in_an_earlier_life_of_the_cell_is_tried_in_this_one() {
         let place = tempfile::tempdir().unwrap();
-        let options = exec::options_at(place.path().to_owned());
-        let task = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job")).task;
-        let directory = options.directory.allocation(task.allocation);
-        fs::create_dir_all(directory.root()).unwrap();
-        let shared = shared_by(options, Arc::default());
+        let (options, spec, directory) = recorded_in(place.path());
+        let (shared, task) = (shared_by(options, Arc::default()), spec.task);
         let told = || {
             let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
             exit.failure.unwrap().message
@@ -685,6 +683,71 @@ mod tests {
         assert_eq!(told(), "no memory then", "the cell may not have heard of it");
         fs::write(directory.ended(), "").unwrap();
         assert!(told().starts_with("starting a shim"), "it was tried");
+    }
+
+    /// A task whose starts ended so in an earlier life of the cell, which heard of it. The last of them had been taken by somebody.
+    fn ended_before(place: &Path, ends: &[(u32, Exit)]) -> (Shared, TaskSpec, AllocationDirectory) {
+        let (options, spec, directory) = recorded_in(place);
+        for (restart, exit) in ends {
+            durable::write_for_this_boot(&directory.exit(*restart), exit).unwrap();
+        }
+        let (last, _) = ends.last().unwrap();
+        assert!(durable::write_once::<ProcessIdentity>(&directory.record(*last), &void_record()).unwrap());
+        fs::write(directory.ended(), "").unwrap();
+        (shared_by(options, Arc::default()), spec.task, directory)
+    }
+
+    // A restored cell asked for the first start. What had completed with a later one ran once more, as the first one could not be set up, or its end was
+    // kept no longer.
+    #[test]
+    fn what_completed_in_an_earlier_life_of_the_cell_is_not_made_again() {
+        let not_set_up = Exit::failed(Failure::new(FailureKind::Setup, "no memory then"), 1);
+        let complete = Exit { code: Some(0), started_unix_ms: Some(1), ..Exit::default() };
+        for ends in [vec![(0, not_set_up), (1, complete.clone())], vec![(300, complete.clone())]] {
+            let place = tempfile::tempdir().unwrap();
+            let (shared, task, directory) = ended_before(place.path(), &ends);
+            let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
+            assert_eq!((exit, directory.spec().exists()), (complete.clone(), false));
+        }
+    }
+
+    // Only the first of them was tried, and the ends of the others told once more; what had been stopped before it was made had failed in this life.
+    #[test]
+    fn no_start_that_was_not_made_in_an_earlier_life_of_the_cell_is_kept_from_this_one() {
+        let not_set_up = Exit::failed(Failure::new(FailureKind::Setup, "no memory then"), 1);
+        let void = Exit { stop_requested: true, ended_unix_ms: 1, ..Exit::default() };
+        let failed = Exit { code: Some(1), started_unix_ms: Some(1), ..Exit::default() };
+        // Of the last two nothing had been written down before they were void: they had taken away no end, and the first one was found for the new start.
+        let many = (0..=258).map(|restart| (restart, if restart > 256 { void.clone() } else { failed.clone() }));
+        let of_each = |end: Exit| vec![(0, end.clone()), (1, end)];
+        for ends in [of_each(not_set_up), of_each(void.clone()), many.collect()] {
+            let place = tempfile::tempdir().unwrap();
+            let (shared, mut task, _) = ended_before(place.path(), &ends);
+            for restart in [0, 1] {
+                task.restart = restart;
+                let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
+                let told = exit.failure.map(|failure| failure.message).unwrap_or_default();
+                assert!(told.starts_with("starting a shim"), "start {restart} was not tried: {told}");
+            }
+        }
+    }
+
+    // It was told once for each start up to that one, at the policy's delays; and of one that was void, and whose end could not be written, nobody knew more.
+    #[test]
+    fn an_end_in_an_earlier_life_of_the_cell_is_told_once() {
+        let failed = Exit { code: Some(1), started_unix_ms: Some(1), ..Exit::default() };
+        for last in [0, 600] {
+            let place = tempfile::tempdir().unwrap();
+            let (shared, mut task, directory) = ended_before(place.path(), &[(last, failed.clone())]);
+            durable::write_for_this_boot(&directory.record(last + 1), &void_record()).unwrap();
+            let mut told = || {
+                let Prepared::Ended(exit) = prepare(&shared, &task, false).unwrap() else { panic!("its shim is none") };
+                task.restart += 1;
+                exit
+            };
+            assert_eq!(told(), failed);
+            assert_eq!(told().failure.map(|failure| failure.kind), Some(FailureKind::Setup));
+        }
     }
 
     // An end of it had been forgotten and could not be marked. Marked later, it would be hidden from the next agent.
@@ -698,9 +761,12 @@ mod tests {
         // It can't be made where a folder is.
         fs::create_dir_all(directory.ended()).unwrap();
         assert!(forgotten.forget(task.allocation));
+        let shared = shared_by(options, Arc::clone(&forgotten));
+        durable::write_atomically(&directory.exit(0), &Exit::default()).unwrap();
+        assert!(prepare(&shared, &task, false).is_err(), "that end may be of an earlier life of the cell");
+        fs::remove_file(directory.exit(0)).unwrap();
         forgotten.mark(&directory, task.allocation);
         fs::remove_dir(directory.ended()).unwrap();
-        let shared = shared_by(options, Arc::clone(&forgotten));
         assert!(matches!(prepare(&shared, &task, false).unwrap(), Prepared::Ended(_)), "its shim is none");
         assert!(directory.spec().exists());
         forgotten.try_again(&agent);

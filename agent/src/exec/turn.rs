@@ -204,6 +204,20 @@ mod tests {
         assert!(!stage.directory.spec().exists());
     }
 
+    // A mark that could not be taken away hid the start from the next agent, and made its own end look like one of before.
+    #[tokio::test]
+    async fn no_start_is_made_beside_the_mark_of_an_earlier_end() {
+        let stage = Stage::set();
+        stage.lease.send_replace(Some(Duration::MAX));
+        // A folder in its place is not removed as a file is.
+        fs::create_dir_all(stage.directory.ended()).unwrap();
+        let (events, mut told) = mpsc::channel(8);
+        let (_stop, stopped) = watch::channel(Asked::Run);
+        live(stage.start(), stage.shared.clone(), events, stopped).await;
+        let exit = exit(&mut told).await;
+        assert!(exit.failure.is_some() && !stage.directory.spec().exists(), "{exit}");
+    }
+
     // It was written down for as long as the disk hung, and made then.
     #[test]
     fn a_start_that_is_being_written_down_when_the_lease_ends_is_made_with_the_next_one() {
