@@ -278,7 +278,7 @@ fn a_file_that_was_changed_between_two_runs_in_a_directory_says_where_its_job_is
     let (db, web, dir) = (service("db", 1005), service("web", 1006), stage.word("cell"));
     let starts = format!("an earlier run left it in {dir}: `plenum dev --dir {dir}` without files");
     let done = stage.run(&["dev", "--dir", &dir, "--no-isolation", &db, &web]);
-    done.says(1, &["error[JOB_CHANGED]", &starts, "`plenum job stop default/web`"]);
+    done.says(1, &["error[JOB_CHANGED]", &starts, "stop default/web there"]);
 
     let dev = stage.dev(&["--no-isolation"]);
     let listed = stage.ask(&dev.address, &["job", "list"])["items"].clone();

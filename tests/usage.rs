@@ -97,6 +97,29 @@ fn what_asks_no_cell_and_what_is_told_its_address_does_without_the_users_file() 
     stage.run(&["dev", &file]).says(1, &["error[CONFIG]"]);
 }
 
+// It went by the port alone: at the usual one it told no address, and where the user's file named another cell the job went there; at any other one it
+// told its address also where the file named that one. Whether the usual one is free is luck: only the other half finds it each time.
+#[test]
+fn a_development_cell_tells_its_address_where_the_users_file_names_another_cell() {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.path("home/.config/plenum")).unwrap();
+    let config = |port: &str| {
+        stage.file("home/.config/plenum/config.toml", &format!("addr = \"http://127.0.0.1:{port}\"\n"));
+    };
+    config("1");
+    let dev = stage.dev(&["--no-isolation"]);
+    let told = format!("submit jobs with `plenum --addr {} job run FILE`", dev.address);
+    eventually("it tells how", || stage.text("dev.err").contains(&told).then_some(()));
+    assert_eq!(dev.stop().code(), Some(0));
+    // A port that nobody listens on: it was taken and given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    config(&port);
+    let dev = stage.dev(&["--no-isolation", "--port", &port]);
+    let told = "submit jobs with `plenum job run FILE`";
+    eventually("it tells how", || stage.text("dev.err").contains(told).then_some(()));
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
 // What asked for a variable that was not set asked another cell than the one of PLENUM_ADDR, which was passed over: that at the usual port.
 #[test]
 fn an_empty_flag_is_none_that_was_left_out() {

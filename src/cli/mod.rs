@@ -184,6 +184,12 @@ impl Context {
     }
 }
 
+/// The cell that commands ask without a flag, where they ask any: what the environment or the user's file has for an address may be none.
+pub(crate) fn asked_without_flag() -> Option<String> {
+    let global = Global { addr: None, namespace: None, output: Format::Table, request_timeout: None };
+    Context::of(&global, Wanted { addr: true, namespace: false }).ok().map(|context| context.address)
+}
+
 /// What a flag says. Nothing is no answer to what it asks: most often it comes from a variable that is not set, and what stands in the flag's place
 /// then, another variable or the default, would be another cell than was meant.
 fn full(flag: &str, value: Option<String>) -> Result<Option<String>, Failure> {

@@ -63,25 +63,23 @@ fn is_served(machine: &MachineView) -> bool {
     is_there && machine.unfit() != Unfit::AgentLeaves
 }
 
-/// Why a machine that is served takes no tasks, and what ends that, where somebody has to. `flag`: what commands need to find the cell.
-pub(super) fn unused_words(machine: &MachineView, flag: &str) -> Option<String> {
+/// Why a machine that is served takes no tasks, and what ends that, where somebody has to.
+pub(super) fn unused_words(machine: &MachineView) -> Option<String> {
     let name = &machine.name;
     match (machine.state(), output::unfit(machine)) {
-        (MachineState::Draining, _) => {
-            Some(format!("{name} is drained: `plenum{flag} machine undrain {name}` ends that"))
-        }
+        (MachineState::Draining, _) => Some(format!("{name} is drained: `plenum machine undrain {name}` ends that")),
         (MachineState::Cordoned, _) if machine.cordoned => {
-            Some(format!("{name} is cordoned: `plenum{flag} machine uncordon {name}` ends that"))
+            Some(format!("{name} is cordoned: `plenum machine uncordon {name}` ends that"))
         }
         (MachineState::Cordoned, Some((_, why))) => Some(format!("{name} takes no tasks: {why}")),
         _ => None,
     }
 }
 
-/// That a machine of an earlier run stays because of its tasks, and what ends that: in this cell, as another one may have a machine of that name.
-pub(super) fn stays_words(name: &str, flag: &str) -> String {
+/// That a machine of an earlier run stays because of its tasks, and what ends that.
+pub(super) fn stays_words(name: &str) -> String {
     format!(
-        "{name} of an earlier run has tasks, and no agent now: `plenum{flag} machine remove {name} --force` gives them up"
+        "{name} of an earlier run has tasks, and no agent now: `plenum machine remove {name} --force` gives them up"
     )
 }
 
@@ -219,12 +217,12 @@ mod tests {
             ..MachineView::default()
         };
         let (ready, cordoned) = (MachineState::Ready, MachineState::Cordoned);
-        let told = |view: &MachineView| unused_words(view, " --addr A").unwrap_or_default();
+        let told = |view: &MachineView| unused_words(view).unwrap_or_default();
         assert_eq!(told(&view(ready, false, Unfit::Unspecified)), "");
         let by_somebody = told(&view(cordoned, true, Unfit::Unspecified));
-        assert_eq!(by_somebody, "m1 is cordoned: `plenum --addr A machine uncordon m1` ends that");
+        assert_eq!(by_somebody, "m1 is cordoned: `plenum machine uncordon m1` ends that");
         let drained = told(&view(MachineState::Draining, true, Unfit::Unspecified));
-        assert_eq!(drained, "m1 is drained: `plenum --addr A machine undrain m1` ends that");
+        assert_eq!(drained, "m1 is drained: `plenum machine undrain m1` ends that");
         let unfit = view(cordoned, false, Unfit::StateUnwritable);
         assert!(told(&unfit).starts_with("m1 takes no tasks: its agent can't write its state"));
         // Such as the word of an earlier agent, until the next one has said that it is there.
@@ -236,8 +234,10 @@ mod tests {
     // The cell was not named: who did as told gave up the tasks of whichever cell had the default address.
     #[test]
     fn what_gives_tasks_up_names_the_cell() {
-        let told = stays_words("machine-3", " --addr A");
-        assert!(told.ends_with("`plenum --addr A machine remove machine-3 --force` gives them up"), "{told}");
-        assert!(stays_words("machine-3", "").contains("`plenum machine remove machine-3 --force`"));
+        output::name_cell("a:1");
+        let told = output::told(&stays_words("machine-3"));
+        assert!(told.ends_with("`plenum --addr a:1 machine remove machine-3 --force` gives them up"), "{told}");
+        output::name_no_cell();
+        assert!(output::told(&stays_words("machine-3")).contains("`plenum machine remove machine-3 --force`"));
     }
 }

@@ -22,7 +22,7 @@ use std::{process::ExitCode, time::Instant};
 use crate::{
     cli::{self, Context, block_on},
     failure::{EXIT_FAILED, EXIT_INTERRUPTED, Failure},
-    output::Format,
+    output::{self, Format},
     signals::Signals,
 };
 use cell::DevCell;
@@ -50,6 +50,8 @@ pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Fai
     std::thread::spawn(move || sweep::sweep(&left));
     let folder = Folder::open(options.dir.as_deref())?;
     let result = block_on(cell(started, &plan, &folder)).flatten();
+    // What is told from here on is of another cell, which is yet to be started.
+    output::name_no_cell();
     folder.close();
     result
 }

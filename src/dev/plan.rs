@@ -114,7 +114,7 @@ fn no_such_scheduler(job: &JobFile) -> Failure {
         guess(scheduler, BUILT_IN.iter().copied())
     );
     let hint = "start the cell with `plenum dev`, your scheduler beside it with PLENUM_ADDR set to the cell's address, \
-                and then the job with `plenum job run FILE`";
+                and then the job, with the same variable, with `plenum job run FILE`";
     Failure::new("NO_SUCH_SCHEDULER", what).with_hint(hint)
 }
 
@@ -188,7 +188,9 @@ mod tests {
     fn a_teams_own_scheduler_is_told_how_to_start() {
         let failure = check(&[job("name = \"ml\"\nscheduler = \"gangs\"\n")], false).unwrap_err();
         assert_eq!(failure.code, "NO_SUCH_SCHEDULER");
-        assert!(failure.hint.unwrap().contains("PLENUM_ADDR"));
+        // Only the scheduler was told to have it: the job went to whichever cell is asked without it.
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("PLENUM_ADDR") && hint.contains("the job, with the same variable, with"), "{hint}");
         assert!(failure.message.ends_with("(built in: batch, service)"), "{}", failure.message);
         let slip = check(&[job("name = \"ml\"\nscheduler = \"bacth\"\n")], false).unwrap_err();
         assert!(slip.message.ends_with("; did you mean `batch`?"), "{slip}");

@@ -18,11 +18,12 @@ use super::{
     summary::{Summary, Times},
 };
 use crate::{
-    cli::{JobName, get_job, get_job_to_its_end, number_resources},
+    address,
+    cli::{JobName, asked_without_flag, get_job, get_job_to_its_end, number_resources},
     connect::Connection,
     failure::Failure,
     fit,
-    output::{span, word},
+    output::{self, span, word},
     parts,
 };
 
@@ -68,22 +69,24 @@ impl Session<'_> {
     /// Starts everything, submits the files, and follows the jobs.
     pub(super) async fn run(&self, cell: &mut DevCell<'_>) -> Result<Ended, Failure> {
         let address = cell.start_server().await?;
+        if has_to_be_named(&address, asked_without_flag().as_deref()) {
+            output::name_cell(&address);
+        }
         let machines = Machines::before_agents(self.folder, self.plan.machines);
         cell.start_others(&address);
         let work = async {
             let connection = Connection::open(&address).await?;
             self.tell_address(&address);
-            let flag = flag(&address);
-            self.remove_earlier(&machines, &connection, &flag).await;
+            self.remove_earlier(&machines, &connection).await;
             let ready = self.ready(&machines, &connection).await?;
-            let unused = ready.iter().filter_map(|machine| machines::unused_words(machine, &flag));
+            let unused = ready.iter().filter_map(machines::unused_words);
             unused.for_each(|line| self.progress.say(&line));
             self.tell_missing_isolation(&machines.printed("machine-1", AGENT_LOG_BYTES_MAX));
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
             }
             let submitted = self.submit(&connection, &ready).await?;
-            self.follow(&connection, submitted).await
+            self.follow(&connection, submitted, AWAY_MAX).await
         };
         tokio::select! {
             result = work => result,
@@ -101,8 +104,7 @@ impl Session<'_> {
             self.folder.path().display()
         ));
         if self.plan.jobs.is_empty() {
-            let flag = flag(address);
-            self.progress.say(&format!("submit jobs with `plenum{flag} job run FILE`; Ctrl-C stops the cell"));
+            self.progress.say("submit jobs with `plenum job run FILE`; Ctrl-C stops the cell");
         }
     }
 
@@ -114,10 +116,10 @@ impl Session<'_> {
     }
 
     /// Machines that only an earlier run had are no reason to end this one.
-    async fn remove_earlier(&self, machines: &Machines, connection: &Connection, flag: &str) {
+    async fn remove_earlier(&self, machines: &Machines, connection: &Connection) {
         match machines.remove_earlier(self.folder, connection).await {
             Err(failure) => self.progress.say(&format!("machines of earlier runs stay: {}", failure.message)),
-            Ok(stay) => stay.iter().for_each(|name| self.progress.say(&machines::stays_words(name, flag))),
+            Ok(stay) => stay.iter().for_each(|name| self.progress.say(&machines::stays_words(name))),
         }
     }
 
@@ -171,43 +173,60 @@ impl Session<'_> {
         Ok(submitted)
     }
 
-    /// A job that an earlier run left in a named directory can be stopped in its cell only, which ends with this failure.
+    /// A job that an earlier run left in a named directory can be stopped in its cell only, which ends with this failure. Where the next one in that
+    /// directory listens is not known yet.
     fn of_earlier(&self, failure: Failure, job: &JobName) -> Failure {
         if failure.code != "JOB_CHANGED" || self.folder.is_temporary() {
             return failure;
         }
         let dir = word(&self.folder.path().display().to_string());
         failure.with_hint(format!(
-            "an earlier run left it in {dir}: `plenum dev --dir {dir}` without files starts that cell, then `plenum job stop {}/{}`",
+            "an earlier run left it in {dir}: `plenum dev --dir {dir}` without files starts that cell; stop {}/{} there",
             job.namespace, job.name
         ))
     }
 
-    /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
-    async fn follow(&self, connection: &Connection, mut submitted: Vec<Submitted>) -> Result<Ended, Failure> {
+    /// Tells how the jobs go. Comes back when all have ended, if that is waited for; so long without an answer is too long then.
+    async fn follow(
+        &self,
+        connection: &Connection,
+        mut submitted: Vec<Submitted>,
+        away_max: Duration,
+    ) -> Result<Ended, Failure> {
         // A server writes it anew with each start.
         let address_file = parts::address_file(&self.folder.server());
         let begun = written(&address_file);
         let mut changes = Changes::new(connection.clone());
         let mut loops = Loops::default();
         let mut first_start = None;
-        let mut last_answer = Instant::now();
+        let (mut last_answer, mut is_untold) = (Instant::now(), false);
         loop {
             let views = match look(connection, &mut submitted).await {
                 Ok(views) => views,
                 // The server may be on its way back; the jobs are in its log.
-                Err(failure) if failure.is_passing() && last_answer.elapsed() < AWAY_MAX => {
+                Err(failure) if failure.is_passing() && last_answer.elapsed() < away_max => {
                     changes.next().await;
                     continue;
                 }
                 // That the cell tells no more of a job is no reason to end what else runs there.
-                Err(failure) if failure.code == "NO_SUCH_JOB" && !self.plan.until_done => {
-                    self.progress.say(&format!("{}: how jobs go is not told any more", failure.message));
+                Err(failure) if !self.plan.until_done && !failure.is_passing() => {
+                    self.progress.say(&untold_words(&failure));
                     return std::future::pending().await;
+                }
+                // Nor is that it does not answer, such as while its process is stopped.
+                Err(failure) if !self.plan.until_done => {
+                    if !std::mem::replace(&mut is_untold, true) {
+                        self.progress.say(&untold_words(&failure));
+                    }
+                    changes.next().await;
+                    continue;
                 }
                 Err(failure) => return Err(failure),
             };
             last_answer = Instant::now();
+            if std::mem::take(&mut is_untold) {
+                self.progress.say("how jobs go is told again");
+            }
             if first_start.is_none() && views.iter().any(has_started) {
                 first_start = Some(self.started.elapsed());
             }
@@ -238,9 +257,20 @@ impl Session<'_> {
     }
 }
 
-/// What commands need to find the cell.
-fn flag(address: &str) -> String {
-    if address == crate::address::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") }
+/// Whether commands that are told have to name the cell: without a flag they ask the one at `asked`.
+fn has_to_be_named(address: &str, asked: Option<&str>) -> bool {
+    let url = |address: &str| address::url(address).ok();
+    asked.and_then(url) != url(address)
+}
+
+/// What is told where it can't be read how jobs go, of a cell that goes on.
+fn untold_words(failure: &Failure) -> String {
+    let why = &failure.message;
+    if failure.is_passing() {
+        format!("how jobs go is not told for now: {why}")
+    } else {
+        format!("{why}: how jobs go is not told any more")
+    }
 }
 
 /// The jobs as they are now, or as they were when they had ended; none of them while the picture is older than the submission of one.
@@ -300,6 +330,50 @@ mod tests {
         let job = JobName { namespace: "default".to_owned(), name: "web".to_owned() };
         let hint = session.of_earlier(Failure::new("JOB_CHANGED", "it lives"), &job).hint.unwrap();
         assert!(hint.contains(&format!("`plenum dev --dir '{}'` without files", path.display())), "{hint}");
+    }
+
+    // At the usual port no address was told: where a variable or a file of the user's named another cell, whoever did as told changed that one.
+    #[test]
+    fn commands_name_the_cell_unless_they_ask_it_without_a_flag() {
+        let usual = "http://127.0.0.1:7070";
+        assert!(!has_to_be_named(usual, Some(address::ADDRESS_DEFAULT)));
+        assert!(!has_to_be_named(usual, Some("127.0.0.1:7070")), "it is spelled otherwise");
+        assert!(has_to_be_named(usual, Some("http://127.0.0.1:1")));
+        assert!(has_to_be_named("http://127.0.0.1:7071", Some(address::ADDRESS_DEFAULT)));
+        assert!(has_to_be_named(usual, None), "what is named there is no address");
+    }
+
+    // Its server stood still for a minute: the cell was ended, with all that ran there, though nobody waited for the jobs' end.
+    #[tokio::test]
+    async fn a_cell_without_an_end_goes_on_where_it_cannot_be_read_how_jobs_go() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(&parent.path().join("cell"))).unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(&nobody.local_addr().unwrap().to_string()).await.unwrap();
+        drop(nobody);
+        let progress = Progress::quiet();
+        for (until_done, within_secs) in [(true, 20), (false, 1)] {
+            let (jobs, schedulers) = (Vec::new(), Vec::new());
+            let plan = Plan { jobs, schedulers, machines: 1, until_done, port: None, no_isolation: true };
+            let session = Session { started: Instant::now(), plan: &plan, folder: &folder, progress: &progress };
+            let name = JobName { namespace: "default".to_owned(), name: "web".to_owned() };
+            let submitted = vec![Submitted { name, revision: 1, ended: None }];
+            let followed = session.follow(&connection, submitted, Duration::ZERO);
+            let followed = timeout(Duration::from_secs(within_secs), followed).await;
+            assert_eq!(followed.is_ok(), until_done, "{followed:?}");
+        }
+    }
+
+    // Each but that a job is missing was told as one for now, and asked for again for as long as the cell ran.
+    #[test]
+    fn a_failure_that_never_passes_is_not_told_as_one_for_now() {
+        let told = |code| untold_words(&Failure::new(code, "so it is"));
+        for code in ["UNAVAILABLE", "HISTORY_BEHIND"] {
+            assert_eq!(told(code), "how jobs go is not told for now: so it is", "{code}");
+        }
+        for code in ["NO_SUCH_JOB", "NOT_PERMITTED", "UNIMPLEMENTED"] {
+            assert_eq!(told(code), "so it is: how jobs go is not told any more", "{code}");
+        }
     }
 
     // An hour after the first of its jobs had ended the whole cell was stopped, with all that still ran there: there was no such job.

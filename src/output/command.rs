@@ -14,7 +14,8 @@ const BEGIN: &str = "`plenum ";
 pub(crate) const ASK_NO_CELL: &[&str] =
     &["completion", "dev", "explain", "help", "restore", "server", "verify", "version"];
 
-/// The text, in which each command that asks a cell asks the one that this call named by its flag. A text that has been completed stays as it is.
+/// The text, in which each command that asks a cell asks the one that this call named by its flag, or has started. A text that has been completed stays as
+/// it is.
 pub(super) fn of_this_call(text: &str) -> Cow<'_, str> {
     match asked_at() {
         Some(address) if text.contains(BEGIN) => with_address(text, &address).into(),

@@ -50,7 +50,7 @@ pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of}
 pub(crate) use reader::while_read;
 pub(crate) use refusal::{Names, sentence};
 pub(crate) use retired::{retired, retired_json, retired_lines};
-pub(crate) use seen::{cell_now_micros, go_by_clock, look_from, name_cell, name_resources};
+pub(crate) use seen::{cell_now_micros, go_by_clock, look_from, name_cell, name_no_cell, name_resources};
 pub(crate) use status::{cell_name, past_status_json, past_status_text, status_json, status_text};
 pub(crate) use table::{fields, is_styled, moves_cursor, table};
 pub(crate) use transaction::{assumed, check_name, configuration, evictions, grants, minima, stopped};
