@@ -51,17 +51,17 @@ pub(crate) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit>
 /// Says which limit of a group never lets as many of its tasks be there at once as its `min` demands; nothing if each group's do. To be asked
 /// of what is no [`misfit`]. Whether there is room for so many is not looked at.
 pub(crate) fn too_few(job: &JobShape, machines: &[MachineView]) -> Option<String> {
+    // Where its limits allow too few on its one machine, its file was refused.
+    if job.same_machine {
+        return None;
+    }
     job.groups.iter().find_map(|group| {
         let fits = |machine: &&MachineView| judge(group, slice::from_ref(group), machine).lacks.is_empty();
-        let mut fitting: Vec<&MachineView> = machines.iter().filter(fits).collect();
+        let fitting: Vec<&MachineView> = machines.iter().filter(fits).collect();
         let places = match fitting.len() {
-            _ if job.same_machine => "the one machine of the job".to_owned(),
             1 => "the one machine that fits".to_owned(),
             several => format!("the {several} machines that fit"),
         };
-        if job.same_machine {
-            fitting.truncate(1);
-        }
         let on_each = if group.per_machine == 0 { u64::MAX } else { u64::from(group.per_machine) };
         let on_all = ("`per_machine`".to_owned(), on_each.saturating_mul(fitting.len() as u64));
         let over = |rule: &Spread| {
@@ -334,9 +334,6 @@ mod tests {
         assert_eq!(told("", "min = 4\nper_machine = 2", &machines), "");
         assert_eq!(told("", "per_machine = 1", &machines), "", "the others come later");
         assert_eq!(told("", "min = 4", &machines), "");
-
-        let one = told("same_machine = true\n", "min = 4\nper_machine = 2", &machines);
-        assert!(one.ends_with("`per_machine` allows 2 on the one machine of the job"), "{one}");
         assert_eq!(told("same_machine = true\n", "min = 4\nper_machine = 4", &machines), "");
 
         let spread = |min: u32, at_most: u32| {

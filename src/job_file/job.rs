@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use plenum_model::{LAUNCH_SCHEDULER_OPTION, RECURRING_NAME_BYTES_MAX};
 use plenum_proto::{
-    bounds::CONSTRAINT_VALUES_MAX,
+    bounds::{CONSTRAINT_VALUES_MAX, SHAPE_BYTES_MAX},
     jobs,
     v1::{JobBody, JobKind, JobShape, JobSpec},
 };
@@ -14,7 +14,7 @@ use super::{
     fault::{Fault, Faults},
     fields::{self, Fields},
     group::{self, Custom, JobFacts},
-    order,
+    order, sharing,
     tree::Node,
     units,
 };
@@ -103,11 +103,13 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
         return Err(Fault::value(node.at.clone(), what));
     }
     let mut orders = Vec::with_capacity(count);
+    let mut entries = Vec::with_capacity(count);
     let mut shapes = Vec::with_capacity(count);
     let mut bodies = Vec::with_capacity(count);
     for (position, entry) in table.entries().iter().enumerate() {
         let Some(group) = group::read(entry, facts, faults) else { continue };
         orders.extend(group.order);
+        entries.push(entry);
         shapes.push(group.shape);
         bodies.push(group.body);
         job.custom.extend(group.custom.into_iter().map(|custom| (position, custom)));
@@ -116,6 +118,8 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
     if orders.len() == count {
         order::check(&orders, faults);
     }
+    let read: Vec<_> = entries.into_iter().zip(&shapes).collect();
+    sharing::check(&read, facts, faults);
     let values = jobs::constraint_values(&shapes);
     if values > CONSTRAINT_VALUES_MAX {
         let what = format!(
@@ -128,11 +132,17 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
     let size = body.encoded_len();
     if size > BODY_BYTES_MAX {
         let what = format!("commands and environments take {size} bytes; expected at most {BODY_BYTES_MAX}");
-        return Err(Fault::value(node.at.clone(), what).with_hint("put long scripts into files that the command reads"));
+        let hint = "put long scripts into files that the command reads";
+        faults.add(Fault::value(node.at.clone(), what).with_hint(hint));
     }
     job.spec.body = Some(body);
-    if let Some(shape) = &mut job.spec.shape {
-        shape.groups = shapes;
+    let Some(shape) = &mut job.spec.shape else { return Ok(()) };
+    shape.groups = shapes;
+    let size = shape.encoded_len();
+    if size > SHAPE_BYTES_MAX {
+        let what = format!("all but commands and environments takes {size} bytes; expected at most {SHAPE_BYTES_MAX}");
+        let hint = "shorten `options` and the lists of its groups, or make several jobs of it";
+        return Err(Fault::value(node.at.clone(), what).with_hint(hint));
     }
     Ok(())
 }

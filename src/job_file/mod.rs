@@ -13,6 +13,7 @@ mod json;
 mod nearest;
 mod order;
 mod settings;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod tree;

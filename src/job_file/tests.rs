@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod advice;
+mod sharing;
 mod syntax;
 
 use plenum_proto::v1::{JobKind, Operator};
