@@ -92,10 +92,15 @@ impl Failure {
         )
     }
 
-    /// Whether a server that dies and is started again, or has too much to do, answers so: asked again later, it may answer.
+    /// Whether a server that dies and is started again, has too much to do, or has not written all of the past yet, answers so: asked again later, it may
+    /// answer.
     pub(crate) fn is_passing(&self) -> bool {
-        let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];
-        passing.contains(&self.code.as_str())
+        self.is_waited_for() || matches!(self.code.as_str(), "UNKNOWN" | "CANCELLED" | "INTERNAL")
+    }
+
+    /// Of these the ones behind which a wait for what was accepted goes on, for two minutes.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        matches!(self.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL" | "HISTORY_BEHIND")
     }
 
     /// The error as the interface promises it to programs.
@@ -251,6 +256,13 @@ mod tests {
             assert!(Failure::new(code, "later").is_passing(), "{code}");
         }
         assert!(!Failure::new("NO_SUCH_JOB", "no").is_passing());
+    }
+
+    // The wait for a job that completed, and was retired before anybody looked, ended with `NO_SUCH_JOB` where the history lacked the last few revisions.
+    #[test]
+    fn a_history_that_is_behind_is_waited_for() {
+        let failure = Failure::new("HISTORY_BEHIND", "revision 9 is not written yet");
+        assert!(failure.is_passing() && failure.is_waited_for());
     }
 
     // A backup that nobody read fast enough ended with 3, as if it had been accepted and were under way.

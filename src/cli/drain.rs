@@ -10,7 +10,13 @@ use plenum_proto::v1::{
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{Context, interrupt::unless_interrupted, job::change_json, job_wait::found, machine::standing};
+use super::{
+    Context,
+    interrupt::unless_interrupted,
+    job::change_json,
+    job_wait::{found, given_up},
+    machine::standing,
+};
 use crate::{
     connect::Connection,
     failure::{EXIT_UNFINISHED, Failure},
@@ -91,16 +97,40 @@ async fn at_the_limit(
 ) -> Result<(), Failure> {
     let request = GetMachineRequest { name: name.to_owned(), at: None };
     let looked = tokio::time::timeout(LAST_LOOK, connection.inspect().get_machine(request)).await;
-    let found = looked.ok().and_then(Result::ok).map(tonic::Response::into_inner);
-    if let Some(answer) = found.filter(|answer| answer.revision >= begun.revision)
-        && let Some(view) = answer.machine.filter(|view| view.drain_deadline_micros > 0)
-        && output::tasks_left(&view) == 0
+    let (answers, found) = match looked {
+        Ok(Ok(answer)) => (true, Some(answer.into_inner())),
+        // Removed: there is nothing left of it.
+        Ok(Err(status)) if status.code() == Code::NotFound => return done(context, name, begun, None),
+        Ok(Err(status)) => (!matches!(Failure::from(status).code.as_str(), "UNAVAILABLE" | "SERVER_ENDING"), None),
+        Err(_) => (false, None),
+    };
+    let seen = found.as_ref().filter(|answer| answer.revision >= begun.revision);
+    let seen = seen.and_then(|answer| Some((answer.revision, answer.machine.as_ref()?)));
+    if let Some((revision, view)) = seen
+        && view.drain_deadline_micros > 0
+        && output::tasks_left(view) == 0
     {
-        return done(context, name, begun, Some((answer.revision, &view)));
+        return done(context, name, begun, Some((revision, view)));
     }
-    Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
+    let what = unreached(name, answers, seen.map(|(_, view)| view));
+    Err(Failure::new("TIME_LIMIT", what)
         .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
         .with_exit(EXIT_UNFINISHED))
+}
+
+/// What is told at the time limit, at which the cell answers or not. `seen`: the machine, in a picture that has the drain.
+fn unreached(name: &str, answers: bool, seen: Option<&MachineView>) -> String {
+    match seen {
+        Some(view) if output::tasks_left(view) > 0 => format!("{name} is not empty at the time limit"),
+        _ if answers => format!("{name} is not known to be empty at the time limit"),
+        _ => format!("{name} is not known to be empty at the time limit; the cell does not answer"),
+    }
+}
+
+/// The failure with which the wait ends, the cell having been away for too long.
+fn not_known(failure: Failure, name: &str, begun: &ChangeResponse) -> Failure {
+    let what = format!("the drain of {name} (revision {}) was accepted, and goes on", begun.revision);
+    given_up(failure, &what, &format!("`plenum machine show {name}`"))
 }
 
 async fn until_empty(
@@ -121,7 +151,8 @@ async fn until_empty(
             Err(status) => Err(status.into()),
         };
         // The drain goes on while the cell is away.
-        if let Some(answer) = found(answer, &mut silent_since)?.filter(|answer| answer.revision >= begun.revision) {
+        let answer = found(answer, &mut silent_since).map_err(|failure| not_known(failure, name, begun))?;
+        if let Some(answer) = answer.filter(|answer| answer.revision >= begun.revision) {
             let view = answer.machine.unwrap_or_default();
             if view.drain_deadline_micros == 0 {
                 return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
@@ -263,6 +294,7 @@ fn ended_json(name: &str, begun: &ChangeResponse, seen: Option<(u64, &MachineVie
 #[cfg(test)]
 mod tests {
     use plenum_proto::v1::GroupView;
+    use plenum_server::{Server, ServerOptions};
 
     use super::*;
 
@@ -321,6 +353,46 @@ mod tests {
         output::go_by_clock(output::now_micros());
         assert!(told.starts_with("m1: 1 task left, stopped in "), "{told}");
         assert!(told.ends_with('s'), "an hour is told in minutes and seconds, ten days in hours: {told}");
+    }
+
+    // A machine that had been empty for long was said not to be, by a command that could not look at it.
+    #[test]
+    fn at_the_time_limit_nothing_is_told_that_was_not_seen() {
+        let view = |allocations| MachineView { allocations, drain_deadline_micros: 1, ..MachineView::default() };
+        assert_eq!(unreached("m1", true, Some(&view(2))), "m1 is not empty at the time limit");
+        assert_eq!(unreached("m1", true, None), "m1 is not known to be empty at the time limit");
+        let silent = "m1 is not known to be empty at the time limit; the cell does not answer";
+        assert_eq!(unreached("m1", false, None), silent);
+    }
+
+    // Removed just before, it was said that the cell does not answer.
+    #[tokio::test]
+    async fn a_machine_that_is_removed_by_the_time_limit_has_nothing_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
+        let address = server.address().to_string();
+        let connection = Connection::open(&address).await.expect("a connection");
+        let context = Context {
+            address,
+            address_given: None,
+            namespace: None,
+            namespace_flag: None,
+            format: output::Format::Table,
+            request_timeout: None,
+            timeout: None,
+        };
+        let begun = ChangeResponse { revision: 1, changed: true };
+        assert_eq!(at_the_limit(&context, &connection, "m1", &begun).await, Ok(()));
+        server.shutdown().await.expect("a server that ends");
+    }
+
+    // The code said that nothing had been changed.
+    #[test]
+    fn a_drain_whose_cell_does_not_answer_any_more_was_accepted_all_the_same() {
+        let begun = ChangeResponse { revision: 9, changed: true };
+        let failure = not_known(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &begun);
+        assert_eq!(failure.code, "OUTCOME_UNKNOWN");
+        assert!(failure.message.starts_with("the drain of m1 (revision 9) was accepted, and goes on; "), "{failure}");
     }
 
     // With a wait the state was `drained`, which no machine has, `changed` was not there, and `revision` was another one.

@@ -213,7 +213,7 @@ fn unattended(shape: &JobShape, connected: &[SessionView]) -> Option<String> {
         }
         _ => "the job waits until one is",
     };
-    format!("warning: no scheduler named \"{scheduler}\" is connected; {waits} ({what})")
+    Some(format!("warning: no scheduler named \"{scheduler}\" is connected{of_which}; {waits} ({what})"))
 }
 
 /// A job and the revision it was read at.
@@ -392,13 +392,7 @@ async fn scale(
         Some(group) => group,
         None => only_group(job, &before)?,
     };
-    let request = ScaleRequest {
-        namespace: job.namespace.clone(),
-        name: job.name.clone(),
-        group: group.clone(),
-        count,
-        ..Default::default()
-    };
+    let request = scale_request(job, &before, (&group, count));
     let answer = match connection.jobs().scale(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(hints::of_missing(&connection, job, None, status.into()).await),
@@ -419,6 +413,19 @@ async fn scale(
     tell_job_change(context, &answer, job, (&done, &idle), more)?;
     hints::warn_of_older_copy(&connection).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for the job that was looked at before, where one was: another one of its name, or another version, may have another group of that name.
+fn scale_request(job: &JobName, before: &JobView, (group, count): (&str, u32)) -> ScaleRequest {
+    let seen = Some(before).filter(|before| before.id > 0);
+    ScaleRequest {
+        namespace: job.namespace.clone(),
+        name: job.name.clone(),
+        group: group.to_owned(),
+        count,
+        job: seen.map(|before| before.id),
+        version: seen.map(|before| before.version),
+    }
 }
 
 /// The group that is meant where none is named.
@@ -585,6 +592,17 @@ mod tests {
         assert_eq!(told(&answer(2, true), Some(&before)), "submitted", "the one before was over");
         assert_eq!(told(&answer(1, true), Some(&before)), "changed: group web from 6 to 8 tasks");
         assert_eq!(told(&answer(1, false), Some(&before)), "is there already, unchanged");
+    }
+
+    // Where it was submitted anew between both calls, a group of another job was scaled.
+    #[test]
+    fn the_job_that_was_looked_at_is_scaled_and_no_other_one_of_its_name() {
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let before = JobView { id: 7, version: 2, ..JobView::default() };
+        let request = scale_request(&job, &before, ("main", 3));
+        assert_eq!((request.job, request.version, request.count), (Some(7), Some(2), 3));
+        let by_its_word = scale_request(&job, &JobView::default(), ("main", 3));
+        assert_eq!((by_its_word.job, by_its_word.version, by_its_word.group.as_str()), (None, None, "main"));
     }
 
     // The name of a field of the protocol, and microseconds, were the answer to `--at +2h`.

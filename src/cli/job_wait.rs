@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use plenum_proto::error::OUTCOME_UNKNOWN;
 use plenum_proto::v1::{
     AllocationView, JobState, JobView, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
 };
@@ -63,7 +64,7 @@ impl Goal {
     /// What is told at the time limit of a job that is called so: how it was seen last, and why it had not come further.
     fn unreached(self, called: &str, last: Option<&Look>, failed: Option<&AllocationView>) -> String {
         let (state, why) = match (self, last) {
-            (Self::End { .. }, None) => (format!("is {}", output::job_state(JobState::JobWaiting)), String::new()),
+            (Self::End { .. }, None) => ("is not known to have ended".to_owned(), String::new()),
             (Self::End { .. }, Some(look)) => {
                 (format!("is {}", output::job_state(look.view.state())), look.view.waiting_reason.clone())
             }
@@ -130,7 +131,8 @@ impl Wait<'_> {
         let (began, mut waits) = (Instant::now(), LongWait::default());
         let (mut last, mut failures) = (None, Failures::default());
         loop {
-            if let Some(look) = found(in_time(self.deadline, self.look()).await, &mut silent_since)? {
+            let answer = in_time(self.deadline, self.look()).await;
+            if let Some(look) = found(answer, &mut silent_since).map_err(|failure| self.given_up(failure))? {
                 if let Some(reason) = waits.news(&look.view.waiting_reason, began.elapsed()) {
                     output::tell(&waiting_line(&format!("job {}", self.job.called()), &look.view, &reason));
                 }
@@ -149,6 +151,7 @@ impl Wait<'_> {
                 last = Some(look);
             }
             let what = self.goal.unreached(&self.job.called(), last.as_ref(), failures.newest.as_ref());
+            let what = what + silence_words(silent_since);
             rest_or_give_up(self.job, (what, "it goes on"), &mut period, self.deadline).await?;
         }
     }
@@ -171,10 +174,32 @@ impl Wait<'_> {
         Ok(look)
     }
 
+    /// The failure with which the wait ends, the cell having been away for too long. It asks the history only once the job is retired.
+    fn given_up(&self, failure: Failure) -> Failure {
+        let JobName { namespace, name } = self.job;
+        if failure.code == "HISTORY_BEHIND" {
+            let (called, said) = (self.job.called(), &failure.message);
+            let what = format!("job {called} is over and retired; how it ended can't be told: {said}");
+            return Failure::new(OUTCOME_UNKNOWN, what).with_hint(format!(
+                "it need not be asked for again; `plenum job history {namespace}/{name}` tells once the history has come so far"
+            ));
+        }
+        let version = match self.goal {
+            Goal::End { version, .. } => version,
+            Goal::Running { version, .. } => Some(version),
+        };
+        let version = version.map_or_else(String::new, |version| format!("version {version}, "));
+        let (called, since) = (self.job.called(), self.since);
+        let what = format!("what was asked of job {called} ({version}revision {since}) was accepted, and goes on");
+        given_up(failure, &what, &format!("`plenum job show {namespace}/{name}`"))
+    }
+
     fn replaced(&self) -> Failure {
         let JobName { namespace, name } = self.job;
         let what = format!("job {} was submitted anew: the one that was waited for is over", self.job.called());
-        Failure::new("JOB_OVER", what).with_hint(format!("`plenum job history {namespace}/{name}` tells how"))
+        Failure::new("JOB_OVER", what).with_hint(format!(
+            "`plenum job history {namespace}/{name}` begins with that submission; with `--before` and its revision it tells how the one before ended"
+        ))
     }
 
     /// Prints how the job was found, for programs as this object, and gives the exit code that goes with it.
@@ -283,7 +308,24 @@ pub(super) async fn in_time<T>(
     answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")))
 }
 
-/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer.
+/// What is said besides at the time limit, where the cell is away, or can't tell of the past.
+pub(super) const fn silence_words(silent_since: Option<Instant>) -> &'static str {
+    if silent_since.is_some() { "; how it is now the cell has not told" } else { "" }
+}
+
+/// The failure with which a wait ends. Where the cell was away for too long it must not read as if nothing had been changed: whoever asks again then may
+/// have it done twice. `what`: what goes on, and that it was accepted. `shown`: what tells how it is.
+pub(super) fn given_up(failure: Failure, what: &str, shown: &str) -> Failure {
+    if !failure.is_waited_for() {
+        return failure;
+    }
+    let (silence, said) = (output::span_of(SILENCE_MAX), &failure.message);
+    let what = format!("{what}; for {silence} the cell has not told how: {said}");
+    Failure::new(OUTCOME_UNKNOWN, what).with_hint(format!("it need not be asked for again; {shown} tells how it is"))
+}
+
+/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer, or can't
+/// tell of the past yet.
 /// What is waited for has been accepted: that its cell does not answer says nothing about it.
 pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
     let (found, told) = found_and_told(answer, silent_since);
@@ -298,11 +340,15 @@ fn found_and_told<T>(
 ) -> (Result<Option<T>, Failure>, Option<&'static str>) {
     match answer {
         Ok(found) => {
-            let told = silent_since.take().map(|_| "the cell answers again");
+            let told = silent_since.take().map(|_| "the cell tells again");
             (Ok(Some(found)), told)
         }
-        Err(failure) if matches!(failure.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL") => {
-            let told = silent_since.is_none().then_some("the cell does not answer at the moment; waiting for it");
+        Err(failure) if failure.is_waited_for() => {
+            let told = match failure.code.as_str() {
+                "HISTORY_BEHIND" => "the cell can't tell of the past at the moment; waiting for it",
+                _ => "the cell does not answer at the moment; waiting for it",
+            };
+            let told = silent_since.is_none().then_some(told);
             let since = *silent_since.get_or_insert_with(Instant::now);
             (if since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }, told)
         }
@@ -385,7 +431,10 @@ mod tests {
         let last = look(group(0, 3), "", vec![down]);
         assert_eq!(told(goal, Some(&last)), format!("job ml/web has 2 of 3 tasks running {why}"));
         assert_eq!(told(goal, None), "job ml/web is not known to run at the time limit");
-        assert_eq!(told(end, None), "job ml/web is waiting at the time limit");
+        // Nobody had seen it: it was said to wait.
+        assert_eq!(told(end, None), "job ml/web is not known to have ended at the time limit");
+        assert_eq!(silence_words(None), "");
+        assert_eq!(silence_words(Some(Instant::now())), "; how it is now the cell has not told");
     }
 
     // Of two that ran the same file, one ended with what became of the other's submission, and its own failure was told to nobody.
@@ -463,13 +512,39 @@ mod tests {
     #[test]
     fn a_cell_that_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
         let mut silent_since = None;
-        for code in ["QUEUE_FULL", "UNAVAILABLE"] {
+        for code in ["QUEUE_FULL", "UNAVAILABLE", "HISTORY_BEHIND"] {
             assert_eq!(found::<()>(Err(Failure::new(code, "later")), &mut silent_since), Ok(None));
         }
         assert_eq!(found(Ok(7), &mut silent_since), Ok(Some(7)));
         assert!(
             silent_since.is_none() && found::<()>(Err(Failure::new("NO_SUCH_JOB", "no")), &mut silent_since).is_err()
         );
+    }
+
+    // The code was `UNAVAILABLE`, which says of a change that it was not made: a script that tried again had the job run twice.
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_does_not_read_as_if_nothing_had_been_accepted() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("an address").to_string();
+        let connection = &Connection::open(&address).await.expect("a connection");
+        let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let goal = Goal::End { id: 7, version: Some(2) };
+        let wait = Wait { connection, job, goal, since: 9, deadline: None };
+        let mut silent_since = Instant::now().checked_sub(SILENCE_MAX);
+        let away = found::<()>(Err(Failure::new("UNAVAILABLE", "no cell answers")), &mut silent_since);
+        let failure = wait.given_up(away.expect_err("it is away for too long"));
+        assert_eq!((failure.code.as_str(), failure.exit), (OUTCOME_UNKNOWN, EXIT_FAILED));
+        let told = "what was asked of job ml/web (version 2, revision 9) was accepted, and goes on; for 2m0s the cell has not told how: no cell answers";
+        assert_eq!(failure.message, told);
+        assert!(failure.hint.is_some_and(|hint| hint.contains("`plenum job show ml/web` tells")));
+        assert_eq!(wait.given_up(Failure::new("NO_SUCH_JOB", "no")).code, "NO_SUCH_JOB", "it is there, and says so");
+        // The cell had answered that there is no such job any more, and it was said to go on.
+        let retired = wait.given_up(Failure::new("HISTORY_BEHIND", "revision 9 is not written yet"));
+        let told = "job ml/web is over and retired; how it ended can't be told: revision 9 is not written yet";
+        assert_eq!((retired.code.as_str(), retired.message.as_str()), (OUTCOME_UNKNOWN, told));
+        assert!(retired.hint.is_some_and(|hint| hint.contains("`plenum job history ml/web` tells")));
+        let hint = wait.replaced().hint.unwrap_or_default();
+        assert!(hint.starts_with("`plenum job history ml/web` begins with that submission; with `--before`"), "{hint}");
     }
 
     // Who waited for hours read to the end that the cell does not answer, though it had been away for a moment.
@@ -481,8 +556,7 @@ mod tests {
             let answer = if answers { Ok(7) } else { Err(Failure::new("UNAVAILABLE", "later")) };
             found_and_told(answer, &mut silent_since).1
         });
-        let [away, back] =
-            ["the cell does not answer at the moment; waiting for it", "the cell answers again"].map(Some);
+        let [away, back] = ["the cell does not answer at the moment; waiting for it", "the cell tells again"].map(Some);
         assert_eq!(told, [None, away, None, back, None, away, back]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plenum_proto::v1::JobView;
 
-/// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
+/// A job that waits for so long is told to wait, and told anew where it has another reason for as long. Most reasons pass in milliseconds.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// The reason for which a job waits, as it was seen last.
@@ -14,24 +14,32 @@ pub(crate) struct LongWait(Option<Seen>);
 #[derive(Debug)]
 struct Seen {
     reason: String,
+    /// Since when it is this one; as long as none was told, since when there is any. Reasons count machines and what these lack: where much happens, none
+    /// stays the same for long.
     since: Duration,
     is_told: bool,
+    is_any_told: bool,
 }
 
 impl LongWait {
-    /// The reason, once, when it has been this one for long; an empty one is none. `now` is counted from any fixed moment.
+    /// The reason, once the job has waited for long, and then each other one, once it has been that one for long; an empty one is none. `now` is counted
+    /// from any fixed moment.
     pub(crate) fn news(&mut self, reason: &str, now: Duration) -> Option<String> {
-        match &mut self.0 {
-            _ if reason.is_empty() => self.0 = None,
-            Some(seen) if seen.reason == reason => {
-                if !seen.is_told && now.saturating_sub(seen.since) >= TOLD_AFTER {
-                    seen.is_told = true;
-                    return Some(reason.to_owned());
-                }
-            }
-            _ => self.0 = Some(Seen { reason: reason.to_owned(), since: now, is_told: false }),
+        if reason.is_empty() {
+            self.0 = None;
+            return None;
         }
-        None
+        let anew = || Seen { reason: reason.to_owned(), since: now, is_told: false, is_any_told: false };
+        let seen = self.0.get_or_insert_with(anew);
+        if seen.reason != reason {
+            let since = if seen.is_any_told { now } else { seen.since };
+            *seen = Seen { since, is_any_told: seen.is_any_told, ..anew() };
+        }
+        if seen.is_told || now.saturating_sub(seen.since) < TOLD_AFTER {
+            return None;
+        }
+        (seen.is_told, seen.is_any_told) = (true, true);
+        Some(reason.to_owned())
     }
 }
 
@@ -66,5 +74,14 @@ mod tests {
         assert_eq!([told(2, "no room"), told(9, "no room")], ["no room", ""]);
         assert_eq!([told(10, "paused"), told(11, "paused"), told(12, "paused")], ["", "", "paused"]);
         assert_eq!([told(13, ""), told(14, "paused"), told(15, "paused"), told(16, "paused")], ["", "", "", "paused"]);
+    }
+
+    // In a cell where something happened each second, the numbers in a reason did not stay the same for two: why a job waited was told to nobody, for hours.
+    #[test]
+    fn a_reason_whose_numbers_move_is_told_once_all_the_same() {
+        let mut wait = LongWait::default();
+        let news = |seconds: u64| wait.news(&format!("no room at revision {seconds}"), Duration::from_secs(seconds));
+        let told: Vec<String> = (0..60).filter_map(news).collect();
+        assert_eq!(told, ["no room at revision 2"]);
     }
 }

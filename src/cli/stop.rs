@@ -14,7 +14,7 @@ use super::{
     Context, JobName, get_job, hints,
     interrupt::unless_interrupted,
     job::tell_job_change,
-    job_wait::{WAIT_PERIOD_MIN, found, in_time, rest_or_give_up},
+    job_wait::{WAIT_PERIOD_MIN, found, given_up, in_time, rest_or_give_up, silence_words},
 };
 use crate::{connect::Connection, failure::Failure, output};
 
@@ -121,9 +121,8 @@ async fn wait_for(
             // Retired: there is nothing left of it.
             Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, object),
             answer => {
-                if let Some((revision, view)) =
-                    found(answer, &mut silent_since)?.filter(|(revision, _)| *revision >= since)
-                {
+                let answer = found(answer, &mut silent_since).map_err(|failure| not_known(failure, job, since))?;
+                if let Some((revision, view)) = answer.filter(|(revision, _)| *revision >= since) {
                     let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
                     if left != told {
                         output::tell(&format!("{}: {left}", job.called()));
@@ -133,9 +132,20 @@ async fn wait_for(
             }
         }
         let left = if told.is_empty() { "not known to have ended" } else { told.as_str() };
-        let what = format!("{}: {left} at the time limit", job.called());
+        let what = format!("{}: {left} at the time limit{}", job.called(), silence_words(silent_since));
         rest_or_give_up(job, (what, "it goes on stopping"), &mut period, deadline).await?;
     }
+}
+
+/// The failure with which the wait ends, the cell having been away for too long. Of a job that was over before no stop was accepted.
+fn not_known(failure: Failure, job: &JobName, since: u64) -> Failure {
+    let JobName { namespace, name } = job;
+    let called = job.called();
+    let what = match since {
+        0 => format!("job {called} was over already, and what is left of it goes on stopping"),
+        since => format!("the stop of job {called} (revision {since}) was accepted, and goes on"),
+    };
+    given_up(failure, &what, &format!("`plenum job show {namespace}/{name}`"))
 }
 
 /// What still runs of a job that was stopped; nothing where it is all gone. A job that is not over was submitted anew, which can't be before that.
@@ -192,6 +202,20 @@ mod tests {
         let lost = GroupView { lost: 1, ..GroupView::default() };
         let told = left(&job(JobState::JobStopped, lost)).unwrap_or_default();
         assert!(told.starts_with("1 task left, 1 of them on machines that were given up"), "{told}");
+    }
+
+    // The code said that nothing had been changed.
+    #[test]
+    fn a_stop_whose_cell_does_not_answer_any_more_was_accepted_all_the_same() {
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let told = |since| not_known(Failure::new("UNAVAILABLE", "no cell answers"), &job, since);
+        assert_eq!(told(9).code, "OUTCOME_UNKNOWN");
+        assert!(told(9).message.starts_with("the stop of job ml/web (revision 9) was accepted, and goes on; "));
+        // The cell had refused it, and it was said to be accepted.
+        let over = told(0);
+        assert_eq!(over.code, "OUTCOME_UNKNOWN");
+        let expected = "job ml/web was over already, and what is left of it goes on stopping; for ";
+        assert!(over.message.starts_with(expected), "{over}");
     }
 
     // With `--wait` there was no `changed`, and `revision` was another one.

@@ -299,7 +299,7 @@ mod tests {
         view.waiting_reason = "split: 4 waiting: no room".to_owned();
         assert_eq!(under_way(&view), "split 0 of 5 done, 1 running, 4 waiting");
         let told = [1, 2, 3, 9].map(|seconds| board.waiting(&view, Duration::from_secs(seconds)));
-        assert_eq!(told, [None, None, Some("words waits: split: 4 waiting: no room".to_owned()), None]);
+        assert_eq!(told, [None, Some("words waits: split: 4 waiting: no room".to_owned()), None, None]);
         // Another version of it waits anew.
         let next = JobView { version: 2, ..view };
         let told = [9, 10, 11].map(|seconds| board.waiting(&next, Duration::from_secs(seconds)).is_some());
