@@ -62,8 +62,8 @@ fn remove_earlier_starts(directory: &AllocationDirectory, restart: u32) {
     }
 }
 
-/// Takes away what is kept of all starts, of which an end is written down of `last` as the latest: what is found of one from then on is of a start that
-/// was made anew. The end of the last one goes behind all else: where this is left half done, it still says that it is to be done.
+/// Removes what is kept of all starts; `last` is the latest whose end is written down. What is found from then on is of a start that was made anew. The
+/// end of `last` goes after all else: where this is left half done, it still says that it is to be done.
 ///
 /// # Errors
 /// When something of it can't be removed.

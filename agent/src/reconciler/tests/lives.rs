@@ -3,6 +3,16 @@
 use super::*;
 use crate::driver::{Failure, FailureKind};
 
+impl Story {
+    /// A restored cell is there, which does not know the first allocation and lets it run on if it has begun.
+    fn meets_a_restored_cell(&mut self) {
+        self.sent.clear();
+        self.input(offered(2, 4));
+        let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![id(1)]);
+        self.input(Input::Assignments { machine: MACHINE, epoch: 2, revision: 4, full: true, wanted, stop, keep });
+    }
+}
+
 #[test]
 fn a_server_with_an_older_state_is_refused() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
@@ -105,10 +115,7 @@ fn a_start_that_only_an_earlier_life_of_the_cell_ordered_and_that_was_not_made_i
     story.assignments(true, vec![assignment(1)], &[]);
     story.pass_ms(LEASE_MS, false);
     assert_eq!(story.starts(), [(1, 0)]);
-    story.sent.clear();
-    story.input(offered(2, 4));
-    let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![id(1)]);
-    story.input(Input::Assignments { machine: MACHINE, epoch: 2, revision: 4, full: true, wanted, stop, keep });
+    story.meets_a_restored_cell();
     story.pass_ms(RENEW_MS, true);
     assert_eq!((story.reported(1), story.running()), (vec![Stopped], vec![]), "its receipt frees the room");
 }
@@ -129,10 +136,7 @@ fn a_start_that_could_not_be_made_for_an_earlier_life_of_the_cell_is_not_made_ag
         if pauses {
             story.input(gone());
         }
-        story.sent.clear();
-        story.input(offered(2, 4));
-        let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![allocation]);
-        story.input(Input::Assignments { machine: MACHINE, epoch: 2, revision: 4, full: true, wanted, stop, keep });
+        story.meets_a_restored_cell();
         if !pauses {
             story.input(gone());
         }
