@@ -98,7 +98,7 @@ impl Failure {
         self.is_waited_for() || matches!(self.code.as_str(), "UNKNOWN" | "CANCELLED" | "INTERNAL")
     }
 
-    /// Of these the ones behind which a wait for what was accepted goes on, for two minutes.
+    /// Whether a command that waits, watches or follows goes on after it, for two minutes: the cell may answer, or tell of the past, by then.
     pub(crate) fn is_waited_for(&self) -> bool {
         matches!(self.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL" | "HISTORY_BEHIND")
     }

@@ -14,8 +14,8 @@ use super::{
     Context,
     interrupt::unless_interrupted,
     job::change_json,
-    job_wait::{found, given_up},
     machine::standing,
+    silence::{found, given_up},
 };
 use crate::{
     connect::Connection,
@@ -106,8 +106,10 @@ async fn at_the_limit(
     };
     let seen = found.as_ref().filter(|answer| answer.revision >= begun.revision);
     let seen = seen.and_then(|answer| Some((answer.revision, answer.machine.as_ref()?)));
+    if seen.is_some_and(|(_, view)| view.drain_deadline_micros == 0) {
+        return Err(ended_by_another(name));
+    }
     if let Some((revision, view)) = seen
-        && view.drain_deadline_micros > 0
         && output::tasks_left(view) == 0
     {
         return done(context, name, begun, Some((revision, view)));
@@ -127,9 +129,19 @@ fn unreached(name: &str, answers: bool, seen: Option<&MachineView>) -> String {
     }
 }
 
+fn ended_by_another(name: &str) -> Failure {
+    Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
+        .with_hint(format!("see `plenum machine show {name}`"))
+}
+
 /// The failure with which the wait ends, the cell having been away for too long.
-fn not_known(failure: Failure, name: &str, begun: &ChangeResponse) -> Failure {
-    let what = format!("the drain of {name} (revision {}) was accepted, and goes on", begun.revision);
+fn accepted_all_the_same(failure: Failure, name: &str, begun: &ChangeResponse) -> Failure {
+    let revision = begun.revision;
+    let what = if begun.changed {
+        format!("the drain of {name} (revision {revision}) was accepted, and goes on")
+    } else {
+        format!("{name} was draining already (seen at revision {revision}), and the drain goes on")
+    };
     given_up(failure, &what, &format!("`plenum machine show {name}`"))
 }
 
@@ -151,12 +163,11 @@ async fn until_empty(
             Err(status) => Err(status.into()),
         };
         // The drain goes on while the cell is away.
-        let answer = found(answer, &mut silent_since).map_err(|failure| not_known(failure, name, begun))?;
+        let answer = found(answer, &mut silent_since).map_err(|failure| accepted_all_the_same(failure, name, begun))?;
         if let Some(answer) = answer.filter(|answer| answer.revision >= begun.revision) {
             let view = answer.machine.unwrap_or_default();
             if view.drain_deadline_micros == 0 {
-                return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
-                    .with_hint(format!("see `plenum machine show {name}`")));
+                return Err(ended_by_another(name));
             }
             let standing = (view.allocations, view.unknown_tasks, view.state());
             if output::tasks_left(&view) == 0 {
@@ -390,9 +401,12 @@ mod tests {
     #[test]
     fn a_drain_whose_cell_does_not_answer_any_more_was_accepted_all_the_same() {
         let begun = ChangeResponse { revision: 9, changed: true };
-        let failure = not_known(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &begun);
+        let failure = accepted_all_the_same(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &begun);
         assert_eq!(failure.code, "OUTCOME_UNKNOWN");
         assert!(failure.message.starts_with("the drain of m1 (revision 9) was accepted, and goes on; "), "{failure}");
+        let there = ChangeResponse { revision: 9, changed: false };
+        let failure = accepted_all_the_same(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &there);
+        assert!(failure.message.starts_with("m1 was draining already (seen at revision 9), and the drain goes on; "));
     }
 
     // With a wait the state was `drained`, which no machine has, `changed` was not there, and `revision` was another one.

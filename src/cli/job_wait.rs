@@ -21,6 +21,7 @@ use super::{
     long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
     running::{Running, failed_words, stood_still},
+    silence::{ANSWER_MAX, WAIT_PERIOD_MAX, found, given_up, in_time, silence_words},
 };
 use crate::{
     connect::Connection,
@@ -28,13 +29,8 @@ use crate::{
     output::{self, Row},
 };
 
-/// How often the job's state is asked for: first often, then seldom.
+/// How often the job's state is asked for at first; then ever more seldom, up to `WAIT_PERIOD_MAX`.
 pub(super) const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
-const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
-/// How long one look may take before the cell counts as away.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// How long a cell may be away before a wait is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Failed allocations among which the newest of the job is looked for: before it there can be only what had the name before, and ended late.
 const FAILED_LISTED: u32 = 16;
 
@@ -132,7 +128,15 @@ impl Wait<'_> {
         let (mut last, mut failures) = (None, Failures::default());
         loop {
             let answer = in_time(self.deadline, self.look()).await;
-            if let Some(look) = found(answer, &mut silent_since).map_err(|failure| self.given_up(failure))? {
+            let is_at_the_limit = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if let Err(failure) = &answer
+                && is_at_the_limit
+                && failure.code == "HISTORY_BEHIND"
+            {
+                return Err(self.accepted_all_the_same(failure.clone()));
+            }
+            let answer = found(answer, &mut silent_since).map_err(|failure| self.accepted_all_the_same(failure))?;
+            if let Some(look) = answer {
                 if let Some(reason) = waits.news(&look.view.waiting_reason, began.elapsed()) {
                     output::tell(&waiting_line(&format!("job {}", self.job.called()), &look.view, &reason));
                 }
@@ -175,7 +179,7 @@ impl Wait<'_> {
     }
 
     /// The failure with which the wait ends, the cell having been away for too long. It asks the history only once the job is retired.
-    fn given_up(&self, failure: Failure) -> Failure {
+    fn accepted_all_the_same(&self, failure: Failure) -> Failure {
         let JobName { namespace, name } = self.job;
         if failure.code == "HISTORY_BEHIND" {
             let (called, said) = (self.job.called(), &failure.message);
@@ -298,64 +302,6 @@ pub(super) async fn rest_or_give_up(
     Ok(())
 }
 
-/// What one look finds. A server that is there and does not answer is as far away as one that is gone.
-pub(super) async fn in_time<T>(
-    deadline: Option<Instant>,
-    answer: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-    let answer = tokio::time::timeout(left.clamp(WAIT_PERIOD_MAX, ANSWER_MAX), answer).await;
-    answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")))
-}
-
-/// What is said besides at the time limit, where the cell is away, or can't tell of the past.
-pub(super) const fn silence_words(silent_since: Option<Instant>) -> &'static str {
-    if silent_since.is_some() { "; how it is now the cell has not told" } else { "" }
-}
-
-/// The failure with which a wait ends. Where the cell was away for too long it must not read as if nothing had been changed: whoever asks again then may
-/// have it done twice. `what`: what goes on, and that it was accepted. `shown`: what tells how it is.
-pub(super) fn given_up(failure: Failure, what: &str, shown: &str) -> Failure {
-    if !failure.is_waited_for() {
-        return failure;
-    }
-    let (silence, said) = (output::span_of(SILENCE_MAX), &failure.message);
-    let what = format!("{what}; for {silence} the cell has not told how: {said}");
-    Failure::new(OUTCOME_UNKNOWN, what).with_hint(format!("it need not be asked for again; {shown} tells how it is"))
-}
-
-/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer, or can't
-/// tell of the past yet.
-/// What is waited for has been accepted: that its cell does not answer says nothing about it.
-pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
-    let (found, told) = found_and_told(answer, silent_since);
-    told.into_iter().for_each(output::tell);
-    found
-}
-
-/// The same, with what people are told of it: once when the cell is away, and once when it is back.
-fn found_and_told<T>(
-    answer: Result<T, Failure>,
-    silent_since: &mut Option<Instant>,
-) -> (Result<Option<T>, Failure>, Option<&'static str>) {
-    match answer {
-        Ok(found) => {
-            let told = silent_since.take().map(|_| "the cell tells again");
-            (Ok(Some(found)), told)
-        }
-        Err(failure) if failure.is_waited_for() => {
-            let told = match failure.code.as_str() {
-                "HISTORY_BEHIND" => "the cell can't tell of the past at the moment; waiting for it",
-                _ => "the cell does not answer at the moment; waiting for it",
-            };
-            let told = silent_since.is_none().then_some(told);
-            let since = *silent_since.get_or_insert_with(Instant::now);
-            (if since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }, told)
-        }
-        Err(failure) => (Err(failure), None),
-    }
-}
-
 /// Tells people, not programs, where to read what the job printed. Of one that failed also where its result goes to a file or another program.
 async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName, view: &JobView) {
     let is_failed = view.state() == JobState::JobFailed;
@@ -397,6 +343,7 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
 mod tests {
     use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape};
 
+    use super::super::silence::SILENCE_MAX;
     use super::*;
 
     #[test]
@@ -508,19 +455,6 @@ mod tests {
         assert_eq!(logs_of(&view, std::slice::from_ref(&split)), told(&split), "it was stopped before");
     }
 
-    // A wait for a job ended as failed while many others listed.
-    #[test]
-    fn a_cell_that_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
-        let mut silent_since = None;
-        for code in ["QUEUE_FULL", "UNAVAILABLE", "HISTORY_BEHIND"] {
-            assert_eq!(found::<()>(Err(Failure::new(code, "later")), &mut silent_since), Ok(None));
-        }
-        assert_eq!(found(Ok(7), &mut silent_since), Ok(Some(7)));
-        assert!(
-            silent_since.is_none() && found::<()>(Err(Failure::new("NO_SUCH_JOB", "no")), &mut silent_since).is_err()
-        );
-    }
-
     // The code was `UNAVAILABLE`, which says of a change that it was not made: a script that tried again had the job run twice.
     #[tokio::test]
     async fn a_wait_that_is_given_up_does_not_read_as_if_nothing_had_been_accepted() {
@@ -532,31 +466,19 @@ mod tests {
         let wait = Wait { connection, job, goal, since: 9, deadline: None };
         let mut silent_since = Instant::now().checked_sub(SILENCE_MAX);
         let away = found::<()>(Err(Failure::new("UNAVAILABLE", "no cell answers")), &mut silent_since);
-        let failure = wait.given_up(away.expect_err("it is away for too long"));
+        let failure = wait.accepted_all_the_same(away.expect_err("it is away for too long"));
         assert_eq!((failure.code.as_str(), failure.exit), (OUTCOME_UNKNOWN, EXIT_FAILED));
         let told = "what was asked of job ml/web (version 2, revision 9) was accepted, and goes on; for 2m0s the cell has not told how: no cell answers";
         assert_eq!(failure.message, told);
         assert!(failure.hint.is_some_and(|hint| hint.contains("`plenum job show ml/web` tells")));
-        assert_eq!(wait.given_up(Failure::new("NO_SUCH_JOB", "no")).code, "NO_SUCH_JOB", "it is there, and says so");
+        let absent = wait.accepted_all_the_same(Failure::new("NO_SUCH_JOB", "no"));
+        assert_eq!(absent.code, "NO_SUCH_JOB", "it is there, and says so");
         // The cell had answered that there is no such job any more, and it was said to go on.
-        let retired = wait.given_up(Failure::new("HISTORY_BEHIND", "revision 9 is not written yet"));
+        let retired = wait.accepted_all_the_same(Failure::new("HISTORY_BEHIND", "revision 9 is not written yet"));
         let told = "job ml/web is over and retired; how it ended can't be told: revision 9 is not written yet";
         assert_eq!((retired.code.as_str(), retired.message.as_str()), (OUTCOME_UNKNOWN, told));
         assert!(retired.hint.is_some_and(|hint| hint.contains("`plenum job history ml/web` tells")));
         let hint = wait.replaced().hint.unwrap_or_default();
         assert!(hint.starts_with("`plenum job history ml/web` begins with that submission; with `--before`"), "{hint}");
-    }
-
-    // Who waited for hours read to the end that the cell does not answer, though it had been away for a moment.
-    #[test]
-    fn that_the_cell_is_away_is_told_once_and_taken_back_once() {
-        let mut silent_since = None;
-        let answers = [true, false, false, true, true, false, true];
-        let told = answers.map(|answers| {
-            let answer = if answers { Ok(7) } else { Err(Failure::new("UNAVAILABLE", "later")) };
-            found_and_told(answer, &mut silent_since).1
-        });
-        let [away, back] = ["the cell does not answer at the moment; waiting for it", "the cell tells again"].map(Some);
-        assert_eq!(told, [None, away, None, back, None, away, back]);
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Context,
     colours::{self, Colours},
     gaps,
-    job_wait::found,
+    silence::found,
 };
 use crate::{
     connect::Connection,

@@ -22,6 +22,7 @@ mod long_wait;
 mod machine;
 mod retired;
 mod running;
+mod silence;
 mod stop;
 mod target;
 mod txn;
@@ -184,7 +185,7 @@ impl Context {
     }
 }
 
-/// The cell that commands ask without a flag, where they ask any: what the environment or the user's file has for an address may be none.
+/// The address that commands go to without a flag; none where the environment or the user's file has what is no address.
 pub(crate) fn asked_without_flag() -> Option<String> {
     let global = Global { addr: None, namespace: None, output: Format::Table, request_timeout: None };
     Context::of(&global, Wanted { addr: true, namespace: false }).ok().map(|context| context.address)

@@ -14,7 +14,8 @@ use super::{
     Context, JobName, get_job, hints,
     interrupt::unless_interrupted,
     job::tell_job_change,
-    job_wait::{WAIT_PERIOD_MIN, found, given_up, in_time, rest_or_give_up, silence_words},
+    job_wait::{WAIT_PERIOD_MIN, rest_or_give_up},
+    silence::{found, given_up, in_time, silence_words},
 };
 use crate::{connect::Connection, failure::Failure, output};
 
@@ -121,7 +122,8 @@ async fn wait_for(
             // Retired: there is nothing left of it.
             Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, object),
             answer => {
-                let answer = found(answer, &mut silent_since).map_err(|failure| not_known(failure, job, since))?;
+                let answer =
+                    found(answer, &mut silent_since).map_err(|failure| accepted_all_the_same(failure, job, since))?;
                 if let Some((revision, view)) = answer.filter(|(revision, _)| *revision >= since) {
                     let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
                     if left != told {
@@ -138,7 +140,7 @@ async fn wait_for(
 }
 
 /// The failure with which the wait ends, the cell having been away for too long. Of a job that was over before no stop was accepted.
-fn not_known(failure: Failure, job: &JobName, since: u64) -> Failure {
+fn accepted_all_the_same(failure: Failure, job: &JobName, since: u64) -> Failure {
     let JobName { namespace, name } = job;
     let called = job.called();
     let what = match since {
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn a_stop_whose_cell_does_not_answer_any_more_was_accepted_all_the_same() {
         let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
-        let told = |since| not_known(Failure::new("UNAVAILABLE", "no cell answers"), &job, since);
+        let told = |since| accepted_all_the_same(Failure::new("UNAVAILABLE", "no cell answers"), &job, since);
         assert_eq!(told(9).code, "OUTCOME_UNKNOWN");
         assert!(told(9).message.starts_with("the stop of job ml/web (revision 9) was accepted, and goes on; "));
         // The cell had refused it, and it was said to be accepted.

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::job_wait::found;
+use super::silence::found;
 use crate::{
     failure::Failure,
     output::{self, Format, Row, Window},
