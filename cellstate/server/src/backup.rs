@@ -22,7 +22,7 @@ use plenum_model::Cell;
 use plenum_proto::{pages, v1};
 use thiserror::Error;
 
-use crate::error::ServerError;
+use crate::error::{ServerError, lacks_room};
 pub(crate) use file::{Encoder, Fault};
 pub use file::{FILE_VERSION, check};
 pub use folder::{Loss, LostRevision};
@@ -169,8 +169,7 @@ impl BackupError {
 
     /// Whether what was to be written has no room, on the disk or within a quota.
     pub(crate) fn is_for_want_of_room(&self) -> bool {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), QuotaExceeded | StorageFull))
+        matches!(self, Self::Io { source, .. } if lacks_room(source))
     }
 
     /// What keeps a fallback from being looked at, which may be sound; otherwise what is wrong with it.

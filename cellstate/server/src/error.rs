@@ -259,11 +259,7 @@ impl ServerError {
                 "OTHER_CELL"
             }
             Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) | Self::Newer { .. } => "OTHER_FORMAT",
-            Self::OpenHistory(plenum_history::OpenError::Folder { source, .. })
-                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                "NO_SPACE"
-            }
+            Self::OpenHistory(plenum_history::OpenError::Folder { source, .. }) if lacks_room(source) => "NO_SPACE",
             Self::OpenHistory(plenum_history::OpenError::Folder { .. }) => "BAD_DIRECTORY",
             Self::OpenHistory(plenum_history::OpenError::Locked { .. }) => "DIRECTORY_LOCKED",
             // A start writes, too: on a full disk what is there is as sound as it was. What the disk can't read is not.
@@ -346,6 +342,12 @@ pub(crate) fn too_many_files(error: &std::io::Error) -> Option<&'static str> {
     is_it.then_some("too many open files: raise LimitNOFILE= of the unit, or ulimit -n")
 }
 
+/// Whether the disk is full, or what this user may take of it is used up.
+pub(crate) fn lacks_room(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), QuotaExceeded | StorageFull)
+}
+
 /// An error with its causes: the last one names the place.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -386,6 +388,7 @@ mod tests {
         };
         assert_eq!(folder(std::io::ErrorKind::PermissionDenied), "BAD_DIRECTORY");
         assert_eq!(folder(std::io::ErrorKind::StorageFull), "NO_SPACE");
+        assert_eq!(folder(std::io::ErrorKind::QuotaExceeded), "NO_SPACE");
     }
 
     // It was told apart from damage, as on a full disk: an operator was to make room, at each start again, and not told
