@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plenum_proto::v1::JobView;
 
-/// A job that waits for so long is told to wait, and told anew where it has another reason for as long. Most reasons pass in milliseconds.
+/// After so long it is told that a job waits, and why; another reason once it has been that one for as long. Most reasons pass in milliseconds.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// The reason for which a job waits, as it was seen last.

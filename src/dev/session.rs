@@ -186,7 +186,8 @@ impl Session<'_> {
         ))
     }
 
-    /// Tells how the jobs go. Comes back when all have ended, if that is waited for; so long without an answer is too long then.
+    /// Tells how the jobs go. Comes back when all have ended, if that is waited for, and fails then after `away_max` without an answer. Where nobody waits
+    /// for an end it says once that nothing is known for now, and asks on.
     async fn follow(
         &self,
         connection: &Connection,

@@ -70,7 +70,7 @@ fn path(group: &GroupShape, port: &str) -> String {
     format!("group.{}.resources.ports.{port}", group.name)
 }
 
-/// Where a value stands below a group, of what was read from there; the place of the group's name is for want of another.
+/// The place of a value below a group in the file; where it isn't found, that of the group's name.
 fn place(group: &Entry, names: &[&str]) -> Range<usize> {
     let mut found = group;
     for name in names {

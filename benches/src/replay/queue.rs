@@ -41,22 +41,22 @@ impl Discipline {
     }
 }
 
-/// So many jobs of the queue at most are looked at for one that is promised something: each look goes over all machines.
+/// For so many jobs at most it is worked out whether they can be promised something, until one can: each look goes over all machines.
 const LOOKED_AT_MAX: usize = 16;
 
-/// What a job of the queue is promised: the first one that waits for room.
+/// What one job of the queue is promised: the first one that only want of room keeps waiting. It is "the promised job" below.
 struct Promise {
     at_micros: i64,
-    /// What is free then by machine, by what users said: nobody who runs longer may make it too little. `None`: the first job may not use it.
+    /// What is free then by machine, by what users said: nobody who runs longer may make it too little. `None`: the promised job may not use it.
     rooms: Vec<Option<Room>>,
     each: Resources,
-    /// Tasks of the first job that fit then, and those that have to.
+    /// Tasks of the promised job that fit then, and those that have to.
     fitting: u64,
     needed: u64,
 }
 
 impl Promise {
-    /// Takes room on these machines at that time; false, and nothing taken, when the first job would not fit any more.
+    /// Takes room on these machines at that time; false, and nothing taken, when the promised job would not fit any more.
     fn take(&mut self, machines: &[u32], each: &Resources) -> bool {
         let mut tasks: BTreeMap<u32, u32> = BTreeMap::new();
         machines.iter().for_each(|&machine| *tasks.entry(machine).or_default() += 1);
@@ -79,8 +79,9 @@ impl Promise {
         true
     }
 
-    /// Takes room on these machines for tasks of a job, and leaves out those on which the first job would not fit any more: of a gang all, if there are any.
-    fn take_part(&mut self, machines: &mut Vec<u32>, job: &TraceJob) {
+    /// Takes room for tasks of a job on those of these machines where that leaves the promised job its room, and drops the others; of a gang it takes
+    /// all or none.
+    fn take_harmless(&mut self, machines: &mut Vec<u32>, job: &TraceJob) {
         if !self.take(machines, &job.each) {
             machines.retain(|machine| !job.gang && self.take(slice::from_ref(machine), &job.each));
         }
@@ -104,7 +105,7 @@ impl Replay<'_> {
     /// Lets jobs behind the first one start.
     fn pass_the_first(&mut self) -> anyhow::Result<()> {
         let mut looks = if self.discipline == Discipline::Easy { LOOKED_AT_MAX } else { 0 };
-        let mut promise = self.promise_once(self.queue[0], &mut looks);
+        let mut promise = self.promise_within(self.queue[0], &mut looks);
         // Room only shrinks while jobs are started: what did not fit does not fit later either, nor does more of the same.
         let mut hopeless: BTreeMap<Resources, u32> = BTreeMap::new();
         let mut left = vec![self.queue[0]];
@@ -125,14 +126,14 @@ impl Replay<'_> {
             if is_tried && job.asks.is_none() {
                 hopeless.insert(job.each, least);
             }
-            promise = self.promise_once(number, &mut looks);
+            promise = self.promise_within(number, &mut looks);
         }
         self.queue = left;
         Ok(())
     }
 
-    /// What a job is promised that does not fit now, while some of the looks are left.
-    fn promise_once(&mut self, number: usize, looks: &mut usize) -> Option<Promise> {
+    /// What a job that does not fit now is promised. None once the looks are used up.
+    fn promise_within(&mut self, number: usize, looks: &mut usize) -> Option<Promise> {
         *looks = looks.checked_sub(1)?;
         self.promise(number)
     }
@@ -157,7 +158,7 @@ impl Replay<'_> {
             if let Some(promise) = promise.as_deref_mut()
                 && self.expected_end(job) > promise.at_micros
             {
-                promise.take_part(&mut machines, job);
+                promise.take_harmless(&mut machines, job);
             }
             if machines.is_empty() {
                 return Ok(false);
@@ -171,9 +172,9 @@ impl Replay<'_> {
     }
 
     /// When a job fits, by what users said of those that run. It was tried just now. `None` where room is not what it waits for.
-    fn promise(&mut self, first: usize) -> Option<Promise> {
-        let left = self.left(first);
-        let job = &self.jobs[first];
+    fn promise(&mut self, number: usize) -> Option<Promise> {
+        let left = self.left(number);
+        let job = &self.jobs[number];
         let within_quota = self.ground.within_quota(job);
         let needed = u64::from(if job.gang { left } else { left.min(within_quota) });
         if needed == 0 || needed > u64::from(within_quota) {
@@ -200,11 +201,11 @@ impl Replay<'_> {
             }
             // Who runs longer than was said ends next, as far as anybody knows.
             at_micros = next.max(self.now_micros + 1);
-            while let Some(&&(end, number)) = expected.peek()
+            while let Some(&&(end, run)) = expected.peek()
                 && (end <= at_micros)
             {
                 expected.next();
-                let Some(run) = &self.runs[number] else { continue };
+                let Some(run) = &self.runs[run] else { continue };
                 let each = &self.jobs[run.job].each;
                 for &(machine, _) in &run.running {
                     let Some(room) = &mut rooms[machine as usize] else { continue };

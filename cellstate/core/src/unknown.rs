@@ -117,8 +117,8 @@ impl Core {
         Ok(())
     }
 
-    /// Those of `found` that are kept beside as many others, each with whether it has ended here. These have the places that the rest leave: what an
-    /// agent is not told of it stops, before it starts anything.
+    /// Those of `found` that have a place beside as many others, each with whether it has ended here. Those that have get the places that are left; the
+    /// rest are not in the books: what an agent is not told of it stops, before it starts anything.
     fn with_a_place<'a>(
         &self,
         others: usize,

@@ -68,7 +68,7 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         ServerError::OpenJournal(OpenError::NoCell { .. }) => no_log(),
         error => error,
     })?;
-    restore::tidy_up(&options.dir);
+    restore::remove_empty_draft(&options.dir);
     let (log, history) = open_both(claimed, options)?;
     let (judged, replayed) = replay::read(log, &options.dir, &history)?;
     let Replayed { mirror, checkpoint, unfed_bytes: lag_bytes, .. } = replayed;

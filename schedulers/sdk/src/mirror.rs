@@ -15,12 +15,12 @@ const LEAP_MICROS: i64 = 10_000;
 /// while the one before was on its way to the disk.
 const BATCH_MICROS: i64 = 100_000;
 
-/// Log time that is thought to be so far ahead of what every heartbeat told for a while is given up. Without that whoever is ahead stays so, as after the server's
-/// machine was halted for a minute. So far ahead by mistake is only whose heartbeats all take that long.
+/// Log time that is thought to be so far ahead of what all heartbeats of a while told is given up. Otherwise whoever is ahead would stay so, as after
+/// the server's machine was halted for a minute. It is given up wrongly only where every heartbeat is that late.
 const AHEAD_MICROS: i64 = 1_000_000;
 
-/// That while is from one such span to two of them, and each has so many heartbeats at least that were read so far apart: those that waited in a buffer, while this process
-/// stood still, are all late but the last few, and are read at once.
+/// That while is a whole span and what has begun of the next one. A span ends only after so many heartbeats that were read so far apart: those that
+/// waited in a buffer while this process stood still are read at once, and all but the last few are late.
 const SPAN_MICROS: i64 = 30_000_000;
 const SPAN_BEATS: u32 = 10;
 const APART_MICROS: i64 = 500_000;

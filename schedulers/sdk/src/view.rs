@@ -90,8 +90,8 @@ impl<'a> View<'a> {
 
     /// Log time, as far as this process can tell: mostly a little behind the cell's own. It is ahead where that stands still, as after a start of the server
     /// with a clock that was set back, or where this machine's clock runs faster or the server's stood still. What is claimed at the very end of a backoff may be too early then: it is
-    /// refused, and offered again. Where it is ahead by more than a second it goes back as soon as heartbeats have contradicted it for up to a minute, with one a second, and as it may with
-    /// another start of the server: a time that was remembered may be later than now.
+    /// refused, and offered again. It can go back: when all heartbeats of half a minute to a minute (with one a second) have told that it is ahead by more
+    /// than a second, and with another start of the server. So a time that was remembered may be later than now.
     #[must_use]
     pub const fn now(&self) -> LogTime {
         self.now

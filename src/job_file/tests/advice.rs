@@ -168,3 +168,17 @@ fn the_file_on_the_page_of_job_files_can_be_submitted_and_has_every_field_that_c
         assert!(names.contains(name), "{name}");
     }
 }
+
+#[test]
+fn a_job_that_says_too_much_is_told_so_of_all_but_its_commands_and_of_these() {
+    let value = format!("\"{}\"", "x".repeat(250));
+    let rule = format!("'attr.rack in [{}]'", [value.as_str(); 20].join(", "));
+    let rules = [rule.as_str(); 64].join(", ");
+    let text = format!("{HEAD}{GROUP}constraints = [{rules}]\n");
+    let told = ["all but commands and environments takes", "expected at most 262144", "make several jobs of it"];
+    check(&text, "JOB_FILE_VALUE", &told);
+    // Of both that were too large only this one was told.
+    let long = text.replace("/bin/true", &format!("/bin/sh\", \"-c\", \"{}", "x".repeat(70_000)));
+    let told = ["commands and environments take", "expected at most 65536", told[0], told[1]];
+    check(&long, "JOB_FILE_VALUE", &told);
+}

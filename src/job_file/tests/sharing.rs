@@ -70,17 +70,3 @@ fn what_cannot_be_shared_is_told_with_other_mistakes() {
         assert!(error.message.contains(told), "{}", error.message);
     }
 }
-
-#[test]
-fn what_all_groups_say_above_its_bound_is_refused() {
-    let value = format!("\"{}\"", "x".repeat(250));
-    let rule = format!("'attr.rack in [{}]'", [value.as_str(); 20].join(", "));
-    let rules = [rule.as_str(); 64].join(", ");
-    let text = format!("{HEAD}{}", group("main", &format!("constraints = [{rules}]\n"), ""));
-    let told = ["all but commands and environments takes", "expected at most 262144", "make several jobs of it"];
-    check(&text, "JOB_FILE_VALUE", &told);
-    // Of both that were too large only this one was told.
-    let long = text.replace("/bin/true", &format!("/bin/sh\", \"-c\", \"{}", "x".repeat(70_000)));
-    let told = ["commands and environments take", "expected at most 65536", told[0], told[1]];
-    check(&long, "JOB_FILE_VALUE", &told);
-}

@@ -102,10 +102,10 @@ const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.
 const LATER_SEED: u64 = 49 << 40;
 
-/// How often a request may come to so little in the log that some are refused once they are decided, in thousandths.
-const LITTLE_THOUSANDTHS: u64 = 150;
+/// How often the log takes so few bytes of a request that some are refused after they were decided, in thousandths.
+const SMALL_ENTRY_THOUSANDTHS: u64 = 150;
 /// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
-const LITTLE_SEED: u64 = 919 << 40;
+const SMALL_ENTRY_SEED: u64 = 919 << 40;
 
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ impl Mix {
     /// The mix of a seed, whose first numbers are `random`'s.
     pub(crate) fn draw(random: &mut Random, seed: u64) -> Self {
         let (mut apart, mut later) = (Random::new(!seed), Random::new(!seed ^ LATER_SEED));
-        let mut little = Random::new(!seed ^ LITTLE_SEED);
+        let mut small = Random::new(!seed ^ SMALL_ENTRY_SEED);
         let calm = random.chance(120);
         let mut every_micros = [0; Fault::ALL.len()];
         for fault in LATER {
@@ -211,7 +211,7 @@ impl Mix {
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
             recorded_ms_max: if !calm && apart.chance(APART_THOUSANDTHS) { 1_500 } else { 0 },
-            entry_bytes: if little.chance(LITTLE_THOUSANDTHS) { 1_200 + 300 * little.index(8) } else { usize::MAX },
+            entry_bytes: if small.chance(SMALL_ENTRY_THOUSANDTHS) { 1_200 + 300 * small.index(8) } else { usize::MAX },
         }
     }
 }

@@ -30,6 +30,11 @@ impl Large {
         large
     }
 
+    /// The cell was restored: what it does not know may be of before that, and need not have ended in it.
+    pub(super) fn restore(&mut self) {
+        self.ask(Command::OpenServer(CellIdentity { incarnation: 2, term: 2, ..CellIdentity::default() }));
+    }
+
     pub(super) fn ask(&mut self, command: Command) -> Decision {
         let request = Request { principal: "local".into(), namespace: "default".into(), command };
         match self.core.decide(&request, self.now) {

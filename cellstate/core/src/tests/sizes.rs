@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, CellIdentity, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape,
-    JobState, LogTime, MachineId, Port, Rejection, RejectionCode, Request, Resources, TaskState, TaskTraces,
-    Transition,
+    AllocationId, AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, JobState,
+    LogTime, MachineId, Port, Rejection, RejectionCode, Request, Resources, TaskState, TaskTraces, Transition,
 };
 
 use super::costs::{Large, complete, placement};
@@ -296,8 +295,8 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
 fn with_large_unknown_tasks() -> (Large, MachineId) {
     let mut large = Large::new(CoreOptions { stops_max: 10, ..CoreOptions::default() });
     let machine = large.machine("m0".to_owned());
-    // Restored: what it does not know and gave out itself it would tell to stop at once.
-    large.ask(Command::OpenServer(CellIdentity { incarnation: 2, term: 2, ..CellIdentity::default() }));
+    // What it does not know and gave out itself it would tell to stop at once.
+    large.restore();
     let item = |task: u16| {
         let port = |port: u16| Port { name: format!("{port:060}").into(), number: 1 + 64 * task + port };
         let ports = (0..64).map(port).collect();

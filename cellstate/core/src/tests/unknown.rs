@@ -1,10 +1,9 @@
-//! Stories of unknown tasks: where only one of each task of a job may run, nothing is placed beside one of them; and who may tell that they are gone.
+//! Stories of unknown tasks: where only one of each task of a job may run, nothing is placed beside one of them; who may tell that
+//! they are gone; and how many of them a machine may have.
 
 use std::sync::Arc;
 
-use plenum_model::{
-    AllocationId, AllocationState, CellIdentity, Command, Decision, Inventory, RejectionCode, Resources, floor_of,
-};
+use plenum_model::{AllocationId, AllocationState, Command, Decision, Inventory, RejectionCode, Resources, floor_of};
 
 use super::check;
 use super::costs::Large;
@@ -194,7 +193,7 @@ fn of_a_restored_cell_agents_are_heard_first_or_their_leases_run_out() {
 /// it then has as unknown ones.
 fn registered_with(before: u32, ended: u32) -> (Decision, [usize; 2]) {
     let mut large = Large::new(CoreOptions::default());
-    large.ask(Command::OpenServer(CellIdentity { incarnation: 2, term: 2, ..CellIdentity::default() }));
+    large.restore();
     let item = |slot: u32, generation: u32| Inventory {
         allocation: AllocationId { slot, generation },
         state: AllocationState::Running,

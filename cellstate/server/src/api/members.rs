@@ -19,13 +19,13 @@ pub(super) struct Members {
     /// Whose jobs those are there for that are connected; the empty one stands for all namespaces.
     namespaces: BTreeSet<Arc<str>>,
     /// Whether a job that is not over is of a namespace that none of these is there for. Of [`with_awaited`] only.
-    lacks_one: bool,
+    lacks_a_namespace: bool,
 }
 
 impl Members {
-    /// Whether something may wait for nobody.
+    /// Whether a job may have nobody who places it.
     pub(super) fn are_away(&self) -> bool {
-        self.connected == 0 || self.lacks_one
+        self.connected == 0 || self.lacks_a_namespace
     }
 
     /// As `JobShape::is_served_by` has it of one session. There may be very many of both, jobs and sessions.
@@ -59,7 +59,7 @@ pub(super) fn with_awaited(shared: &Shared, cell: &Cell) -> ByScheduler {
     let mut members = by_scheduler(shared, cell);
     for job in cell.jobs().filter(|job| !job.state.is_final()) {
         let of_name = members.entry(job.shape.scheduler.clone()).or_default();
-        of_name.lacks_one |= !of_name.serve(&job.shape.namespace);
+        of_name.lacks_a_namespace |= !of_name.serve(&job.shape.namespace);
     }
     members
 }

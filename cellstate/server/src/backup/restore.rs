@@ -138,8 +138,8 @@ fn is_half_restored(dir: &Path) -> bool {
     has_nothing_else && is_unfinished(dir) && is_free()
 }
 
-/// Whether a restore into a directory without a log did not come to its end: its log is in the draft, or nothing was built yet. A draft without one
-/// is left of a restore that did, into what may have lost its log since.
+/// Whether a restore did not come to its end. To be asked of a directory without a log: where that lies in the draft, or neither history nor fallback
+/// is in place, it was on its way. A draft beside these, without a log, is left of one that did: the cell has lost its log since.
 pub(crate) fn is_unfinished(dir: &Path) -> bool {
     let draft = dir.join(DRAFT);
     // Also where it is a link to a disk that is not mounted.
@@ -147,11 +147,11 @@ pub(crate) fn is_unfinished(dir: &Path) -> bool {
     draft.join(LOG).exists() || (draft.exists() && ![LOG, HISTORY, FALLBACK].into_iter().any(is_named))
 }
 
-/// Removes the draft of a restore that came to its end and could not remove it itself. Called by who has the cell's log.
-pub(crate) fn tidy_up(dir: &Path) {
+/// Removes the draft that a restore which came to its end could not remove, if it is empty. Called by who has the cell's log.
+pub(crate) fn remove_empty_draft(dir: &Path) {
     let draft = dir.join(DRAFT);
     if draft.exists() && !is_at_work(dir) {
-        // One that has anything in it stays.
+        // Fails where anything is in it: that stays.
         let _ = fs::remove_dir(draft);
     }
 }

@@ -82,9 +82,9 @@ impl Found {
         self.staying.insert(place, (tasks, why));
     }
 
-    /// Tasks of a group stay, if any are on drained machines and its job waits out a refusal: no move is tried, so whether there is room elsewhere is what the
-    /// walk before this one found.
-    fn keep(&mut self, view: &View<'_>, (job, group): (&Job, u16), before: &Self) {
+    /// Notes why tasks of a group on drained machines stay while its job waits out a refusal. No move is tried then: whether there is room elsewhere is
+    /// told as the walk before this one found it.
+    fn note_resting(&mut self, view: &View<'_>, (job, group): (&Job, u16), before: &Self) {
         let place = (job.id, group);
         let stays = match next_task(view, job, group) {
             Err(stays) => Some(stays),
@@ -172,7 +172,7 @@ fn walk(
             }
             if view.rests(job) {
                 if is_own {
-                    found.keep(view, (&**job, group), last);
+                    found.note_resting(view, (&**job, group), last);
                 }
                 continue;
             }

@@ -218,7 +218,7 @@ impl Held {
         let last = hold.deadline.plus_micros(-part_micros);
         let new = Kept {
             deadline: hold.deadline,
-            // Log time that seems to be beyond may go back.
+            // Log time may seem to be past the deadline, and go back: it is due before the hold ends all the same.
             renew: sight.log_time.plus_micros(halfway_micros).min(last),
             renew_from_micros: sight.now_micros.saturating_add(least_micros),
             worth,

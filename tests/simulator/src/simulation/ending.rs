@@ -37,7 +37,7 @@ impl Simulation {
     pub(super) fn faults_end(&mut self) {
         self.world.tell(|| "faults end".to_owned());
         self.world.heal();
-        // The next one takes larger requests. Who waits for something is woken by that in these runs, whatever was lost.
+        // The next server takes requests of any size. Its start also wakes whoever waits for an answer.
         if self.world.mix.entry_bytes < usize::MAX {
             self.disk.kill();
         }
