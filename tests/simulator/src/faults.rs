@@ -211,7 +211,7 @@ impl Mix {
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
             recorded_ms_max: if !calm && apart.chance(APART_THOUSANDTHS) { 1_500 } else { 0 },
-            entry_bytes: if small.chance(SMALL_ENTRY_THOUSANDTHS) { 1_200 + 300 * small.index(8) } else { usize::MAX },
+            entry_bytes: if small.chance(SMALL_ENTRY_THOUSANDTHS) { 600 + 100 * small.index(6) } else { usize::MAX },
         }
     }
 }
