@@ -413,7 +413,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
 
 fn reason() -> impl Strategy<Value = RefusalReason> {
     use RefusalReason::*;
-    select(vec![
+    let all = [
         NoRoom,
         TaskTaken,
         NotWanted,
@@ -436,7 +436,10 @@ fn reason() -> impl Strategy<Value = RefusalReason> {
         Predecessor,
         OtherScheduler,
         MayNotEvict,
-    ])
+    ];
+    let of_the_wire = (1..).take_while(|&number| plenum_proto::v1::RefusalReason::try_from(number).is_ok());
+    assert_eq!(all.len(), of_the_wire.count(), "a reason that is new has to be drawn, too");
+    select(all.to_vec())
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {

@@ -125,19 +125,11 @@ fn what_is_given_up_is_used_again_oldest_first_and_no_longer_read() {
 fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_kept() {
     let (disk, mut journal, _) = log_that_keeps(0);
     let keeper = journal.keeper();
-    let mut hashes = vec![(0, ChainHash::default())];
-    let mut reader = keeper.reader(1).unwrap();
-    while let Some(frame) = reader.next_frame().unwrap() {
-        hashes.push((frame.last_revision, frame.hash));
-    }
-    drop(reader);
+    let hashes = hashes_of(&keeper);
     keeper.release(60);
     keeper.prepare().unwrap();
     assert!(keeper.oldest_revision() > 30 && keeper.oldest_kept_revision() == 1);
-    for (revision, hash) in &hashes {
-        assert_eq!(keeper.hash_at(*revision).unwrap(), Some(*hash), "revision {revision}");
-        assert_eq!(keeper.hash_at(revision + 1).unwrap(), None, "no frame ends with revision {}", revision + 1);
-    }
+    assert_hashes(&keeper, &hashes, 0);
     // One whose header is lost tells nothing.
     disk.flip_bit(&segment::kept_name(1), 3, 1);
     assert_eq!(keeper.hash_at(0).unwrap(), None);
@@ -148,10 +140,7 @@ fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_kept() {
     }
     let before_oldest = keeper.oldest_kept_revision() - 1;
     assert!(before_oldest > 0);
-    for (revision, hash) in hashes {
-        let known = Some(hash).filter(|_| revision >= before_oldest);
-        assert_eq!(keeper.hash_at(revision).unwrap(), known, "revision {revision}, kept from {before_oldest} on");
-    }
+    assert_hashes(&keeper, &hashes, before_oldest);
 }
 
 #[test]

@@ -47,6 +47,25 @@ fn payload(batch: u64) -> Vec<u8> {
     (0..length).map(|at| u8::try_from((at * 7 + length) % 251).unwrap()).collect()
 }
 
+/// The hash of each frame from the first one on, and of what is before it, each by the last revision.
+fn hashes_of(keeper: &Keeper) -> Vec<(u64, ChainHash)> {
+    let mut hashes = vec![(0, ChainHash::default())];
+    let mut reader = keeper.reader(1).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        hashes.push((frame.last_revision, frame.hash));
+    }
+    hashes
+}
+
+/// Each of these is known whose revision is that one or later, and none of a revision with which no frame ends.
+fn assert_hashes(keeper: &Keeper, hashes: &[(u64, ChainHash)], known_from: u64) {
+    for (revision, hash) in hashes {
+        let known = Some(*hash).filter(|_| *revision >= known_from);
+        assert_eq!(keeper.hash_at(*revision).unwrap(), known, "revision {revision}, known from {known_from} on");
+        assert_eq!(keeper.hash_at(revision + 1).unwrap(), None, "no frame ends with revision {}", revision + 1);
+    }
+}
+
 fn append(journal: &mut Journal, batch: u64) -> Result<Tail, AppendError> {
     journal.append_and_sync(label(batch), &[&payload(batch)])
 }

@@ -166,16 +166,8 @@ fn what_is_held_for_who_has_not_got_it_is_counted_in_whole_segments() {
 fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_there() {
     let (_disk, mut journal) = log_of(20);
     let keeper = journal.keeper();
-    let mut hashes = vec![(0, ChainHash::default())];
-    let mut reader = keeper.reader(1).unwrap();
-    while let Some(frame) = reader.next_frame().unwrap() {
-        hashes.push((frame.last_revision, frame.hash));
-    }
-    drop(reader);
-    for (revision, hash) in &hashes {
-        assert_eq!(keeper.hash_at(*revision).unwrap(), Some(*hash), "revision {revision}");
-        assert_eq!(keeper.hash_at(revision + 1).unwrap(), None, "no frame ends with revision {}", revision + 1);
-    }
+    let hashes = hashes_of(&keeper);
+    assert_hashes(&keeper, &hashes, 0);
     assert_eq!(hashes.last().unwrap().1, journal.tail().hash);
     keeper.release(30);
     for batch in 20..30 {
@@ -184,10 +176,7 @@ fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_there() {
     }
     let before_oldest = keeper.oldest_revision() - 1;
     assert!(before_oldest > 0);
-    for (revision, hash) in hashes {
-        let known = Some(hash).filter(|_| revision >= before_oldest);
-        assert_eq!(keeper.hash_at(revision).unwrap(), known, "revision {revision}, of a log from {before_oldest} on");
-    }
+    assert_hashes(&keeper, &hashes, before_oldest);
 }
 
 // A segment whose file had been moved away, though that failed, was put back among those that are there: who read from the oldest revision on looked
