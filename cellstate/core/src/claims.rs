@@ -12,10 +12,10 @@ use plenum_model::{
     STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
+use crate::blame::{About, Facts, Trouble, Wanted};
 use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
 use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
-use crate::room::{About, Facts, Trouble, Wanted};
 use beyond_room::Judged;
 
 /// What the claims of one placement share.

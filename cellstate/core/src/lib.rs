@@ -5,6 +5,7 @@
 
 pub mod invariants;
 
+mod blame;
 mod claims;
 mod class_sets;
 mod clock;
@@ -36,7 +37,6 @@ mod quotas;
 mod recounted;
 mod resolve;
 mod ring;
-mod room;
 mod rules;
 mod sessions;
 mod slot_set;

@@ -8,8 +8,8 @@ use plenum_model::{
     Quota, RefusalKind, RefusalReason, Resource, Resources, TransactionOutcome,
 };
 
+use crate::blame::Trouble;
 use crate::jobs::stop_move;
-use crate::room::Trouble;
 use crate::{Handled, Verdict};
 
 /// Bugs that give another reason for what never fitted.

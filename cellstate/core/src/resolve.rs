@@ -11,6 +11,7 @@ use plenum_model::{
     Session, Transaction, coming,
 };
 
+use crate::blame::{About, Facts, Guarded, Judge, Trouble};
 use crate::claims::{Allowance, Seen};
 use crate::freed::Freed;
 use crate::group_events::GroupEvents;
@@ -21,7 +22,6 @@ use crate::newcomers::{Newcomers, Retagged};
 use crate::preempt::Remains;
 use crate::promised::Promised;
 use crate::ring::Ring;
-use crate::room::{About, Facts, Guarded, Judge, Trouble};
 use crate::rules::Rules;
 use crate::slots::NextRows;
 use crate::spare::Spare;
