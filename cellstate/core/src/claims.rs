@@ -2,7 +2,7 @@
 
 mod beyond_room;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
@@ -65,8 +65,19 @@ impl Terms<'_> {
     }
 }
 
-/// What a namespace may still have, while one placement is judged.
-pub(crate) struct Allowance {
+/// What is kept in mind while the claims of one placement are judged: made anew for those of each.
+#[derive(Default)]
+pub(crate) struct InHand {
+    /// What its namespace may still have, if that is limited.
+    allowance: Option<Allowance>,
+    /// What stood in the way, by machine, where that took long to find.
+    obstacles: BTreeMap<u32, Obstacle>,
+    /// What claims were told that lack a device: by machine, and the device's position in the group's list.
+    short_devices: BTreeMap<u32, BTreeMap<u16, Facts>>,
+}
+
+/// What a namespace may still have.
+struct Allowance {
     /// Before the transaction.
     budget: Budget,
     /// What each claim of the placement needs.
@@ -93,7 +104,7 @@ impl Resolver<'_> {
     fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement, base: Revision) -> Result<Terms<'a>, Trouble> {
         let never = |kind, reason| Err(Trouble::Never(kind, reason));
         let Some(job) = cell.job(placement.job) else { return Err(Trouble::NoSuchJob(placement.job)) };
-        if job.shape.scheduler != self.session.scheduler {
+        if job.shape.scheduler != self.grounds.session.scheduler {
             return never(RefusalKind::Permission, RefusalReason::OtherScheduler);
         }
         if job.version != placement.job_version {
@@ -109,14 +120,14 @@ impl Resolver<'_> {
         if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard, base)) {
             return Err(trouble);
         }
-        group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
+        group_is_wanted(cell, job, placement.group, self.grounds.now).map_err(Trouble::NotWanted)?;
         let constrained = !shape.constraints.is_empty();
         let rule = (placement.group, &shape.constraints[..]);
         let classes = constrained.then(|| self.rules.classes(cell, job, rule, placement.all_machines()).clone());
-        self.allowance = self.allowance(job, shape.resources);
         let named = victims_by_machine(placement);
-        let evicts =
-            named.is_empty() || cell.rights_of(&self.session.scheduler).evicts || planted::is(Bug::EvictsWithoutRight);
+        let evicts = named.is_empty()
+            || cell.rights_of(&self.grounds.session.scheduler).evicts
+            || planted::is(Bug::EvictsWithoutRight);
         let (victims, spared) = if evicts { (named, Victims::new()) } else { self.without_whom_stays(job, named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
         let (is_special, shares) = (Special::is_needed_by(shape), job.shape.same_machine);
@@ -157,7 +168,7 @@ impl Resolver<'_> {
 
     /// A hold of the job itself, which ends when it gets what it waits for, is not counted.
     fn allowance(&mut self, job: &Job, need: Resources) -> Option<Allowance> {
-        let budget = Budget::of(self.quotas, self.cell, job, self.promised.ends_hold_of(job.id.slot))?;
+        let budget = Budget::of(self.grounds.quotas, self.cell, job, self.promised.ends_hold_of(job.id.slot))?;
         let left = budget.headroom(self.promised.given_back(budget.place), &need);
         Some(Allowance { budget, need, granted: 0, left })
     }
@@ -186,8 +197,7 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         };
-        self.obstacles.clear();
-        self.short_devices.clear();
+        self.in_hand = InHand { allowance: self.allowance(terms.job, terms.need), ..InHand::default() };
         let mut granted = self.spare.granted.take(placement.machines.len());
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
@@ -225,7 +235,7 @@ impl Resolver<'_> {
             });
             granted.push(one);
         }
-        if let Some(allowance) = self.allowance.take() {
+        if let Some(allowance) = self.in_hand.allowance.take() {
             self.promised.given_back(allowance.budget.place).add_times(&allowance.need, -allowance.granted);
         }
         granted
@@ -253,12 +263,12 @@ impl Resolver<'_> {
             Trouble::Machine(Obstacle::Device(position)) if asked.extra.is_none() => position,
             _ => return self.facts_anew(txn, terms, asked, trouble),
         };
-        let known = self.short_devices.get(&asked.machine).and_then(|positions| positions.get(&position));
+        let known = self.in_hand.short_devices.get(&asked.machine).and_then(|positions| positions.get(&position));
         if let Some(facts) = known {
             return facts.clone();
         }
         let facts = self.facts_anew(txn, terms, asked, trouble);
-        self.short_devices.entry(asked.machine).or_default().insert(position, facts.clone());
+        self.in_hand.short_devices.entry(asked.machine).or_default().insert(position, facts.clone());
         facts
     }
 
@@ -376,9 +386,9 @@ impl Resolver<'_> {
         if terms.is_counted {
             self.rules.attempt(self.cell, terms.group_row, granted.machine, 1);
             let (group, place) = ((terms.group_row, terms.shape), (granted.machine, self.rules.attempts()));
-            self.newcomers.borrow_mut().promise(self.cell, self.retagged, txn.base, group, place);
+            self.newcomers.borrow_mut().promise(self.cell, self.grounds.retagged, txn.base, group, place);
         }
-        if let Some(allowance) = &mut self.allowance {
+        if let Some(allowance) = &mut self.in_hand.allowance {
             allowance.granted += 1;
             allowance.left = allowance.left.saturating_sub(1);
         }
@@ -387,15 +397,15 @@ impl Resolver<'_> {
             self.remains.take_over(&extra.takes_over);
             // Somebody may be named for another machine than his own, too.
             if extra.takes_over.is_empty() {
-                self.short_devices.remove(&granted.machine);
+                self.in_hand.short_devices.remove(&granted.machine);
             } else {
-                self.short_devices.clear();
+                self.in_hand.short_devices.clear();
             }
         }
         if terms.is_counted || terms.shares {
-            self.obstacles.clear();
-        } else if !self.obstacles.is_empty() {
-            self.obstacles.remove(&granted.machine);
+            self.in_hand.obstacles.clear();
+        } else if !self.in_hand.obstacles.is_empty() {
+            self.in_hand.obstacles.remove(&granted.machine);
         }
     }
 
@@ -461,13 +471,13 @@ impl Resolver<'_> {
             room => {
                 // Claims of one placement that name nothing of their own are equal: what stood in the way of the last one on this
                 // machine stands there still, as long as nobody was granted anything that could matter.
-                let known = asked.extra.is_none().then(|| self.obstacles.get(&machine).copied()).flatten();
+                let known = asked.extra.is_none().then(|| self.in_hand.obstacles.get(&machine).copied()).flatten();
                 if let Some(obstacle) = known {
                     return Err(Trouble::Machine(obstacle));
                 }
                 let judged = self.special_claim(txn, terms, asked, &requirement, room);
                 if let (Err(Trouble::Machine(obstacle)), None) = (&judged, asked.extra) {
-                    self.obstacles.insert(machine, *obstacle);
+                    self.in_hand.obstacles.insert(machine, *obstacle);
                 }
                 let judged = judged?;
                 if !terms.victims_on(machine).is_empty() {
@@ -489,7 +499,7 @@ impl Resolver<'_> {
         }
         if evicts {
             let given = self.given_so_far();
-            if let Some(allowance) = &mut self.allowance {
+            if let Some(allowance) = &mut self.in_hand.allowance {
                 allowance.left = allowance.budget.headroom(&given, &allowance.need);
             }
         }
@@ -522,25 +532,26 @@ impl Resolver<'_> {
     }
 
     fn epoch_began(&self, machine: u32) -> Revision {
-        Revision(self.epochs_began.get(machine as usize).copied().unwrap_or(0))
+        Revision(self.grounds.epochs_began.get(machine as usize).copied().unwrap_or(0))
     }
 
     #[inline]
     fn machine_stands(&self, txn: &Transaction, machine: u32, row: &MachineRow) -> Result<(), Trouble> {
         if row.last_change > txn.base {
-            let began = if self.newest_epoch > txn.base { self.epoch_began(machine) } else { Revision(0) };
+            let began = if self.grounds.newest_epoch > txn.base { self.epoch_began(machine) } else { Revision(0) };
             if began > txn.base {
                 return Err(Trouble::NewMachine(began, row.epoch));
             }
             if txn.check == ConflictCheck::Sequence && !planted::is(Bug::OverlooksSequence) {
-                let own = (self.session.id, (self.scheduler, self.names.since(self.scheduler)));
-                let changed = self.hindsight.changed_by_others(self.ring, machine, txn.base, own);
+                let grounds = &self.grounds;
+                let own = (grounds.session.id, (grounds.scheduler, grounds.names.since(grounds.scheduler)));
+                let changed = self.hindsight.changed_by_others(grounds.ring, machine, txn.base, own);
                 if changed != Some(false) {
                     return Err(Trouble::Changed(own.0, own.1));
                 }
             }
         }
-        match self.reserved {
+        match self.grounds.reserved {
             Some(reserved) if reserved.contains(row.class) => {
                 Err(Trouble::Never(RefusalKind::Permission, RefusalReason::NotPermitted))
             }
@@ -550,7 +561,7 @@ impl Resolver<'_> {
 
     /// What the namespace of the placement in hand gave back so far; negative where this transaction took.
     fn given_so_far(&mut self) -> GivenBack {
-        let Some(allowance) = &self.allowance else { return GivenBack::default() };
+        let Some(allowance) = &self.in_hand.allowance else { return GivenBack::default() };
         let mut given = *self.promised.given_back(allowance.budget.place);
         given.add_times(&allowance.need, -allowance.granted);
         given
@@ -559,7 +570,7 @@ impl Resolver<'_> {
     /// Whether the namespace may have one more of these tasks, when these allocations are evicted for it.
     #[inline]
     fn within_quota(&mut self, victims: &[u32]) -> Result<(), Trouble> {
-        match &self.allowance {
+        match &self.in_hand.allowance {
             Some(allowance) if allowance.left == 0 => self.within_spent_quota(victims),
             _ => Ok(()),
         }
@@ -568,10 +579,10 @@ impl Resolver<'_> {
     #[cold]
     fn within_spent_quota(&mut self, victims: &[u32]) -> Result<(), Trouble> {
         let mut given = self.given_so_far();
-        let Some(allowance) = &self.allowance else { return Ok(()) };
+        let Some(allowance) = &self.in_hand.allowance else { return Ok(()) };
         let credits_all = planted::is(Bug::CreditsOtherNamespaces);
         for row in victims.iter().filter_map(|&victim| self.cell.allocation_rows().get(victim)) {
-            if credits_all || self.quotas.place_of(row.job_slot) == Some(allowance.budget.place) {
+            if credits_all || self.grounds.quotas.place_of(row.job_slot) == Some(allowance.budget.place) {
                 given.add_times(&self.cell.resources_of(row), 1);
             }
         }

@@ -11,7 +11,9 @@ use plenum_model::{
     SessionChange, Transaction, TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
+use crate::claims::InHand;
 use crate::freed::Freed;
+use crate::grounds::Grounds;
 use crate::hindsight::Hindsight;
 use crate::preempt::Remains;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
@@ -74,34 +76,35 @@ impl Core {
         self.check(txn)?;
         let scheduler = self.derived.names.number(&session.scheduler).expect("named when its session was opened");
         let machines = txn.placements.iter().flat_map(Placement::all_machines);
-        let resolution = Resolver {
+        let grounds = Grounds {
+            now,
+            session,
             scheduler,
-            cell: &self.cell,
-            ring: &self.derived.ring,
-            hindsight: Hindsight::default(),
-            freed: Freed::default(),
-            obstacles: BTreeMap::new(),
-            short_devices: BTreeMap::new(),
-            remains: Remains::default(),
-            rules: &mut self.derived.rules,
-            promised: &mut self.derived.promised,
-            spare: &mut self.derived.spare,
-            next_rows: self.derived.allocation_slots.next_rows(),
-            names: &self.derived.names,
-            job_events: &self.derived.job_events,
-            group_events: &self.derived.group_events,
-            newcomers: &self.derived.newcomers,
-            retagged: &self.derived.retagged,
-            quotas: &self.derived.quotas,
-            allowance: None,
             reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler, machines),
+            quotas: &self.derived.quotas,
             epochs_began: &self.derived.epochs_began,
             newest_epoch: self.derived.newest_epoch,
+            ring: &self.derived.ring,
             opened: self.derived.opened,
-            session,
-            now,
-        }
-        .resolve(txn);
+            job_events: &self.derived.job_events,
+            group_events: &self.derived.group_events,
+            retagged: &self.derived.retagged,
+            names: &self.derived.names,
+        };
+        let resolver = Resolver {
+            cell: &self.cell,
+            grounds,
+            hindsight: Hindsight::default(),
+            newcomers: &self.derived.newcomers,
+            rules: &mut self.derived.rules,
+            promised: &mut self.derived.promised,
+            remains: Remains::default(),
+            freed: Freed::default(),
+            spare: &mut self.derived.spare,
+            next_rows: self.derived.allocation_slots.next_rows(),
+            in_hand: InHand::default(),
+        };
+        let resolution = resolver.resolve(txn);
         // A dry run is not logged, so it must leave no trace in what replay derives: not even in the order of free rows.
         let is_dry = txn.dry_run && !planted::is(Bug::LogsDryRuns);
         let untouched = (is_dry || only_answers).then(|| self.derived.allocation_slots.clone());

@@ -14,6 +14,7 @@ mod derived;
 mod due;
 mod expected;
 mod freed;
+mod grounds;
 mod group_events;
 mod hindsight;
 mod holds;

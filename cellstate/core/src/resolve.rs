@@ -1,27 +1,22 @@
 //! Resolving transactions: which claims the cell can grant, which it refuses, and why. Changes nothing but scratch.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AlikeAmounts, AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, GroupRow, GroupShape,
-    Guard, JobId, LogTime, Obstacle, Placement, QuotaUse, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD,
-    Session, Transaction, coming,
+    AlikeAmounts, AllocationId, AllocationRow, Cell, Delta, GrantExtra, GroupCounts, GroupRow, GroupShape, Guard,
+    JobId, Placement, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Transaction, coming,
 };
 
 use crate::blame::{About, Facts, Guarded, Judge, Trouble};
-use crate::claims::{Allowance, Seen};
+use crate::claims::{InHand, Seen};
 use crate::freed::Freed;
-use crate::group_events::GroupEvents;
+use crate::grounds::Grounds;
 use crate::hindsight::Hindsight;
-use crate::job_events::JobEvents;
-use crate::names::Names;
-use crate::newcomers::{Newcomers, Retagged};
+use crate::newcomers::Newcomers;
 use crate::preempt::Remains;
 use crate::promised::Promised;
-use crate::ring::Ring;
 use crate::rules::Rules;
 use crate::slots::NextRows;
 use crate::spare::Spare;
@@ -64,42 +59,21 @@ pub(crate) struct Granted {
     pub(crate) extra: Option<Box<GrantExtra>>,
 }
 
-/// What resolving looks at.
+/// A transaction that is being resolved: the cell and the grounds that it is judged by, and scratch.
 pub(crate) struct Resolver<'a> {
     pub(crate) cell: &'a Cell,
-    pub(crate) ring: &'a Ring,
+    pub(crate) grounds: Grounds<'a>,
     pub(crate) hindsight: Hindsight<'a>,
-    /// Forgotten whenever a hold ends.
-    pub(crate) freed: Freed,
-    /// What stood in the way of the placement in hand, by machine, where that took long to find.
-    pub(crate) obstacles: BTreeMap<u32, Obstacle>,
-    /// What claims of the placement in hand were told that lack a device: by machine, and the device's position in the group's list.
-    pub(crate) short_devices: BTreeMap<u32, BTreeMap<u16, Facts>>,
-    pub(crate) remains: Remains,
+    pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
+    pub(crate) remains: Remains,
+    /// Forgotten whenever a hold ends.
+    pub(crate) freed: Freed,
     pub(crate) spare: &'a mut Spare,
     /// Rows that the next grants fill.
     pub(crate) next_rows: NextRows<'a>,
-    pub(crate) names: &'a Names,
-    pub(crate) job_events: &'a JobEvents,
-    pub(crate) group_events: &'a GroupEvents,
-    /// Behind a cell: judging a refusal changes nothing but this.
-    pub(crate) newcomers: &'a RefCell<Newcomers>,
-    pub(crate) retagged: &'a Retagged,
-    pub(crate) quotas: &'a QuotaUse,
-    /// What the namespace of the placement in hand may still have, if that is limited.
-    pub(crate) allowance: Option<Allowance>,
-    /// Classes of machines that are reserved for other schedulers, where some are.
-    pub(crate) reserved: Option<&'a ClassSet>,
-    pub(crate) epochs_began: &'a [u64],
-    /// The newest of these.
-    pub(crate) newest_epoch: plenum_model::Revision,
-    pub(crate) opened: plenum_model::Revision,
-    pub(crate) session: &'a Arc<Session>,
-    /// The number of its scheduler's name.
-    pub(crate) scheduler: u16,
-    pub(crate) now: LogTime,
+    pub(crate) in_hand: InHand,
 }
 
 impl<'a> Resolver<'a> {
@@ -171,7 +145,7 @@ impl<'a> Resolver<'a> {
             return;
         }
         self.freed.forget();
-        if let Some(place) = self.quotas.place_of(job.slot) {
+        if let Some(place) = self.grounds.quotas.place_of(job.slot) {
             let machines = i64::try_from(hold.machines.len()).expect("machines have 32-bit numbers");
             self.promised.given_back(place).add_times(&hold.resources, machines);
         }
@@ -185,7 +159,7 @@ impl<'a> Resolver<'a> {
     /// Makes of what a placement was promised what there was before it.
     fn go_back(&mut self, placement: &Placement, granted: &[Granted], before: Standing) {
         let (need, taken) = (self.need(placement), i64::try_from(granted.len()).expect("bounded by CLAIMS_MAX"));
-        if let Some(place) = self.quotas.place_of(placement.job.slot) {
+        if let Some(place) = self.grounds.quotas.place_of(placement.job.slot) {
             self.promised.given_back(place).add_times(&need, taken);
         }
         let rows = self.cell.allocation_rows();
@@ -237,16 +211,10 @@ impl<'a> Resolver<'a> {
     pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'a, '_> {
         Judge {
             cell: self.cell,
-            ring: self.ring,
+            grounds: &self.grounds,
             hindsight: &self.hindsight,
-            names: self.names,
-            job_events: self.job_events,
-            group_events: self.group_events,
             newcomers: self.newcomers,
-            retagged: self.retagged,
             base: txn.base,
-            opened: self.opened,
-            now: self.now,
         }
     }
 
@@ -260,7 +228,7 @@ impl<'a> Resolver<'a> {
         }
         let unchanged = |refusal: &Refusal| {
             let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
-            machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base
+            machine.is_none_or(|last| last <= txn.base) && self.grounds.job_events.newest(refusal.job.slot) <= txn.base
         };
         let another_way = |refusal: &Refusal| {
             let key = (refusal.job.slot, refusal.group, refusal.task);
@@ -329,7 +297,7 @@ impl<'a> Resolver<'a> {
                 None => Some(Guarded::Gone(*machine)),
                 Some(found) if found.attributes.get(attribute) == Some(value) => None,
                 Some(_) => {
-                    let changed = self.retagged.since(self.cell, machine.slot, attribute, base);
+                    let changed = self.grounds.retagged.since(self.cell, machine.slot, attribute, base);
                     Some(Guarded::Attribute(machine.slot, changed))
                 }
             },
@@ -350,7 +318,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             // A live allocation is of the scheduler whose job it is: a job changes hands only when nothing of it is left.
-            if row.scheduler != self.scheduler {
+            if row.scheduler != self.grounds.scheduler {
                 let facts = Facts::plain(RefusalKind::Permission, RefusalReason::OtherScheduler);
                 let about = Placement { job: row.job(), group: row.group, ..Placement::default() };
                 let mut refused = refusal(None, &about, facts);
@@ -359,7 +327,7 @@ impl<'a> Resolver<'a> {
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
                 self.count_off(row);
-                if let Some(place) = self.quotas.place_of(row.job_slot)
+                if let Some(place) = self.grounds.quotas.place_of(row.job_slot)
                     && let Some(whole) = alike.add(place, row.shape)
                 {
                     self.give_back(whole);
@@ -390,7 +358,7 @@ impl<'a> Resolver<'a> {
 
     /// So many that were of one job and shape leave; they stay after all where negative.
     fn give_back_of(&mut self, job_slot: u32, shape: u32, times: i64) {
-        if let Some(place) = self.quotas.place_of(job_slot) {
+        if let Some(place) = self.grounds.quotas.place_of(job_slot) {
             self.give_back(AlikeAmounts { place, shape, times });
         }
     }
