@@ -1,8 +1,10 @@
 //! Refusals of any kind: that what is said to refuse a claim is there, judged from the cell before and from the answer alone.
 
+use std::collections::BTreeSet;
+
 use plenum_model::{
-    Cell, JobId, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Resource, TaskState, Transaction,
-    TransactionId,
+    Cell, ClaimExtra, DYNAMIC_PORTS, GroupShape, JobId, Outcome, Placement, Port, Refusal, RefusalKind, RefusalReason,
+    Resource, TaskState, Transaction, TransactionId, choose_devices, device_rooms, take_named_devices,
 };
 
 use super::{Step, asked, governing, standing, why_it_takes_none};
@@ -10,16 +12,23 @@ use crate::books::{Checked, hold};
 
 /// A refusal by a quota needs one that is too small by no less than it says; by a permission, a partition that keeps its scheduler from that machine, or
 /// a victim there and no right to evict; by a guard, one that fails; and as a mate, a placement that missed its minimum. Whoever came between, room is
-/// lacking now, by no less than it says; the machine is not there, or takes no claims; the task has an allocation; a constraint fails; or it is as
-/// [`standing`] has it.
+/// lacking now, by no less than it says, or devices are, or a port; the machine is not there, or takes no claims; the task has an allocation; a constraint
+/// fails; or it is as [`standing`] has it.
 pub(super) fn invariant_what_refuses_a_claim_is_there(
     step: &Step<'_>,
     txn: &Transaction,
     outcome: &Outcome,
     refusal: &Refusal,
 ) -> Checked {
-    let (cell, placement) = (step.before, placement_of(txn, refusal));
-    let is_there = match refusal.reason {
+    hold(is_there(step.before, txn, outcome, refusal), "invariant_what_refuses_a_claim_is_there", || {
+        format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base)
+    })
+}
+
+fn is_there(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal) -> bool {
+    let (job, placement) = (cell.job(refusal.job), placement_of(txn, refusal));
+    // Without a rest: a reason that nobody judges does not compile.
+    match refusal.reason {
         RefusalReason::QuotaExceeded => is_spent(cell, txn, outcome, refusal),
         RefusalReason::NotPermitted => is_closed(cell, txn.id, refusal.machine),
         RefusalReason::MayNotEvict => {
@@ -36,23 +45,33 @@ pub(super) fn invariant_what_refuses_a_claim_is_there(
             own || (txn.atomic && (0..).zip(&txn.placements).any(|(number, _)| may_miss(cell, txn, outcome, number)))
         }
         RefusalReason::NoRoom => is_lacking(cell, txn, outcome, refusal),
+        RefusalReason::DeviceTaken => is_without_device(cell, txn, outcome, refusal),
+        RefusalReason::PortTaken => is_without_port(cell, txn, outcome, refusal),
         RefusalReason::NoSuchMachine => cell.machine_in(refusal.machine).is_none(),
         RefusalReason::MachineNotReady => why_it_takes_none(cell, refusal.machine).is_some(),
         RefusalReason::TaskTaken => {
-            let row = cell.job(refusal.job).and_then(|job| cell.group(job, refusal.group));
-            let state = row.and_then(|row| cell.task_state(row, refusal.task));
+            let state = job.and_then(|job| cell.task_state(cell.group(job, refusal.group)?, refusal.task));
             !is_claimed_once(txn, refusal) || state == Some(TaskState::Live)
         }
         RefusalReason::Constraint => {
-            let group = cell.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
-            let both = group.zip(cell.machine_in(refusal.machine));
+            let both = standing::declared(cell, refusal.job, refusal.group).zip(cell.machine_in(refusal.machine));
             both.is_some_and(|(group, machine)| group.constraints.iter().any(|one| !one.holds(&machine.attributes)))
         }
-        _ => standing::is_so(cell, txn, outcome, refusal, placement),
-    };
-    hold(is_there, "invariant_what_refuses_a_claim_is_there", || {
-        format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base)
-    })
+        RefusalReason::NoSuchJob => job.is_none(),
+        RefusalReason::JobVersion => {
+            job.zip(placement).is_some_and(|(job, placement)| job.version != placement.job_version)
+        }
+        RefusalReason::MachineChanged => {
+            cell.machine_row(refusal.machine).is_some_and(|row| row.last_change > txn.base)
+        }
+        RefusalReason::OtherScheduler => standing::is_of_another_scheduler(cell, txn, refusal),
+        RefusalReason::ResourcesDiffer => standing::differs_in_resources(cell, refusal, placement),
+        RefusalReason::OtherMachine => standing::is_to_be_elsewhere(cell, refusal),
+        RefusalReason::NotWanted => standing::is_not_wanted(cell, outcome, refusal),
+        RefusalReason::Predecessor => standing::awaits_its_predecessor(cell, refusal),
+        RefusalReason::PerMachineLimit => standing::has_enough_there(cell, txn, refusal),
+        RefusalReason::SpreadLimit => standing::has_enough_of_a_value(cell, txn, refusal),
+    }
 }
 
 fn placement_of<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<&'a Placement> {
@@ -101,22 +120,85 @@ fn is_spent(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal
 /// Whether a machine lacks as much as is said, by all that is there. What the transaction takes over, or ends of holds, makes that less; what it was
 /// granted there before, or may have been, makes it more, also where that was undone later.
 fn is_lacking(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal) -> bool {
-    let (Some((resource, short_by)), Some(claim)) = (refusal.short, refusal.claim) else { return false };
+    let Some((resource, short_by)) = refusal.short else { return false };
     let own = placement_of(txn, refusal).map_or(0, |placement| need(cell, placement, resource));
-    let earlier: i128 = (0..)
-        .zip(&txn.placements)
-        .take_while(|(number, _)| *number <= claim.0)
-        .map(|(number, placement)| {
-            let has_spare = placement.alternates.contains(&refusal.machine);
-            let claims =
-                (0..).zip(&placement.machines).filter(|(_, machine)| has_spare || **machine == refusal.machine);
-            let before = claims.map(|(position, _)| (number, position)).filter(|other| *other < claim);
-            let granted = before.filter(|other| was_granted(outcome, *other));
-            granted.map(|_| i128::from(need(cell, placement, resource))).sum::<i128>()
-        })
-        .sum();
+    let earlier = earlier_there(cell, txn, outcome, refusal);
+    let earlier: i128 = earlier.map(|group| i128::from(group.resources.get(resource))).sum();
     let left = governing::left(cell, refusal.machine, |holder| holder != refusal.job, resource) - earlier;
     own > 0 && short_by > 0 && left + i128::from(short_by) <= i128::from(own)
+}
+
+/// Whether a machine has not the devices that a claim asks for, or those that it names. What those lend who leave, or are to, only makes that more. Which
+/// ones an earlier claim of the transaction got there nobody knows: then it may be so.
+fn is_without_device(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal) -> bool {
+    let group = standing::declared(cell, refusal.job, refusal.group);
+    let (Some(group), Some(machine)) = (group, cell.machine_in(refusal.machine)) else { return false };
+    let declares = |kind: &str| group.devices.iter().any(|device| *device.kind == *kind);
+    let is_declared = refusal.short_device.as_ref().is_some_and(|(kind, _)| declares(kind));
+    if !is_declared {
+        return false;
+    }
+    if earlier_there(cell, txn, outcome, refusal).any(|earlier| !earlier.devices.is_empty()) {
+        return true;
+    }
+    let mut rooms = device_rooms(cell, machine);
+    match extra_of(txn, refusal).filter(|extra| !extra.devices.is_empty()) {
+        Some(extra) => !take_named_devices(&mut rooms, &extra.devices, &group.devices),
+        None => choose_devices(&mut rooms, &group.devices).is_err(),
+    }
+}
+
+/// Whether the port that a claim asks for is in use at its machine, also by one who leaves or by a task that nobody knows; or an earlier claim of the
+/// transaction may have got it, or the claim asks for it twice. Port 0: none may be left of those that the cell chooses from.
+fn is_without_port(cell: &Cell, txn: &Transaction, outcome: &Outcome, refusal: &Refusal) -> bool {
+    let Some(port) = refusal.port else { return false };
+    let own = ports_of(cell, txn, refusal);
+    let asks = own.iter().filter(|&&other| other == port).count();
+    let known = cell.allocations().filter(|found| found.row.machine == refusal.machine);
+    let known = known.filter_map(|found| found.extra).flat_map(|extra| &extra.ports);
+    let unknown = cell.unknown_on(refusal.machine).flat_map(|(_, task)| &task.traces.ports);
+    let taken: BTreeSet<u16> = known.chain(unknown).map(|one| one.number).collect();
+    let mut earlier = earlier_there(cell, txn, outcome, refusal).flat_map(|group| &group.ports);
+    if port > 0 {
+        let is_taken = taken.contains(&port) || asks > 1;
+        return asks > 0 && (is_taken || earlier.any(|other| other.number == 0 || other.number == port));
+    }
+    let taken = taken.iter().filter(|number| DYNAMIC_PORTS.contains(*number)).count();
+    asks > 0 && taken + earlier.count() + own.len() > DYNAMIC_PORTS.len()
+}
+
+/// The ports that a claim asks for: those that its group declares, or that it names for them, and 0 for each that the cell is to choose.
+fn ports_of(cell: &Cell, txn: &Transaction, refusal: &Refusal) -> Vec<u16> {
+    let named = |declared: &Port| {
+        let mut named = extra_of(txn, refusal).into_iter().flat_map(|extra| &extra.ports);
+        named.find(|port| port.name == declared.name).map_or(0, |port| port.number)
+    };
+    let declared = standing::declared(cell, refusal.job, refusal.group).into_iter().flat_map(|group| &group.ports);
+    declared.map(|declared| if declared.number > 0 { declared.number } else { named(declared) }).collect()
+}
+
+/// What a claim names beyond a machine and a task.
+fn extra_of<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<&'a ClaimExtra> {
+    placement_of(txn, refusal)?.extras.get(refusal.claim?.1 as usize)
+}
+
+/// The groups of earlier claims of the transaction that were granted, also where that was undone later, and may have got the machine of this one: once
+/// for each of them.
+fn earlier_there<'a>(
+    cell: &'a Cell,
+    txn: &'a Transaction,
+    outcome: &'a Outcome,
+    refusal: &'a Refusal,
+) -> impl Iterator<Item = &'a GroupShape> {
+    (0..).zip(&txn.placements).flat_map(move |(number, placement)| {
+        let has_spare = placement.alternates.contains(&refusal.machine);
+        let there =
+            (0..).zip(&placement.machines).filter(move |(_, machine)| has_spare || **machine == refusal.machine);
+        let claims = there.map(move |(position, _)| (number, position));
+        let before = claims.filter(move |claim| refusal.claim.is_some_and(|own| *claim < own));
+        let granted = before.filter(move |claim| was_granted(outcome, *claim));
+        granted.filter_map(move |_| standing::declared(cell, placement.job, placement.group))
+    })
 }
 
 /// Whether no other claim is for the same task: an earlier one may have got it.
@@ -132,14 +214,13 @@ fn was_granted(outcome: &Outcome, claim: (u32, u32)) -> bool {
 }
 
 fn need(cell: &Cell, placement: &Placement, resource: Resource) -> u64 {
-    let group = cell.job(placement.job).and_then(|job| job.shape.groups.get(usize::from(placement.group)));
-    group.map_or(0, |group| group.resources.get(resource))
+    standing::declared(cell, placement.job, placement.group).map_or(0, |group| group.resources.get(resource))
 }
 
 /// Whether a placement was granted fewer claims than it asks for at least, or its group declares: of a group that is there already fewer are enough.
 fn may_miss(cell: &Cell, txn: &Transaction, outcome: &Outcome, number: u32) -> bool {
     let Some(placement) = txn.placements.get(number as usize) else { return false };
-    let group = cell.job(placement.job).and_then(|job| job.shape.groups.get(usize::from(placement.group)));
+    let group = standing::declared(cell, placement.job, placement.group);
     let least = placement.min.max(group.map_or(0, |group| group.min));
     let lost = outcome
         .refusals

@@ -3,84 +3,65 @@
 //! The core's own functions are not asked. What they count more exactly is bounded from below here: whoever leaves is still there, and each earlier
 //! claim of the transaction may have been granted.
 
-use plenum_model::{
-    Cell, GroupShape, JobKind, NotWanted, Outcome, Placement, Refusal, RefusalReason, TaskState, Transaction,
-};
+use plenum_model::{Cell, GroupShape, JobId, JobKind, NotWanted, Outcome, Placement, Refusal, TaskState, Transaction};
 
 /// Most allocations that a machine can have.
 const ON_A_MACHINE: usize = 65_535;
 
-/// Whether a claim is refused for what is so: of the reasons that say what its job, its group or its task is, or that a limit of its group is reached.
-/// Of any other reason nothing is known here.
-pub(super) fn is_so(
-    cell: &Cell,
-    txn: &Transaction,
-    outcome: &Outcome,
-    refusal: &Refusal,
-    placement: Option<&Placement>,
-) -> bool {
+/// What a job says of one of its groups.
+pub(super) fn declared(cell: &Cell, job: JobId, group: u16) -> Option<&GroupShape> {
+    cell.job(job).and_then(|job| job.shape.groups.get(usize::from(group)))
+}
+
+/// Whether the job of a claim is for another scheduler than the one that asks.
+pub(super) fn is_of_another_scheduler(cell: &Cell, txn: &Transaction, refusal: &Refusal) -> bool {
+    let asks = cell.session(txn.id.session).map(|session| &session.scheduler);
+    cell.job(refusal.job).zip(asks).is_some_and(|(job, asks)| job.shape.scheduler != *asks)
+}
+
+/// Whether a claim names other resources than its group declares, or more than resources: that may differ, too.
+pub(super) fn differs_in_resources(cell: &Cell, refusal: &Refusal, placement: Option<&Placement>) -> bool {
+    let names_more = refusal.claim.zip(placement).is_some_and(|((_, claim), placement)| {
+        placement.extras.get(claim as usize).is_some_and(|extra| !extra.asks_for_nothing())
+    });
+    let named = placement.and_then(|placement| placement.resources);
+    let shape = declared(cell, refusal.job, refusal.group);
+    names_more || shape.zip(named).is_some_and(|(shape, named)| shape.resources != named)
+}
+
+/// Whether the tasks of a claim's job share another machine, or one that is not known yet.
+pub(super) fn is_to_be_elsewhere(cell: &Cell, refusal: &Refusal) -> bool {
+    let job = cell.job(refusal.job).filter(|job| job.shape.same_machine);
+    job.is_some_and(|job| job.home.is_none_or(|home| home != refusal.machine))
+}
+
+/// Whether only one of a task may run, and one may be there.
+pub(super) fn awaits_its_predecessor(cell: &Cell, refusal: &Refusal) -> bool {
     let job = cell.job(refusal.job);
-    let shape = job.and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
-    match refusal.reason {
-        RefusalReason::NoSuchJob => job.is_none(),
-        RefusalReason::JobVersion => {
-            job.zip(placement).is_some_and(|(job, placement)| job.version != placement.job_version)
-        }
-        RefusalReason::OtherScheduler => {
-            let asks = cell.session(txn.id.session).map(|session| &session.scheduler);
-            job.zip(asks).is_some_and(|(job, asks)| job.shape.scheduler != *asks)
-        }
-        RefusalReason::ResourcesDiffer => {
-            let names_more = refusal.claim.zip(placement).is_some_and(|((_, claim), placement)| {
-                placement.extras.get(claim as usize).is_some_and(|extra| !extra.asks_for_nothing())
-            });
-            let named = placement.and_then(|placement| placement.resources);
-            names_more || shape.zip(named).is_some_and(|(shape, named)| shape.resources != named)
-        }
-        RefusalReason::OtherMachine => {
-            let home = job.and_then(|job| job.home);
-            let shares = job.is_some_and(|job| job.shape.same_machine);
-            shares && home.is_none_or(|home| home != refusal.machine)
-        }
-        RefusalReason::MachineChanged => {
-            let row = cell.machine_row(refusal.machine);
-            row.is_some_and(|row| row.last_change > txn.base)
-        }
-        RefusalReason::NotWanted => refusal.not_wanted.is_some_and(|why| is_unwanted(cell, outcome, refusal, why)),
-        RefusalReason::Predecessor => {
-            let state = job.and_then(|job| cell.task_state(cell.group(job, refusal.group)?, refusal.task));
-            let unheard = || cell.unheard_machines() > 0 || cell.unknown_tasks().next().is_some();
-            let one_only = shape.is_some_and(|shape| shape.single_instance);
-            state == Some(TaskState::Blocked) || (one_only && (state == Some(TaskState::Live) || unheard()))
-        }
-        RefusalReason::PerMachineLimit => {
-            let here = |slot: u32| slot == refusal.machine;
-            let of_group = count(cell, txn, refusal, true, here);
-            let reached = |shape: &GroupShape| shape.per_machine > 0 && of_group >= shape.per_machine as usize;
-            shape.is_some_and(reached) || count(cell, txn, refusal, false, here) >= ON_A_MACHINE
-        }
-        RefusalReason::SpreadLimit => shape.is_some_and(|shape| {
-            let value = |slot: u32, name: &str| cell.machine_in(slot).and_then(|one| one.attributes.get(name).cloned());
-            shape.spread.iter().any(|rule| {
-                let Some(own) = value(refusal.machine, &rule.attribute) else { return true };
-                let alike = |slot: u32| value(slot, &rule.attribute).as_ref() == Some(&own);
-                count(cell, txn, refusal, true, alike) >= rule.at_most as usize
-            })
-        }),
-        // Judged by who was granted them, or elsewhere.
-        RefusalReason::DeviceTaken
-        | RefusalReason::PortTaken
-        | RefusalReason::NoRoom
-        | RefusalReason::TaskTaken
-        | RefusalReason::NoSuchMachine
-        | RefusalReason::MachineNotReady
-        | RefusalReason::Constraint
-        | RefusalReason::MinimumMissed
-        | RefusalReason::GuardFailed
-        | RefusalReason::QuotaExceeded
-        | RefusalReason::NotPermitted
-        | RefusalReason::MayNotEvict => true,
-    }
+    let state = job.and_then(|job| cell.task_state(cell.group(job, refusal.group)?, refusal.task));
+    let unheard = || cell.unheard_machines() > 0 || cell.unknown_tasks().next().is_some();
+    let one_only = declared(cell, refusal.job, refusal.group).is_some_and(|shape| shape.single_instance);
+    state == Some(TaskState::Blocked) || (one_only && (state == Some(TaskState::Live) || unheard()))
+}
+
+/// Whether as many of a claim's group may be on the machine as it allows, or as many of all as a machine can have.
+pub(super) fn has_enough_there(cell: &Cell, txn: &Transaction, refusal: &Refusal) -> bool {
+    let here = |slot: u32| slot == refusal.machine;
+    let of_group = count(cell, txn, refusal, true, here);
+    let reached = |shape: &GroupShape| shape.per_machine > 0 && of_group >= shape.per_machine as usize;
+    let shape = declared(cell, refusal.job, refusal.group);
+    shape.is_some_and(reached) || count(cell, txn, refusal, false, here) >= ON_A_MACHINE
+}
+
+/// Whether a claim's group spreads its tasks over values of an attribute, and as many may be on machines with that of this one; or this one has none.
+pub(super) fn has_enough_of_a_value(cell: &Cell, txn: &Transaction, refusal: &Refusal) -> bool {
+    let value = |slot: u32, name: &str| cell.machine_in(slot).and_then(|one| one.attributes.get(name).cloned());
+    let mut rules = declared(cell, refusal.job, refusal.group).into_iter().flat_map(|shape| &shape.spread);
+    rules.any(|rule| {
+        let Some(own) = value(refusal.machine, &rule.attribute) else { return true };
+        let alike = |slot: u32| value(slot, &rule.attribute).as_ref() == Some(&own);
+        count(cell, txn, refusal, true, alike) >= rule.at_most as usize
+    })
 }
 
 /// Allocations on these machines, of the claim's group or of all, with as many as earlier claims of the transaction may have got there.
@@ -101,9 +82,9 @@ fn count(cell: &Cell, txn: &Transaction, refusal: &Refusal, of_group: bool, here
     earlier.sum::<usize>() + there.count()
 }
 
-/// Whether a task may not be placed for that cause.
-fn is_unwanted(cell: &Cell, outcome: &Outcome, refusal: &Refusal, why: NotWanted) -> bool {
-    let Some(job) = cell.job(refusal.job) else { return false };
+/// Whether a task may not be placed for the cause that is told.
+pub(super) fn is_not_wanted(cell: &Cell, outcome: &Outcome, refusal: &Refusal) -> bool {
+    let (Some(job), Some(why)) = (cell.job(refusal.job), refusal.not_wanted) else { return false };
     let row = cell.group(job, refusal.group);
     match why {
         NotWanted::JobOver(state) => job.state == state && state.is_final(),

@@ -148,3 +148,30 @@ fn room_at_the_base_says_nothing_of_another_version() {
     assert!(judged(1).is_err(), "it fitted");
     assert_eq!(judged(2), Ok(()));
 }
+
+// Whether the port or the device was taken at all nobody asked, only who had taken it.
+#[test]
+fn a_port_or_a_device_that_is_blamed_though_it_is_free_is_found() {
+    let gpu = |millis: u32| Device { kind: "gpu".into(), index: 0, millis, model: "".into() };
+    let http = Port { name: "http".into(), number: 8080 };
+    let mut stage = Stage::new(GroupShape { devices: vec![gpu(600)], ports: vec![http], ..GroupShape::default() });
+    stage.register_with("m1", &[gpu(1000)]);
+    let port =
+        |stage: &Stage, port: u16| Refusal { port: Some(port), ..conflict(stage, RefusalReason::PortTaken, &[]) };
+    let device = |stage: &Stage, kind: &str| Refusal {
+        short_device: Some((kind.into(), 200)),
+        ..conflict(stage, RefusalReason::DeviceTaken, &[])
+    };
+    assert!(!is_believed(&stage, &[0], &port(&stage, 8080)), "nobody has it");
+    assert!(!is_believed(&stage, &[0], &device(&stage, "gpu")), "nobody has it");
+    let second = |refusal: Refusal| Refusal { claim: Some((0, 1)), task: 1, ..refusal };
+    assert!(is_believed(&stage, &[0, 1], &second(port(&stage, 8080))), "the first may have got it");
+    assert!(is_believed(&stage, &[0, 1], &second(device(&stage, "gpu"))), "the first may have got it");
+    stage.place();
+    assert!(is_believed(&stage, &[0], &port(&stage, 8080)));
+    assert!(is_believed(&stage, &[0], &device(&stage, "gpu")));
+    assert!(!is_believed(&stage, &[0], &device(&stage, "fpga")), "it asks for none");
+    for other in [0, 8081] {
+        assert!(!is_believed(&stage, &[0], &port(&stage, other)), "it asks for no port {other}");
+    }
+}
