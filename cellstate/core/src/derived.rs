@@ -345,8 +345,10 @@ impl Derived {
     /// its agent finds there that the cell does not know.
     pub(crate) fn note_drain(&mut self, machine: &Machine) {
         let deadline = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining);
-        let due = |deadline: Deadline| {
-            if planted::is(Bug::DrainsTooSoon) { machine.since } else { deadline.time() }
+        let due = |deadline: Deadline| match deadline.time() {
+            _ if planted::is(Bug::DrainsTooSoon) => machine.since,
+            time if planted::is(Bug::DrainsTooLate) => time.plus_micros(10_000_000),
+            time => time,
         };
         self.drains.put(machine.id.slot, deadline.map(due));
     }

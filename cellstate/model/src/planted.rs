@@ -8,9 +8,22 @@
 //!
 //! A hook is a line where a rule is kept: `if !planted::is(Bug::…)`. It knows nothing of simulations.
 
-/// What is done wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[$about:meta])* $bug:ident,)*) => {
+        /// What is done wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $($(#[$about])* $bug,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: [Self; [$(Bug::$bug),*].len()] = [$(Self::$bug),*];
+        }
+    };
+}
+
+bugs! {
     /// A claim is granted although there is no room.
     GrantsWithoutRoom,
     /// A claim is granted although its machine takes none.
@@ -73,6 +86,8 @@ pub enum Bug {
     HoldsAnywhere,
     /// Room is held for a job of which nothing waits.
     HoldsForNothing,
+    /// Room is held for one more job than may hold some.
+    HoldsWithoutPlace,
     /// A job that is over holds its room still.
     KeepsHolds,
     /// A job loses its hold with a claim that is refused.
@@ -213,8 +228,12 @@ pub enum Bug {
     EvictsByChangedAttributes,
     /// What is left on a machine that is drained is stopped at once.
     DrainsTooSoon,
+    /// What is left on a machine that is drained is stopped ten seconds after its deadline.
+    DrainsTooLate,
     /// What an unreachable machine ran is lost after half of the time that it has.
     LosesTooSoon,
+    /// Whatever is due by time, all holds end with it.
+    EndsHoldsTooSoon,
     /// All machines are given up that are due, however many within a minute.
     GivesUpTooMany,
     /// Of all versions of a job but the first, a task of which only one may run waits for ever for the one before, which has ended.
@@ -235,124 +254,6 @@ pub enum Bug {
     TakesAllOver,
     /// What a watcher missed is asked for again and again, though it was handed over.
     AsksForEver,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 112] = [
-        Self::GrantsWithoutRoom,
-        Self::GrantsOnAnyMachine,
-        Self::OverlooksFitness,
-        Self::BlamesNobody,
-        Self::BlamesEvents,
-        Self::HalvesBlame,
-        Self::BlamesOlder,
-        Self::ForgetsMinimums,
-        Self::ForgetsAtomic,
-        Self::PicturesHalf,
-        Self::AnswersBeforeSync,
-        Self::LyingDisk,
-        Self::ForgetsNumbers,
-        Self::OverlooksConstraints,
-        Self::OverlooksLimits,
-        Self::OverlooksQuotas,
-        Self::OverlooksPartitions,
-        Self::OverlooksDevices,
-        Self::OverlooksPorts,
-        Self::OverlooksSequence,
-        Self::OverlooksGuards,
-        Self::OverlooksPauses,
-        Self::OverlooksPredecessors,
-        Self::OverlooksUnknownTasks,
-        Self::OverlooksTheUnheard,
-        Self::OverlooksExpectations,
-        Self::OverlooksHolds,
-        Self::JumpsTheQueue,
-        Self::HoldsBeyondQuotas,
-        Self::HoldsAnywhere,
-        Self::HoldsForNothing,
-        Self::KeepsHolds,
-        Self::RefusalsEndHolds,
-        Self::ForgetsUnknownTasks,
-        Self::FreesUnknownTasks,
-        Self::ForgetsWhatItGranted,
-        Self::LaunchesAgain,
-        Self::KeepsSessions,
-        Self::EvictsAnybody,
-        Self::EvictsWithoutRight,
-        Self::HandsOverTwice,
-        Self::HandsOverWhatIsAwaited,
-        Self::StartsTooSoon,
-        Self::RestartsTooSoon,
-        Self::DecidesByHiddenState,
-        Self::LeaksRoom,
-        Self::RevivesTheLeaving,
-        Self::NeverTriesAgain,
-        Self::TearsApart,
-        Self::CountsItsSleep,
-        Self::TakesAtOnce,
-        Self::BelievesTheLate,
-        Self::HastyReceipts,
-        Self::CallsPartsRefused,
-        Self::DeniesConflicts,
-        Self::CallsStale,
-        Self::RefusesByQuota,
-        Self::RefusesByPartition,
-        Self::RefusesByRight,
-        Self::RefusesByGuard,
-        Self::RefusesAsMate,
-        Self::RefusesByLimit,
-        Self::RefusesByPredecessor,
-        Self::RefusesByVersion,
-        Self::AnswersAnew,
-        Self::LosesBatches,
-        Self::ShowsTooSoon,
-        Self::ForgetsToPublish,
-        Self::LogsAnotherTime,
-        Self::LeavesOutDeltas,
-        Self::KeepsAllForWatchers,
-        Self::OverlooksFullDisks,
-        Self::HidesDamage,
-        Self::RecoversAnother,
-        Self::CutsBatches,
-        Self::TellsAnotherOutcome,
-        Self::RotReadsAsZeros,
-        Self::MirrorsAnother,
-        Self::HearsTheFuture,
-        Self::FreesAtExpiry,
-        Self::KeepsAnother,
-        Self::TearsBackups,
-        Self::AnswersAtOnce,
-        Self::GivesUpAtOnce,
-        Self::TellsOutcomesFirst,
-        Self::MiscountsTheLeaving,
-        Self::MiscountsTheUnheard,
-        Self::NamesTheEnded,
-        Self::GivesUsedNumbers,
-        Self::StartsAgain,
-        Self::TellsOldRevisions,
-        Self::LogsDryRuns,
-        Self::StartsWithoutLease,
-        Self::StartsBesideTheFenced,
-        Self::ForgetsExits,
-        Self::CreditsOtherNamespaces,
-        Self::ObeysOnePartition,
-        Self::SequenceIgnoresHolds,
-        Self::EvictsByLoweredQuota,
-        Self::EvictsByChangedAttributes,
-        Self::DrainsTooSoon,
-        Self::LosesTooSoon,
-        Self::GivesUpTooMany,
-        Self::KeepsSuccessorsWaiting,
-        Self::HidesVictims,
-        Self::LetsRunOn,
-        Self::ForgetsRights,
-        Self::LaunchesNobody,
-        Self::ForgetsLaunches,
-        Self::EvictsForNothing,
-        Self::TakesAllOver,
-        Self::AsksForEver,
-    ];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -19,6 +19,7 @@ use self::heard::Heard;
 use self::place::{Lack, home};
 use crate::books::{Checked, hold};
 use crate::faults::Fault;
+use crate::outfit::Equipment;
 use crate::random::Random;
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
@@ -35,6 +36,7 @@ pub(crate) struct Machine {
     number: usize,
     name: String,
     cpu_millis: i64,
+    equipment: Equipment,
     /// It begins at home, and ends there: some jobs run in one rack only.
     rack: usize,
     /// What it began with, will end with, and has not now.
@@ -78,6 +80,7 @@ impl Machine {
             number,
             name: format!("m{number}"),
             cpu_millis,
+            equipment: world.mix.outfit.of(number),
             rack: home(number),
             lacks: Lack::default(),
             boots: 1,
@@ -484,7 +487,9 @@ impl Machine {
     fn found(&self, inventory: &[Item]) -> v1::RegisterMachine {
         let cpu_millis = self.cpu_millis - self.lacks.cpu_millis;
         let memory_bytes = (MEMORY_BYTES - self.lacks.memory_bytes).cast_signed();
-        let resources = v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() };
+        let disk_bytes = (self.equipment.disk_bytes - self.lacks.disk_bytes).cast_signed();
+        let custom = vec![(self.equipment.seats - self.lacks.seats).cast_signed()];
+        let resources = v1::Resources { cpu_millis, memory_bytes, disk_bytes, custom };
         v1::RegisterMachine {
             name: self.name.clone(),
             boot_id: format!("boot-{}", self.boots),

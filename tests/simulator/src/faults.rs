@@ -2,6 +2,8 @@
 
 use plenum_core::CoreOptions;
 
+use crate::bounds::Bounds;
+use crate::outfit::{self, Outfit};
 use crate::random::Random;
 
 /// So few that jobs of a handful of tasks are stopped in steps.
@@ -88,6 +90,9 @@ faults! {
     /// A machine has less than it began with, fewer cores or a device less, or all of it again: its agent is started again, and says so. Its tasks go
     /// on, also those that have more than is left.
     OtherHardware: "a machine with other hardware",
+    /// The agents of several machines end at once, and are started again one by one: most so late that their tasks are lost, if they may be. Strikes
+    /// where there are many machines.
+    ManyLost: "several machines that were lost at once",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
@@ -101,6 +106,17 @@ const LATER: [Fault; 5] =
 const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.
 const LATER_SEED: u64 = 49 << 40;
+
+/// How often there are many machines, in thousandths: then several are lost at once, and of these no more are given up within a minute than may be.
+const CROWD_THOUSANDTHS: u64 = 100;
+/// How often the bounds of the core are small, in thousandths.
+const BOUNDS_THOUSANDTHS: u64 = 150;
+/// How often there are several users, in thousandths.
+const USERS_THOUSANDTHS: u64 = 200;
+/// Sets the numbers apart of which each of these is drawn. With them, no seed that failed once is another run.
+const CROWD_SEED: u64 = 1279 << 40;
+const BOUNDS_SEED: u64 = 1329 << 40;
+const USERS_SEED: u64 = 1200 << 40;
 
 /// How often the log takes so few bytes of a request that some are refused after they were decided, in thousandths.
 const SMALL_ENTRY_THOUSANDTHS: u64 = 150;
@@ -147,21 +163,34 @@ pub(crate) struct Mix {
     pub(crate) recorded_ms_max: u64,
     /// Most bytes that a request may come to in the log until faults end: what is more is decided, and must then leave no trace. Drawn by itself.
     pub(crate) entry_bytes: usize,
+    /// So many of a thousand machines may be given up within a minute, and one at least.
+    pub(crate) lost_millis_a_minute: u32,
+    /// Other bounds of the core than usual.
+    pub(crate) bounds: Option<Bounds>,
+    /// Several users ask, schedulers are of several, and some of these are there for the jobs of one namespace.
+    pub(crate) has_users: bool,
+    /// What machines have beside CPU and memory.
+    pub(crate) outfit: Outfit,
 }
 
 impl Mix {
     /// Bounds of the core that decides, and of the one that decides again.
     pub(crate) fn core_options(&self) -> CoreOptions {
-        let Self { ring_changes, unknown_micros, hold_micros_max, .. } = *self;
-        CoreOptions {
+        let Self { ring_changes, unknown_micros, hold_micros_max, lost_millis_a_minute, .. } = *self;
+        let options = CoreOptions {
             ring_changes,
             unknown_micros,
             hold_micros_max,
+            lost_millis_a_minute,
             stops_max: STOPS_MAX,
             // Few jobs are retired in a run: what they had is given to others at once.
             shapes_spare: 0,
             finished_jobs_max: FINISHED_JOBS_MAX,
             ..CoreOptions::default()
+        };
+        match &self.bounds {
+            Some(bounds) => bounds.of(options),
+            None => options,
         }
     }
 
@@ -175,7 +204,7 @@ impl Mix {
             let (is_drawn, every) = (later.chance(LATER_THOUSANDTHS), later.between(1_500_000, 12_000_000));
             every_micros[fault as usize] = if is_drawn && !calm { every } else { 0 };
         }
-        for &fault in Fault::ALL.iter().filter(|fault| !LATER.contains(fault)) {
+        for &fault in Fault::ALL.iter().filter(|fault| !LATER.contains(fault) && **fault != Fault::ManyLost) {
             let (random, thousandths) =
                 if APART.contains(&fault) { (&mut apart, APART_THOUSANDTHS) } else { (&mut *random, 600) };
             if !calm && random.chance(thousandths) {
@@ -188,7 +217,7 @@ impl Mix {
         let restored = !calm && random.chance(250);
         every_micros[Fault::Restore as usize] = if restored { random.between(4_000_000, 15_000_000) } else { 0 };
         let pick = |random: &mut Random, of: &[i64]| of[random.index(of.len())];
-        Self {
+        let mut mix = Self {
             every_micros,
             quiet_at_micros: random.between(8_000_000, 25_000_000),
             delay_micros_max: pick(random, &[100, 1_000, 20_000, 200_000]),
@@ -212,6 +241,40 @@ impl Mix {
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
             recorded_ms_max: if !calm && apart.chance(APART_THOUSANDTHS) { 1_500 } else { 0 },
             entry_bytes: if small.chance(SMALL_ENTRY_THOUSANDTHS) { 600 + 100 * small.index(6) } else { usize::MAX },
+            lost_millis_a_minute: CoreOptions::default().lost_millis_a_minute,
+            bounds: None,
+            has_users: false,
+            outfit: Outfit::default(),
+        };
+        mix.draw_apart(seed, calm);
+        mix
+    }
+
+    /// Draws what is in few mixes, each of it from numbers of its own: a seed that draws none of it is the same run as if there were none of it.
+    fn draw_apart(&mut self, seed: u64, calm: bool) {
+        let draw = |apart: u64, thousandths: u64| {
+            let mut random = Random::new(!seed ^ apart);
+            random.chance(thousandths).then_some(random)
+        };
+        if let Some(mut random) = draw(CROWD_SEED, CROWD_THOUSANDTHS) {
+            self.machines = 5 + random.index(6);
+            self.jobs += random.index(6);
+            self.lost_millis_a_minute = [50, 250, 500][random.index(3)];
+            let (is_drawn, every) = (random.chance(750), random.between(3_000_000, 12_000_000));
+            self.every_micros[Fault::ManyLost as usize] = if is_drawn && !calm { every } else { 0 };
+        }
+        self.bounds = draw(BOUNDS_SEED, BOUNDS_THOUSANDTHS).map(|mut random| Bounds::draw(&mut random));
+        self.has_users = draw(USERS_SEED, USERS_THOUSANDTHS).is_some();
+        if self.has_users {
+            self.bounds.iter_mut().for_each(Bounds::of_users);
+        }
+        if let Some(mut random) = outfit::numbers(seed) {
+            self.outfit = Outfit::draw(&mut random, self.machines);
+            let hardware = &mut self.every_micros[Fault::OtherHardware as usize];
+            // Machines lose what few have seldom enough.
+            if *hardware == 0 && !calm && random.chance(300) {
+                *hardware = random.between(1_500_000, 8_000_000);
+            }
         }
     }
 }

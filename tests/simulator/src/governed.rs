@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use plenum_core::Decided;
 use plenum_model::{
-    Cell, Command, Decision, Delta, Device, JobChange, Machine, Refusal, RefusalReason, Request, Resource, TaskState,
-    Unfit, task_is_wanted,
+    Cell, Command, Decision, Delta, Device, Hold, JobChange, Machine, Refusal, RefusalReason, Request, Resource,
+    TaskState, Unfit, choose_devices, device_rooms, task_is_wanted,
 };
+
+use crate::owner::is_planned;
 
 macro_rules! governed {
     ($($governed:ident: $name:literal,)*) => {
@@ -57,10 +59,51 @@ governed! {
     OverfullOfMemory: "a machine that came back with less memory than its tasks have",
     DeviceLost: "a task whose device its machine lost",
     SessionsClosed: "a restored cell that closed the sessions of before",
+    ScaledLater: "a group of a planned job, not its first, that was scaled",
+    ScaledToNone: "a group of a planned job that was scaled to no tasks",
+    ScaledAgain: "a group of a planned job without tasks that was scaled up",
+    ScaledBelow: "a group of a planned job that was scaled below what it starts with",
+    AskedForNone: "a job that asks for what no machine has",
+    RefusedByDisk: "a claim refused for want of disk",
+    RefusedByNamed: "a claim refused for want of a named resource",
+    RefusedByQuotaOfMore: "a claim refused because of a limit of disk, or of a named resource",
+    HeldMore: "a hold of disk, or of a named resource",
+    GrantedOfModel: "a device of a model that was granted",
+    RefusedByModel: "a claim for a device of a model that was refused for want of it",
+    ModelChanged: "a task whose device is of another model since",
+    OverfullOfMore: "a machine that came back with less disk, or of a named resource, than its tasks have",
+    LaunchedByScheduler: "a job that was launched by a scheduler",
+    SessionWithoutPlace: "a session for which there was no place",
+    AboveBound: "something that was asked for and is above a small bound",
+    HoldAboveBound: "a hold that was asked for and is above a small bound",
 }
 
 /// By name.
 pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// Counts something that no step tells.
+pub(crate) fn count_one(counts: &mut Counts, governed: Governed) {
+    *counts.entry(governed.name().to_owned()).or_default() += 1;
+}
+
+/// Counts something that is above a small bound, and tells what it was. That it was a hold a range of seeds shall have seen, too; some of the others are
+/// rare.
+pub(crate) fn above_bound(counts: &mut Counts, command: &Command) {
+    count_one(counts, Governed::AboveBound);
+    let what = match command {
+        Command::TakeHold { .. } => return count_one(counts, Governed::HoldAboveBound),
+        Command::SubmitJob { .. } => "a job that was submitted",
+        Command::ScaleJob { .. } => "a group that was scaled",
+        Command::Launch { .. } => "a launch that was asked for",
+        Command::SetQuota { .. } => "a quota that was set",
+        Command::SetPartition { .. } => "a partition that was set",
+        _ => return,
+    };
+    *counts.entry(format!("{what} and is above a small bound")).or_default() += 1;
+}
+
+/// What there is beside CPU and memory, and not in every run.
+const MORE: [Resource; 3] = [Resource::DiskBytes, Resource::Custom(0), Resource::Custom(1)];
 
 /// A machine that lost what its tasks have.
 fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl FnMut(Governed)) {
@@ -72,14 +115,91 @@ fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl Fn
         if after.room(slot).get(Resource::MemoryBytes) < 0 {
             saw(Governed::OverfullOfMemory);
         }
+        if MORE.iter().any(|&resource| after.room(slot).get(resource) < 0) {
+            saw(Governed::OverfullOfMore);
+        }
     }
     let has = |machine: &Machine, device: &Device| {
         machine.devices.iter().any(|one| (&one.kind, one.index) == (&device.kind, device.index))
     };
     let of_it =
         after.extras().filter(|(held, _)| after.allocation_in(*held).is_some_and(|one| one.row.machine == slot));
-    let devices = of_it.flat_map(|(_, extra)| &extra.devices);
-    devices.filter(|device| has(known, device) && !has(machine, device)).for_each(|_| saw(Governed::DeviceLost));
+    for device in of_it.flat_map(|(_, extra)| &extra.devices) {
+        if has(known, device) && !has(machine, device) {
+            saw(Governed::DeviceLost);
+        }
+        if let (Some(was), Some(is)) = (model_of(known, device), model_of(machine, device))
+            && was != is
+        {
+            saw(Governed::ModelChanged);
+        }
+    }
+}
+
+/// The model that a machine says a device is of.
+fn model_of<'a>(machine: &'a Machine, device: &Device) -> Option<&'a str> {
+    let known = machine.devices.iter().find(|one| (&one.kind, one.index) == (&device.kind, device.index));
+    known.map(|known| &*known.model)
+}
+
+/// A group of a planned job that was scaled.
+fn by_scaling(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Governed)) {
+    let Command::ScaleJob { job, group, .. } = &request.command else { return };
+    let Some(job) = before.job(*job).filter(|job| is_planned(job)) else { return };
+    let (Some(shape), Some(row)) = (job.shape.groups.get(usize::from(*group)), before.group(job, *group)) else {
+        return;
+    };
+    let count = change.jobs.iter().find_map(|change| match change {
+        JobChange::Group { count, .. } => Some(*count),
+        _ => None,
+    });
+    let Some(count) = count else { return };
+    if *group > 0 {
+        saw(Governed::ScaledLater);
+    }
+    match count {
+        0 => saw(Governed::ScaledToNone),
+        _ if row.count == 0 => saw(Governed::ScaledAgain),
+        _ if count < shape.min => saw(Governed::ScaledBelow),
+        _ => {}
+    }
+}
+
+/// What jobs, grants and holds have of what not every run has.
+fn by_outfit(change: &Delta, saw: &mut impl FnMut(Governed)) {
+    for change in &change.jobs {
+        let JobChange::Put { job, .. } = change else { continue };
+        if job.shape.groups.iter().any(|group| group.resources.get(Resource::Custom(1)) > 0) {
+            saw(Governed::AskedForNone);
+        }
+    }
+    let extras = change.grants.iter().flat_map(|grants| &grants.extras);
+    let devices = extras.flat_map(|extra| &extra.devices).filter(|device| !device.model.is_empty());
+    devices.for_each(|_| saw(Governed::GrantedOfModel));
+    let has_more = |hold: &&Hold| MORE.iter().any(|&resource| hold.resources.get(resource) > 0);
+    change.holds.iter().filter_map(|(_, hold)| hold.as_ref()).filter(has_more).for_each(|_| saw(Governed::HeldMore));
+}
+
+/// A claim that was refused for what not every run has.
+fn refused_by_outfit(before: &Cell, refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
+    match (refusal.reason, refusal.short.map(|(resource, _)| resource)) {
+        (RefusalReason::NoRoom, Some(Resource::DiskBytes)) => saw(Governed::RefusedByDisk),
+        (RefusalReason::NoRoom, Some(Resource::Custom(_))) => saw(Governed::RefusedByNamed),
+        (RefusalReason::QuotaExceeded, Some(Resource::DiskBytes | Resource::Custom(_))) => {
+            saw(Governed::RefusedByQuotaOfMore);
+        }
+        (RefusalReason::DeviceTaken, _) if is_for_want_of_a_model(before, refusal) => saw(Governed::RefusedByModel),
+        _ => {}
+    }
+}
+
+/// Whether a claim's devices could be had, were those of any model as good.
+fn is_for_want_of_a_model(before: &Cell, refusal: &Refusal) -> bool {
+    let group = before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+    let (Some(group), Some(machine)) = (group, before.machine_in(refusal.machine)) else { return false };
+    let any = |device: &Device| Device { model: "".into(), ..device.clone() };
+    let any: Vec<Device> = group.devices.iter().map(any).collect();
+    any != group.devices && choose_devices(&mut device_rooms(before, machine), &any).is_ok()
 }
 
 fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
@@ -110,6 +230,25 @@ fn single_instances_that_waited(before: &Cell, after: &Cell, change: &Delta, saw
                 waits && before.may_run_unknown(was, task) && task_is_wanted(after, is, task).is_ok()
             };
             (0..was.count).filter(|task| waited(*task)).for_each(|_| saw(why));
+        }
+    }
+}
+
+/// Counts what became of tasks that nobody knows.
+fn unknown_tasks(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Governed)) {
+    for (id, task) in &change.unknown {
+        match (before.unknown_task(*id), task) {
+            (None, Some(_)) => saw(Governed::UnknownFound),
+            (Some(known), Some(task)) if task.stopping => {
+                saw(Governed::UnknownStopped);
+                let is_early = known.until.is_none_or(|until| until > change.time);
+                if is_early && matches!(request.command, Command::Tick) {
+                    saw(Governed::UnknownDrained);
+                }
+            }
+            (Some(_), Some(_)) => saw(Governed::UnknownAdopted),
+            (Some(_), None) => saw(Governed::UnknownEnded),
+            (None, None) => {}
         }
     }
 }
@@ -150,7 +289,10 @@ pub(crate) fn count(
         grants.machines.iter().filter(|machine| held.contains(machine)).for_each(|_| saw(Governed::HoldUsed));
     }
     if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
-        outcome.refusals.iter().for_each(|refusal| by_limits_and_holds(refusal, &mut saw));
+        for refusal in &outcome.refusals {
+            by_limits_and_holds(refusal, &mut saw);
+            refused_by_outfit(before, refusal, &mut saw);
+        }
         let not_ready = outcome.refusals.iter().filter(|refusal| refusal.reason == RefusalReason::MachineNotReady);
         let unfit = not_ready.filter_map(|refusal| before.machine_in(refusal.machine)?.unfit);
         unfit.for_each(|_| saw(Governed::RefusedUnfit));
@@ -166,22 +308,15 @@ pub(crate) fn count(
         }
     }
     let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
-    launched.for_each(|_| saw(Governed::Launched));
-    for (id, task) in &change.unknown {
-        match (before.unknown_task(*id), task) {
-            (None, Some(_)) => saw(Governed::UnknownFound),
-            (Some(known), Some(task)) if task.stopping => {
-                saw(Governed::UnknownStopped);
-                let is_early = known.until.is_none_or(|until| until > change.time);
-                if is_early && matches!(request.command, Command::Tick) {
-                    saw(Governed::UnknownDrained);
-                }
-            }
-            (Some(_), Some(_)) => saw(Governed::UnknownAdopted),
-            (Some(_), None) => saw(Governed::UnknownEnded),
-            (None, None) => {}
+    for _ in launched {
+        saw(Governed::Launched);
+        if request.principal.starts_with("scheduler/") {
+            saw(Governed::LaunchedByScheduler);
         }
     }
+    by_scaling(before, request, change, &mut saw);
+    by_outfit(change, &mut saw);
+    unknown_tasks(before, request, change, &mut saw);
     single_instances_that_waited(before, after, change, &mut saw);
     if expects_a_version(&request.command) {
         saw(Governed::Expected);

@@ -5,7 +5,9 @@
 
 pub(crate) mod accepted;
 mod asked;
+mod bounded;
 mod culprits;
+pub(crate) mod dues;
 mod governing;
 mod happened;
 mod leaving;
@@ -26,6 +28,8 @@ use plenum_model::{
     Machine, MachineState, Request, Resources, Revision, TaskState, TaskTraces, TransactionId, floor_of,
 };
 
+use self::bounded::Bounded;
+use self::dues::Dues;
 use self::happened::Happened;
 use self::leaving::Leaving;
 use self::memory::Memory;
@@ -71,12 +75,15 @@ pub(crate) struct Judge {
     happened: Happened,
     memory: Memory,
     leaving: Leaving,
+    dues: Dues,
+    bounded: Bounded,
 }
 
 impl Judge {
     /// Of a core with these bounds.
     pub(crate) fn of(options: &CoreOptions) -> Self {
-        Self { memory: Memory::of(options), leaving: Leaving::of(options), ..Self::default() }
+        let (memory, leaving, dues) = (Memory::of(options), Leaving::of(options), Dues::of(options));
+        Self { memory, leaving, dues, bounded: Bounded::of(options), ..Self::default() }
     }
 
     /// All that can be said of one step.
@@ -120,6 +127,8 @@ impl Judge {
         }
         governing::check(step)?;
         self.leaving.invariant_whoever_leaves_has_a_reason(step)?;
+        self.dues.invariant_nothing_happens_before_its_time(step)?;
+        self.bounded.invariant_nothing_comes_above_a_bound(step)?;
         // Last, so that a rule that is judged twice is judged here first.
         invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
             invariant: name_of(&violation),
@@ -148,6 +157,7 @@ impl Judge {
         self.happened.note(step);
         self.memory.note(step);
         self.leaving.note(step);
+        self.dues.note(step);
         for grants in &step.delta.grants {
             let resources = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
             let transaction = TransactionId { session: grants.session, number: grants.number.into() };

@@ -13,12 +13,14 @@
 mod agenda;
 mod agent;
 mod books;
+mod bounds;
 mod checkpoint;
 mod describe;
 mod faults;
 mod governed;
 mod judge;
 mod mad;
+mod outfit;
 mod owner;
 mod random;
 mod report;

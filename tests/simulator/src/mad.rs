@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{AllocationId, Cell, JobId, MachineId, Outcome};
+use plenum_model::{AllocationId, Cell, Device, JobId, MachineId, Outcome};
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use crate::books::{Checked, Violation};
+use crate::outfit::MODELS;
 use crate::random::Random;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
@@ -100,6 +101,9 @@ impl Mad {
             _ => self.fresh(session, incarnation, world),
         };
         garble(&mut world.random, world.books.cell(), &mut wire);
+        if world.mix.outfit.has_models {
+            names_devices(&mut world.random, world.books.cell(), &mut wire);
+        }
         self.last = Some(wire.clone());
         self.say(world, id, wire);
     }
@@ -256,6 +260,33 @@ fn extras(random: &mut Random, cell: &Cell) -> v1::ClaimExtras {
         take_overs: if random.chance(700) { vec![take_over] } else { Vec::new() },
         ports: if random.chance(300) { vec![port] } else { Vec::new() },
         ..v1::ClaimExtras::default()
+    }
+}
+
+/// Has claims name the very devices that they want, which may be of another model than their group declares, or not be there.
+fn names_devices(random: &mut Random, cell: &Cell, wire: &mut v1::Transaction) {
+    for placement in &mut wire.placements {
+        let job = JobId::from_bits(placement.job).and_then(|job| cell.job(job));
+        let group = job.and_then(|job| job.shape.groups.get(usize::try_from(placement.group).ok()?));
+        let declared = group.map(|group| group.devices.as_slice()).unwrap_or_default();
+        if declared.is_empty() || random.chance(400) {
+            continue;
+        }
+        placement.extras.resize(placement.tasks.len(), v1::ClaimExtras::default());
+        for extra in &mut placement.extras {
+            extra.devices = declared.iter().map(|device| named(random, device)).collect();
+        }
+    }
+}
+
+/// A device for one that a group declares.
+fn named(random: &mut Random, declared: &Device) -> v1::Device {
+    let model = if random.chance(800) { "" } else { MODELS[random.index(MODELS.len())] };
+    v1::Device {
+        kind: declared.kind.to_string(),
+        index: number(random, 3),
+        millis: declared.millis.cast_signed(),
+        model: model.to_owned(),
     }
 }
 

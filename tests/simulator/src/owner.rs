@@ -9,13 +9,21 @@ use plenum_testkit::JobBuilder;
 use crate::books::{Checked, hold};
 use crate::describe;
 use crate::faults::{Fault, Mix};
+use crate::outfit;
 use crate::random::Random;
 use crate::rival;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 mod governs;
 mod mixed;
+mod outfits;
 mod runs;
+mod scales;
+#[cfg(test)]
+mod tests;
+mod users;
+
+pub(crate) use scales::is_planned;
 
 /// After this long a call is made again; after many tries twice as long each time. Of a cell whose disk is slow it would else ask for so much, again and
 /// again, that nothing of it is answered in time.
@@ -26,7 +34,7 @@ const TRIES_ALIKE: u32 = 8;
 const DOUBLED_MAX: u32 = 4;
 
 /// Where jobs are: in the first one, or by chance in either.
-const NAMESPACES: [&str; 2] = ["default", "other"];
+pub(crate) const NAMESPACES: [&str; 2] = ["default", "other"];
 /// Partitions that come and go, with the racks that they reserve: the first one, or both.
 const PARTITIONS: [(&str, &str); 2] = [("apart", "r0"), ("beyond", "r1")];
 /// Whom operators govern.
@@ -109,6 +117,7 @@ fn one(random: &mut Random, most: u64) -> u32 {
 #[derive(Debug)]
 struct Wish {
     command: Command,
+    principal: &'static str,
     answered: bool,
     connection: Option<ConnectionId>,
     /// How often it was asked.
@@ -140,6 +149,12 @@ pub(crate) struct Owner {
     of_runs: Option<Random>,
     /// There are jobs in which options meet. Drawn alike.
     of_mixed: Option<Random>,
+    /// Groups of planned jobs are scaled, and not the first alone. Drawn alike.
+    of_scales: Option<Random>,
+    /// Jobs ask for what the run's outfit has. Drawn alike.
+    of_outfit: Option<Random>,
+    /// Several users ask. Drawn alike.
+    of_users: Option<Random>,
 }
 
 impl Owner {
@@ -150,7 +165,10 @@ impl Owner {
         };
         let of_memory = draw(OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
         let of_two = draw(OF_TWO_SEED, OF_TWO_THOUSANDTHS);
-        Self { of_memory, of_two, of_runs: runs::draw(seed, mix), of_mixed: mixed::draw(seed), ..Self::default() }
+        let (of_runs, of_mixed, of_scales) = (runs::draw(seed, mix), mixed::draw(seed), scales::draw(seed));
+        let of_outfit = outfit::numbers(seed).map(|mut random| Random::new(random.number()));
+        let of_users = mix.has_users.then(|| users::numbers(seed));
+        Self { of_memory, of_two, of_runs, of_mixed, of_scales, of_outfit, of_users, ..Self::default() }
     }
 
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
@@ -165,6 +183,7 @@ impl Owner {
                 let policies = groups.filter_map(|group| group.restart.as_mut());
                 policies.for_each(|policy| policy.within_micros = RESTARTS_WITHIN_MICROS);
             }
+            self.dresses(&world.mix.outfit, &mut spec);
             let command = jobs::submit(spec).expect("the owner thinks of nothing that is no job");
             let at = world.random.between(0, world.mix.quiet_at_micros * 3 / 4);
             self.wish(world, at, command);
@@ -177,6 +196,9 @@ impl Owner {
         }
         if self.of_mixed.is_some() {
             world.agenda.after(0, Event::OwnerMixes);
+        }
+        if self.of_scales.is_some() {
+            world.agenda.after(0, Event::OwnerScales);
         }
     }
 
@@ -246,7 +268,8 @@ impl Owner {
     }
 
     fn wish(&mut self, world: &mut World, after_micros: i64, command: Command) {
-        self.wishes.push(Wish { command, answered: false, connection: None, tries: 0 });
+        let principal = self.of_users.as_mut().map_or(users::OWNER, |random| users::asks(random, &command));
+        self.wishes.push(Wish { command, principal, answered: false, connection: None, tries: 0 });
         world.agenda.after(after_micros, Event::OwnerAsks { wish: self.wishes.len() - 1 });
     }
 
@@ -260,7 +283,8 @@ impl Owner {
         asked.connection = Some(id);
         asked.tries += 1;
         let doubled = asked.tries.saturating_sub(TRIES_ALIKE).min(DOUBLED_MAX);
-        world.send(id, Side::Server, Message::Ask(Box::new(asked.command.clone())));
+        let (principal, command) = (asked.principal, Box::new(asked.command.clone()));
+        world.send(id, Side::Server, Message::Ask { principal, command });
         world.agenda.after(PATIENCE_MICROS << doubled, Event::OwnerAsks { wish });
     }
 
@@ -269,15 +293,14 @@ impl Owner {
         world.hang_up(id, Side::Client);
         let Some(asked) = self.wishes.get_mut(wish).filter(|asked| asked.connection == Some(id)) else { return };
         asked.connection = None;
-        if let Message::Answered { done } = message {
+        if let Message::Answered { done, is_above } = message {
             asked.answered = true;
             world.tally.asked += 1;
             let verdict = if *done { "done" } else { "rejected" };
             world.tell(|| format!("owner: answered: {}: {verdict}", describe::command(&asked.command)));
-            // What comes to too much in the log is never there.
+            // What comes to too much in the log, or is above a bound, need not be there.
             if let Command::SubmitJob { shape, .. } = &asked.command
-                && world.mix.entry_bytes < usize::MAX
-                && !done
+                && *is_above
             {
                 let is_there = world.books.endings.of(&shape.name).is_some();
                 self.plans.retain(|plan| is_there || plan.name != *shape.name);
@@ -296,7 +319,9 @@ impl Owner {
         let pause = world.random.between(1, 2 * world.mix.meddles_micros);
         world.agenda.after(pause, Event::OwnerMeddles);
         let thoughts = [self.second_thought(world), self.wants_more(world), self.wants_more(world)];
-        let thoughts = thoughts.into_iter().chain(self.keeps_apart(world.books.cell())).flatten();
+        let apart = self.keeps_apart(world.books.cell());
+        let more = self.keeps_more(&world.mix.outfit, world.books.cell());
+        let thoughts = thoughts.into_iter().chain(apart).chain(more).flatten();
         thoughts.for_each(|command| self.wish(world, 0, command));
     }
 
@@ -323,10 +348,8 @@ impl Owner {
             }
             1..=3 => {
                 let job = job.filter(|job| job.shape.kind != JobKind::Forever)?;
-                // Fewer than a group starts with would never run.
-                let least = job.shape.groups.first().map_or(0, |shape| shape.min);
                 let version = (count > 2).then_some(job.version);
-                Some(Command::ScaleJob { job: job.id, version, group: 0, count: count.max(least) })
+                Some(Command::ScaleJob { job: job.id, version, group: 0, count })
             }
             4..=6 => live.get(allocation).copied().map(Command::StopAllocation),
             7 | 8 => {
@@ -380,7 +403,7 @@ impl Owner {
     }
 
     /// Takes away what would keep something from running: machines out of service, pauses, limits, reservations, jobs of which nobody knows whether they
-    /// come to an end.
+    /// come to an end, and that a job has no tasks at all.
     pub(crate) fn clears_the_way(&mut self, world: &mut World) {
         let cell = world.books.cell();
         let mut commands = Vec::new();
@@ -404,6 +427,7 @@ impl Owner {
         let partitions = cell.partitions().map(|(name, _)| name.clone());
         commands.extend(partitions.map(|name| Command::SetPartition { name, partition: None }));
         commands.extend(mixed::to_stop(cell));
+        commands.extend(scales::to_go_on(cell));
         commands.into_iter().for_each(|command| self.wish(world, 0, command));
     }
 

@@ -22,6 +22,7 @@ const REJECTIONS: &[RejectionCode] = &[
     RejectionCode::SchedulerPaused,
     RejectionCode::JobVersion,
     RejectionCode::LimitReached,
+    RejectionCode::NotPermitted,
 ];
 
 /// Counts of one run, or of many.

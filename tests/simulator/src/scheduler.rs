@@ -11,11 +11,14 @@ use plenum_sdk::{
 
 use crate::books::{Checked, Violation};
 use crate::faults::Fault;
+use crate::owner::NAMESPACES;
 use crate::rival::{self, Rival};
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 const UNAVAILABLE: i32 = 14;
+/// The name of which there are two.
+const SHARED: &str = "batch";
 
 /// As a run is short, who starves does so soon.
 const HOLDING: Holding = Holding {
@@ -52,6 +55,12 @@ impl Seat {
         self.runtime.is_some()
     }
 
+    /// Whose jobs it is there for: of those that share a scheduler's name, where there are several users, each for those of one namespace. Else for all.
+    fn namespace(&self, world: &World) -> &'static str {
+        let is_shared = self.name == SHARED && world.mix.has_users;
+        if is_shared { NAMESPACES[usize::from(self.number > 0)] } else { "" }
+    }
+
     /// Its mirror, once there is one.
     pub(crate) fn mirror(&self) -> Option<&plenum_model::Cell> {
         self.runtime.as_ref()?.mirror()
@@ -68,7 +77,8 @@ impl Seat {
         };
         let tasks_max = if world.random.chance(300) { 2 } else { 4096 };
         let reconnect = Backoff { first_micros: 50_000, most_micros: 1_000_000 };
-        let settings = Settings { seed, tasks_max, reconnect, holds: Some(HOLDING), ..Settings::default() };
+        let namespace = self.namespace(world).into();
+        let settings = Settings { namespace, seed, tasks_max, reconnect, holds: Some(HOLDING), ..Settings::default() };
         let runtime = SchedulerRuntime::new(settings, scheduler).expect("the settings are within their bounds");
         self.runtime = Some(runtime);
         world.tell(|| format!("{}: begins", self.name));

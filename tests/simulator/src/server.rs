@@ -7,6 +7,8 @@ mod calls;
 mod renewals;
 mod start;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use plenum_journal::{AppendError, BatchLabel, Journal, ReadError, SimDisk};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionChange, SessionId, Transition,
+    CellIdentity, Command, Decision, LogTime, MachineId, RejectionCode, Revision, SessionChange, SessionId, Transition,
 };
 use plenum_proto::v1;
 use plenum_server::agents::{Asking, Leases, Registrations, Respite, Standstill, WantedIndex};
@@ -25,8 +27,10 @@ use prost::Message as _;
 use crate::books::{Checked, Violation};
 use crate::checkpoint::{Backup, Checkpoint};
 use crate::faults::Fault;
+use crate::governed;
 use crate::judge::accepted::invariant_what_is_accepted_is_done;
-use crate::world::{ConnectionId, Event, World};
+use crate::judge::dues::Dues;
+use crate::world::{ConnectionId, Event, Party, Side, World};
 use calls::Told;
 use renewals::Renewals;
 use streams::{Following, Watching};
@@ -45,6 +49,8 @@ const LEASE_MARGIN_MICROS: i64 = 200_000;
 const SNAPSHOT_EVERY: u64 = 5;
 /// Deltas that a watcher gets at a time of what it missed, or a batch's more.
 const MISSED_AT_A_TIME: usize = 32;
+/// Whose schedulers are, where there are several users.
+pub(crate) const USERS: [&str; 2] = ["user/ann", "user/bob"];
 
 /// Whom an answer is for.
 #[derive(Clone, Debug)]
@@ -113,6 +119,8 @@ pub(crate) struct Server {
     respite: Respite,
     /// What shows whether that did its work.
     renewals: Renewals,
+    /// What shows that all that is due by log time happens.
+    dues: Dues,
     /// Durable, and not in the picture yet.
     unfolded: VecDeque<Published>,
     /// Arrived, and not decided yet.
@@ -188,9 +196,14 @@ impl Server {
                 if opens {
                     let forfeit_micros = self.committer.next_forfeit().map(|due| due.micros - now.micros);
                     self.respite.opened(world.now(), forfeit_micros);
+                    self.opened();
                 }
             }
-            self.tick_when_due(world, self.committer.next_due())?;
+            let by = self.ticks_by(world);
+            let came_of_it = self.tick_when_due(world, self.committer.next_due())?;
+            if let Some(by) = by.filter(|_| !came_of_it) {
+                self.dues.invariant_what_is_due_happens_in_time(self.committer.undurable_cell(), by)?;
+            }
             while let Some(output) = self.committer.poll() {
                 match output {
                     Output::Publish(published) => self.publish(world, published)?,
@@ -220,20 +233,41 @@ impl Server {
         }
     }
 
-    /// Lets happen what is due by time, if it is by now, and may.
-    fn tick_when_due(&mut self, world: &World, due: Option<LogTime>) -> Checked {
+    /// This start is decided, unless it was refused.
+    fn opened(&mut self) {
+        let cell = self.committer.undurable_cell();
+        if cell.identity().term == self.identity.term {
+            self.dues.opened(cell);
+        }
+    }
+
+    /// By when all has happened that is due, behind the tick that comes now if one is due: a batch has one time, and a tick that comes while one is being
+    /// built belongs to it. `None`: what is due may wait, until there is room or everybody could be heard; or a tick may be refused, as it comes to more
+    /// than the log takes of a request.
+    fn ticks_by(&self, world: &World) -> Option<LogTime> {
+        let may_be_refused = world.entry_bytes() < usize::MAX;
+        if may_be_refused || !self.committer.has_room() || !self.respite.is_over(world.now()) {
+            return None;
+        }
+        let (now, newest) = (self.log_now(world), self.committer.undurable_cell().time());
+        Some(if self.committer.building_requests() > 0 { now.min(newest) } else { now })
+    }
+
+    /// Lets happen what is due by time, if it is by now, and may. Whether anything came of it.
+    fn tick_when_due(&mut self, world: &World, due: Option<LogTime>) -> Result<bool, Violation> {
         let now = self.log_now(world);
         if due.is_none_or(|due| due > now) || !self.may_tick(world) {
-            return Ok(());
+            return Ok(false);
         }
         let before = self.committer.undurable_cell().clone();
         self.committer.handle(now, Input::Tick);
-        // What was due in an hour when the server began is due at once then.
-        if world.tally.has_seen(Fault::ClockJump) {
-            return Ok(());
-        }
         let after = self.committer.undurable_cell();
-        self.renewals.invariant_nothing_is_taken_before_all_were_heard(&before, after, world.now())
+        self.dues.ticked(&before, after);
+        // What was due in an hour when the server began is due at once then.
+        if !world.tally.has_seen(Fault::ClockJump) {
+            self.renewals.invariant_nothing_is_taken_before_all_were_heard(&before, after, world.now())?;
+        }
+        Ok(after.revision() > before.revision())
     }
 
     /// Whether what is due may happen: where nobody could say anything for a while, all get a while to say it before anything is taken from them.
@@ -395,7 +429,13 @@ impl Server {
             Ticket::Expiry { connection } => self.register_again(world, connection, at),
             Ticket::Reports { told } => self.reported(world, told, at, &decision),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
-            Ticket::Ask { connection, .. } => self.answered(world, connection, &decision),
+            Ticket::Ask { connection, command } => {
+                // What is refused where the log takes little of a request may be refused for that.
+                if Self::is_above(&decision) && world.mix.bounds.is_some() && world.entry_bytes() == usize::MAX {
+                    governed::above_bound(&mut world.tally.governed, &command);
+                }
+                self.answered(world, connection, &decision);
+            }
             Ticket::Hold { connection } => Self::hold_answered(world, connection, at, &decision),
         }
         Ok(())
@@ -557,7 +597,20 @@ impl Server {
         Ok(self.mirror.cell().clone())
     }
 
+    /// Whether something is above a bound, of the core or of a request.
+    fn is_above(decision: &Decision) -> bool {
+        matches!(decision, Decision::Rejected(rejection) if rejection.code == RejectionCode::LimitReached)
+    }
+
     fn principal() -> Arc<str> {
         Arc::from("local")
+    }
+
+    /// Who is at the other end of a connection: where there are several users, schedulers are of two of them.
+    fn principal_of(world: &World, id: ConnectionId) -> Arc<str> {
+        match world.whose(id, Side::Server) {
+            Some((Party::Scheduler(seat), _)) if world.mix.has_users => USERS[seat % USERS.len()].into(),
+            _ => Self::principal(),
+        }
     }
 }

@@ -157,8 +157,8 @@ struct Simulation {
     phase: Phase,
     deadline_micros: i64,
     calm_since_micros: i64,
-    /// A machine that goes when faults end, and comes back only when all jobs are where they should be without it.
-    gone: Option<usize>,
+    /// Machines that go when faults end, and come back only when all jobs are where they should be without them.
+    gone: Vec<usize>,
     /// Processes that stand still: since when, and what they have missed.
     asleep: BTreeMap<Sleeper, (i64, Vec<Event>)>,
 }
@@ -370,6 +370,7 @@ impl Simulation {
             Event::OwnerAdopts => owner.adopts_now(world),
             Event::OwnerRuns => owner.runs_again(world),
             Event::OwnerMixes => owner.mixes(world),
+            Event::OwnerScales => owner.scales(world),
             Event::MadActs { mad: number } => mad[number].acts(world),
             Event::Strikes(Fault::BitFlip) => return self.rots(),
             Event::Strikes(Fault::Restore) => return self.restores(),

@@ -102,9 +102,14 @@ pub(crate) enum Message {
     Assignments(v1::Assignments),
     Report(v1::ReportRequest),
     Reported(v1::ReportResponse),
-    Ask(Box<Command>),
+    Ask {
+        principal: &'static str,
+        command: Box<Command>,
+    },
     Answered {
         done: bool,
+        /// It is above a bound, of the core or of a request.
+        is_above: bool,
     },
     TakeHold(v1::TakeHoldRequest),
     HoldTaken(v1::TakeHoldResponse),
@@ -145,6 +150,7 @@ pub(crate) enum Event {
     OwnerAdopts,
     OwnerRuns,
     OwnerMixes,
+    OwnerScales,
     MadActs { mad: usize },
     Strikes(Fault),
     DiskHasRoom,
@@ -437,6 +443,11 @@ impl World {
         }
     }
 
+    /// Most bytes that a request may come to in the log. Once faults are over, requests of any size are taken.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        if self.quiet { usize::MAX } else { self.mix.entry_bytes }
+    }
+
     /// Everybody can reach everybody again.
     pub(crate) fn heal(&mut self) {
         self.quiet = true;
@@ -507,9 +518,9 @@ mod tests {
             let before = world.tally.messages_lost;
             for _ in 0..20 {
                 let id = world.connect(Party::Owner, Purpose::Ask { wish: 0 });
-                world.send(id, Side::Client, Message::Answered { done: true });
+                world.send(id, Side::Client, Message::Answered { done: true, is_above: false });
                 ends(&mut world, id);
-                world.send(id, Side::Client, Message::Answered { done: true });
+                world.send(id, Side::Client, Message::Answered { done: true, is_above: false });
                 world.arrive(id, Side::Client);
             }
             world.tally.messages_lost - before

@@ -3,6 +3,7 @@
 use plenum_proto::v1;
 
 use super::{MEMORY_BYTES, Machine};
+use crate::outfit::Equipment;
 use crate::owner::TASK_BYTES;
 use crate::world::{Event, World};
 
@@ -14,8 +15,12 @@ const RACKS: usize = 3;
 pub(super) struct Lack {
     pub(super) cpu_millis: i64,
     pub(super) memory_bytes: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) seats: u64,
     /// The first of its devices, if it began with any.
     device: bool,
+    /// Its devices stand the other way round: each is of another model than it began with.
+    turned: bool,
 }
 
 /// The rack in which a machine begins.
@@ -40,7 +45,9 @@ impl Machine {
             cpu_millis: self.cpu_millis / 4 * quarters,
             memory_bytes,
             device: has_devices && world.random.chance(500),
+            ..Lack::default()
         };
+        let drawn = self.lacks_of_outfit(world, drawn);
         // Something changes with each.
         let other = if self.lacks == Lack::default() {
             Lack { cpu_millis: self.cpu_millis / 2, ..Lack::default() }
@@ -48,6 +55,15 @@ impl Machine {
             Lack::default()
         };
         self.has_without(world, if drawn == self.lacks { other } else { drawn });
+    }
+
+    /// The same, with what it lacks of what not every run has.
+    fn lacks_of_outfit(&self, world: &mut World, lack: Lack) -> Lack {
+        let Equipment { disk_bytes, seats, devices } = &self.equipment;
+        let mut less = |of: u64| if of > 0 && world.random.chance(300) { 1 + world.random.below(of) } else { 0 };
+        let (disk_bytes, seats) = (less(*disk_bytes), less(*seats));
+        let may_turn = devices.as_ref().is_some_and(|devices| devices.len() > 1);
+        Lack { disk_bytes, seats, turned: may_turn && world.random.chance(400), ..lack }
     }
 
     fn has_without(&mut self, world: &mut World, lacks: Lack) {
@@ -77,10 +93,19 @@ impl Machine {
         world.tell(|| format!("{}: is in rack r{rack} now", self.name));
     }
 
-    /// Every other machine has two; where it lacks the first, the second alone.
+    /// Every other machine has two, where there is no outfit; where it lacks the first, the others alone.
     pub(super) fn devices(&self) -> Vec<v1::Device> {
-        let device = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: String::new() };
-        let first = u32::from(self.lacks.device);
-        if self.number.is_multiple_of(2) { (first..2).map(device).collect() } else { Vec::new() }
+        let plain = || if self.number.is_multiple_of(2) { vec![("", 1000); 2] } else { Vec::new() };
+        let mut all = self.equipment.devices.clone().unwrap_or_else(plain);
+        if self.lacks.turned {
+            all.reverse();
+        }
+        let device = |(index, (model, millis)): (u32, (&str, i32))| v1::Device {
+            kind: "gpu".into(),
+            index,
+            millis,
+            model: model.into(),
+        };
+        (0..).zip(all).skip(usize::from(self.lacks.device)).map(device).collect()
     }
 }

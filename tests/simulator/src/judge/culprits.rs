@@ -5,7 +5,7 @@ use plenum_model::{
     Placement, Refusal, RefusalKind, RefusalReason, Transaction, choose_devices, device_rooms,
 };
 
-use super::{Granted, Judge, Step};
+use super::{Granted, Judge, Step, standing};
 use crate::books::{Checked, hold};
 
 /// Culprits that a refusal lists.
@@ -85,7 +85,7 @@ impl Judge {
         };
         let Some(granted) = self.granted.get(&id) else { return false };
         let there = granted.machine == refusal.machine && step.before.allocation(id).is_some();
-        let took = !of_what_is_taken || (there && took(granted, txn, refusal, culprit.amount));
+        let took = !of_what_is_taken || (there && took(step.before, granted, txn, refusal, culprit.amount));
         let took = took
             && match refusal.reason {
                 RefusalReason::TaskTaken => is_of_task(step, refusal, id),
@@ -104,7 +104,7 @@ impl Judge {
     }
 
     /// Whether an event took so much of a device, that port, or room that is still held or occupied, or that the machine lost; an unknown task, if one
-    /// that is there has it. How much of its devices a machine lost is not told: as much as is short.
+    /// that is there has it. How much of its devices a machine lost is not told: as much as is short, or is wanted of a device.
     fn event_took(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let slot = refusal.machine;
         let here = self.happened.was_to_machine(culprit, slot);
@@ -112,11 +112,15 @@ impl Judge {
         let by_unknown = here && &*culprit.event == "unknown task";
         match refusal.reason {
             RefusalReason::DeviceTaken if by_unknown => {
-                unknown().any(|traces| is_of_devices(&traces.devices, txn, refusal, culprit.amount))
+                unknown().any(|traces| is_of_devices(step.before, &traces.devices, txn, refusal, culprit.amount))
             }
             RefusalReason::DeviceTaken => {
                 let lost = here && self.happened.took_devices_off(culprit.revision, slot);
-                lost && Some(culprit.amount) == short_by(refusal)
+                lost && match short_by(refusal) {
+                    // Of a device that is there, and is of another model since, nothing is short: all that is wanted of it is lost.
+                    Some(0) => declares(step.before, refusal, culprit.amount),
+                    short_by => Some(culprit.amount) == short_by,
+                }
             }
             RefusalReason::PortTaken => {
                 let mut ports = unknown().flat_map(|traces| &traces.ports);
@@ -164,13 +168,20 @@ fn short_by(refusal: &Refusal) -> Option<u64> {
     }
 }
 
+/// Whether a claim's group declares a device of the kind that was short with so much of it.
+fn declares(before: &Cell, refusal: &Refusal, amount: u64) -> bool {
+    let devices = standing::declared(before, refusal.job, refusal.group).into_iter().flat_map(|group| &group.devices);
+    let is_short = |device: &Device| refusal.short_device.as_ref().is_some_and(|(kind, _)| *kind == device.kind);
+    devices.filter(|device| is_short(device)).any(|device| u64::from(device.millis) == amount)
+}
+
 /// Whether a grant got so much of what was short.
-fn took(granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
+fn took(before: &Cell, granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
     match refusal.reason {
         RefusalReason::NoRoom => {
             refusal.short.is_some_and(|(resource, _)| amount > 0 && amount <= granted.resources.get(resource))
         }
-        RefusalReason::DeviceTaken => is_of_devices(&granted.devices, txn, refusal, amount),
+        RefusalReason::DeviceTaken => is_of_devices(before, &granted.devices, txn, refusal, amount),
         RefusalReason::PortTaken => amount == 1 && granted.ports.iter().any(|&port| is_meant(refusal, port)),
         _ => true,
     }
@@ -209,19 +220,27 @@ fn is_meant(refusal: &Refusal, port: u16) -> bool {
     refusal.port.is_some_and(|asked| asked == 0 || asked == port)
 }
 
-/// Whether this is how much of these devices is of the kind that was short, or of the very one that the claim named.
-fn is_of_devices(devices: &[Device], txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
+/// Whether this is how much of these devices is of the kind that was short, or of a model of it that the claim's group declares, or of the very one that
+/// the claim named. Which model a device is of, its machine says.
+fn is_of_devices(before: &Cell, devices: &[Device], txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
     let Some((kind, _)) = &refusal.short_device else { return false };
-    let sum = |index: Option<u32>| -> u64 {
-        let meant =
-            devices.iter().filter(|device| device.kind == *kind && index.is_none_or(|index| device.index == index));
+    let known = before.machine_in(refusal.machine).map(|machine| machine.devices.as_slice()).unwrap_or_default();
+    let is_of = |device: &Device, model: &str| {
+        let there = known.iter().find(|known| known.kind == device.kind && known.index == device.index);
+        *there.unwrap_or(device).model == *model
+    };
+    let sum = |is_meant: &dyn Fn(&Device) -> bool| -> u64 {
+        let meant = devices.iter().filter(|device| device.kind == *kind && is_meant(device));
         meant.map(|device| u64::from(device.millis)).sum()
     };
     let named = asked(txn, refusal).and_then(|(placement, claim)| placement.extras.get(claim));
     let named = named.map_or(&[][..], |extra| &extra.devices);
-    let any = named.is_empty() && sum(None) == amount;
-    let of_kind = named.iter().filter(|device| device.kind == *kind);
-    amount > 0 && (any || of_kind.into_iter().any(|device| sum(Some(device.index)) == amount))
+    let group = before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+    let mut models = group.into_iter().flat_map(|group| &group.devices).map(|device| &*device.model);
+    let of_model = models.any(|model| !model.is_empty() && sum(&|device| is_of(device, model)) == amount);
+    let any = named.is_empty() && (of_model || sum(&|_| true) == amount);
+    let mut of_kind = named.iter().filter(|device| device.kind == *kind);
+    amount > 0 && (any || of_kind.any(|named| sum(&|device| device.index == named.index) == amount))
 }
 
 /// Whether that allocation is of the task that was claimed.

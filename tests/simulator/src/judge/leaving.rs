@@ -4,30 +4,62 @@
 use std::collections::BTreeSet;
 
 use plenum_core::CoreOptions;
-use plenum_model::{AllocationRef, AllocationState, Command, Deadline, JobChange, LogTime, MachineState};
+use plenum_model::{AllocationRef, AllocationState, Cell, Command, Deadline, JobChange, LogTime, MachineState};
 
 use super::Step;
 use crate::books::{Checked, hold};
 
 /// Over this time the giving up of machines is limited.
-const MINUTE_MICROS: i64 = 60_000_000;
+pub(super) const MINUTE_MICROS: i64 = 60_000_000;
+
+/// When machines were given up since a server opened the cell, and how many may be within a minute.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    at: Vec<LogTime>,
+    /// So many of a thousand machines may be given up within a minute, and one at least.
+    lost_millis_a_minute: u32,
+}
+
+impl Turns {
+    /// Of a core with these bounds.
+    pub(super) fn of(options: &CoreOptions) -> Self {
+        Self { lost_millis_a_minute: options.lost_millis_a_minute, ..Self::default() }
+    }
+
+    /// A server opened the cell then. It takes it that those that were given up before were just then.
+    pub(super) fn opened(&mut self, at: LogTime, given_up: usize) {
+        self.at = vec![at; given_up];
+    }
+
+    /// So many more were given up then.
+    pub(super) fn taken(&mut self, at: LogTime, given_up: usize) {
+        self.at.extend(std::iter::repeat_n(at, given_up));
+    }
+
+    /// How many were given up within the minute until then.
+    pub(super) fn recent(&self, by: LogTime) -> u64 {
+        self.at.iter().filter(|at| at.plus_micros(MINUTE_MICROS) > by).count() as u64
+    }
+
+    /// How many may be within a minute.
+    pub(super) fn most(&self, cell: &Cell) -> u64 {
+        (cell.machines().count() as u64 * u64::from(self.lost_millis_a_minute) / 1000).max(1)
+    }
+}
 
 /// What is known besides the cell. See the module.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// So many of a thousand machines may be given up within a minute, and one at least.
-    lost_millis_a_minute: u32,
     /// When a server opened the cell last: before that no machine could be heard.
     opened_at: LogTime,
     /// Slots of the machines that were given up since they are unreachable.
     given_up: BTreeSet<u32>,
-    /// When machines were given up since the server opened the cell. It takes it that those of before were just then.
-    given_up_at: Vec<LogTime>,
+    turns: Turns,
 }
 
 impl Leaving {
     pub(super) fn of(options: &CoreOptions) -> Self {
-        Self { lost_millis_a_minute: options.lost_millis_a_minute, ..Self::default() }
+        Self { turns: Turns::of(options), ..Self::default() }
     }
 
     /// Who was told to stop was asked to, or its job is over, or has no such task any more, or its machine should be empty by now. Who is evicted
@@ -49,12 +81,10 @@ impl Leaving {
                 format!("revision {revision}: {} becomes {state:?} on {machine:?}", found.id)
             })?;
         }
-        let (turns, now) = (self.given_up_with(step).len(), step.delta.time);
-        let recent = self.given_up_at.iter().filter(|time| time.plus_micros(MINUTE_MICROS) > now).count();
-        let machines = step.before.machines().count() as u64;
-        let most = (machines * u64::from(self.lost_millis_a_minute) / 1000).max(1);
-        hold(turns == 0 || (recent + turns) as u64 <= most, name, || {
-            let revision = step.delta.revision;
+        let turns = self.given_up_with(step).len() as u64;
+        let (recent, most) = (self.turns.recent(step.delta.time), self.turns.most(step.before));
+        hold(turns == 0 || recent + turns <= most, name, || {
+            let (revision, machines) = (step.delta.revision, step.before.machines().count());
             format!(
                 "revision {revision}: {turns} of {machines} machines are given up, and {recent} were within a minute"
             )
@@ -93,7 +123,7 @@ impl Leaving {
 
     pub(super) fn note(&mut self, step: &Step<'_>) {
         let (delta, given_up) = (step.delta, self.given_up_with(step));
-        self.given_up_at.extend(given_up.iter().map(|_| delta.time));
+        self.turns.taken(delta.time, given_up.len());
         self.given_up.extend(given_up);
         for machine in delta.machines.iter().filter(|machine| machine.state != MachineState::Unreachable) {
             self.given_up.remove(&machine.id.slot);
@@ -105,7 +135,7 @@ impl Leaving {
                 step.after.machine_in(*slot).is_some_and(|machine| machine.state == MachineState::Unreachable)
             };
             self.given_up = lost.map(|found| found.row.machine).filter(away).collect();
-            self.given_up_at = vec![delta.time; self.given_up.len()];
+            self.turns.opened(delta.time, self.given_up.len());
         }
     }
 }

@@ -15,7 +15,9 @@ use crate::books::Checked;
 
 mod accepted;
 mod blamed;
+mod bounded;
 mod devices;
+mod dues;
 mod refused;
 mod told;
 

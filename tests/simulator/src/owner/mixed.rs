@@ -5,7 +5,7 @@ use plenum_model::{Cell, Command};
 use plenum_proto::{jobs, v1};
 use plenum_testkit::JobBuilder;
 
-use super::{NAMESPACES, Owner, SCHEDULERS, one};
+use super::{NAMESPACES, Owner, SCHEDULERS, one, outfits};
 use crate::random::Random;
 use crate::world::{Event, World};
 
@@ -84,7 +84,13 @@ impl Owner {
                 Some(Command::ScaleJob { job: job.id, version: None, group, count })
             }
             // What contradicts itself is refused before it is asked for.
-            _ => jobs::submit(spec(random, name, world.mix.lost_after_micros)).ok(),
+            _ => {
+                let mut spec = spec(random, name, world.mix.lost_after_micros);
+                if let Some(random) = &mut self.of_outfit {
+                    outfits::dress_anyhow(random, &world.mix.outfit, &mut spec);
+                }
+                jobs::submit(spec).ok()
+            }
         };
         command.into_iter().for_each(|command| self.wish(world, 0, command));
     }

@@ -42,9 +42,9 @@ impl Server {
             Message::Register(request) => self.register(world, id, request),
             Message::Follow(request) => self.begin_following(world, id, &request),
             Message::Report(request) => self.report(world, id, request),
-            Message::Ask(command) => {
+            Message::Ask { principal, command } => {
                 let asked = (*command).clone();
-                let request = Request { principal: "owner".into(), namespace: "default".into(), command: asked };
+                let request = Request { principal: principal.into(), namespace: "default".into(), command: asked };
                 self.ask(Some(Ticket::Ask { connection: id, command }), Asked::new(request));
                 self.turn(world)
             }
@@ -286,7 +286,7 @@ impl Server {
         if let Decision::Rejected(rejection) = decision {
             *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
         }
-        world.send(id, Side::Client, Message::Answered { done });
+        world.send(id, Side::Client, Message::Answered { done, is_above: Self::is_above(decision) });
         world.hang_up(id, Side::Server);
     }
 
@@ -305,7 +305,7 @@ impl Server {
         let Ok(command) = command::command(Ask::TakeHold(take)) else {
             return self.fail_call(world, id, INVALID_ARGUMENT, RejectionCode::InvalidRequest.as_str());
         };
-        let request = Request { principal: Self::principal(), namespace: "".into(), command };
+        let request = Request { principal: Self::principal_of(world, id), namespace: "".into(), command };
         self.ask(Some(Ticket::Hold { connection: id }), Asked::new(request));
         self.turn(world)
     }

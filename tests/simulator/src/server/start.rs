@@ -18,9 +18,12 @@ use super::renewals::Renewals;
 use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
 use crate::books::{Checked, Violation};
 use crate::checkpoint::Backup;
+use crate::judge::dues::Dues;
 use crate::world::{Event, World};
 
 const CELL_ID: [u8; 16] = [7; 16];
+/// A batch of so many bytes takes no further request, where no other bound is drawn.
+const BATCH_BYTES: usize = 4_096;
 
 /// Why a server does not run.
 pub(crate) enum NotStarted {
@@ -76,14 +79,9 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         cell_id: recovered.identity.cell.0,
         incarnation: recovered.identity.incarnation,
         term: mirror.cell().identity().term.max(recovered.tail.term) + 1,
-        custom_resources: Vec::new(),
+        custom_resources: world.mix.outfit.names(),
     };
     let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
-    let batch_requests = world.mix.batch_requests;
-    let entry_bytes = if world.quiet { usize::MAX } else { world.mix.entry_bytes };
-    let entry_bytes = entry_bytes.min(CommitOptions::default().entry_bytes);
-    let commit = CommitOptions { batch_bytes: 4_096, batch_requests, entry_bytes, ..CommitOptions::default() };
-    let commit = Settings { commit, ..settings() }.commit_options();
     let (now, lease) = (world.now(), Duration::from_micros(world.mix.lease_micros.unsigned_abs()));
     let cell = mirror.cell();
     let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();
@@ -97,7 +95,8 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         standstill: Standstill::new(lease, now),
         respite: Respite::new(lease, now),
         renewals: Renewals::new(world.mix.lease_micros, now, cell),
-        committer: Committer::new(core, commit),
+        dues: Dues::of(&world.mix.core_options()),
+        committer: Committer::new(core, commit_options(world)),
         identity,
         opened_at: kept.next(),
         disk,
@@ -125,6 +124,15 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     server.turn(world)?;
     world.agenda.after(50_000, Event::ServerKeeps { life });
     Ok(server)
+}
+
+/// What bounds a batch and a request.
+fn commit_options(world: &World) -> CommitOptions {
+    let batch_requests = world.mix.batch_requests;
+    let entry_bytes = world.entry_bytes().min(CommitOptions::default().entry_bytes);
+    let batch_bytes = world.mix.bounds.as_ref().map_or(BATCH_BYTES, |bounds| bounds.batch_bytes);
+    let commit = CommitOptions { batch_bytes, batch_requests, entry_bytes, ..CommitOptions::default() };
+    Settings { commit, ..settings() }.commit_options()
 }
 
 /// A disk with the log of a cell that goes on from a backup, in this incarnation.

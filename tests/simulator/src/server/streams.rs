@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Decision, MachineId, Revision, SessionId};
+use plenum_model::{Decision, MachineId, RejectionCode, Revision, SessionId};
 use plenum_proto::command;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use super::{BEGIN_MICROS, Server, Ticket};
 use crate::books::{Checked, hold};
+use crate::governed::{self, Governed};
 use crate::world::{ConnectionId, Event, Message, Side, World};
 
 /// Messages between a stream and its connection.
@@ -26,6 +27,7 @@ const UNAVAILABLE: i32 = 14;
 /// What ends a session's streams with it.
 const CLOSED: (i32, &str) = (5, "NO_SUCH_SESSION");
 const INVALID_ARGUMENT: i32 = 3;
+const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
 const ABORTED: i32 = 10;
 const OUT_OF_RANGE: i32 = 11;
@@ -77,7 +79,7 @@ impl Server {
             return Ok(());
         }
         if hello.session == 0 {
-            match command::open_session(&Self::principal(), &hello.namespace, &hello.scheduler) {
+            match command::open_session(&Self::principal_of(world, id), &hello.namespace, &hello.scheduler) {
                 Ok(request) => self.ask(Some(Ticket::Session { connection: id, hello }), Asked::new(request)),
                 Err(invalid) => self.refuse(world, id, (INVALID_ARGUMENT, "INVALID_REQUEST"), &invalid.to_string()),
             }
@@ -115,6 +117,10 @@ impl Server {
                     self.serve(world, id, SessionId(*session), namespace, hello);
                 }
             }
+            Decision::Rejected(rejection) if rejection.code == RejectionCode::LimitReached => {
+                governed::count_one(&mut world.tally.governed, Governed::SessionWithoutPlace);
+                self.refuse(world, id, (RESOURCE_EXHAUSTED, rejection.code.as_str()), &rejection.message);
+            }
             other => self.refuse(world, id, (INVALID_ARGUMENT, ""), &format!("{other:?}")),
         }
     }
@@ -144,6 +150,7 @@ impl Server {
     }
 
     fn commit(&mut self, world: &mut World, id: ConnectionId, wire: v1::Transaction) -> Checked {
+        let principal = Self::principal_of(world, id);
         let Some(watching) = self.watching.get_mut(&id) else { return Ok(()) };
         let (number, session) = (wire.number, watching.session);
         let refused = |code: &str, message: String| v1::RequestError {
@@ -157,7 +164,7 @@ impl Server {
             let message = format!("expected session {}, found {}", session.0, wire.session);
             watching.sync.error(Revision(0), refused("INVALID_REQUEST", message));
         } else {
-            match Asked::commit(&Self::principal(), &watching.namespace, &wire.encode_to_vec().into()) {
+            match Asked::commit(&principal, &watching.namespace, &wire.encode_to_vec().into()) {
                 Ok(asked) => self.ask(Some(Ticket::Commit { connection: id, number }), asked),
                 Err(invalid) => watching.sync.error(Revision(0), refused("INVALID_REQUEST", invalid.to_string())),
             }

@@ -18,6 +18,8 @@ const DISK_BYTES: u64 = 70_000;
 const LOG_REFUSED: &str = "invariant_a_crash_is_no_damage";
 /// A read that fails comes after so many others, as a power of two at most: a start reads a file or two at the least, and hundreds of frames.
 const READS_BITS: u64 = 9;
+/// Of several machines that are lost at once each is away for so long at most: longer than a lease and until its tasks are lost, most of the time.
+const AWAY_MICROS_MAX: i64 = 20_000_000;
 /// Bits that flip at a time, one after another.
 const FLIPS: usize = 4;
 
@@ -82,6 +84,7 @@ impl Simulation {
             Fault::SetupsFail => self.machines[agent].sets_nothing_up(world, 4 * pause),
             Fault::DiskUnreadable => self.reads_fail(),
             Fault::ClockSet => self.sets_a_clock(agent, pause),
+            Fault::ManyLost => self.loses_many(),
             Fault::RecordUnreadable => {
                 if self.machines[agent].spoils_a_record(world) {
                     world.struck(fault);
@@ -97,6 +100,21 @@ impl Simulation {
         self.world.struck(fault);
         change(&mut self.machines[agent], &mut self.world);
         self.world.agenda.after(pause, Event::AgentStarts { agent });
+    }
+
+    /// The agents of several machines end, but not of all, and each is started again in its own time.
+    fn loses_many(&mut self) {
+        let (world, count) = (&mut self.world, self.machines.len());
+        let (first, many) = (world.random.index(count), 2 + world.random.index(count.saturating_sub(2)));
+        let mut lost = 0;
+        for agent in (0..many).map(|more| (first + more) % count) {
+            lost += usize::from(self.machines[agent].kill(world));
+            let away_micros = world.random.between(0, AWAY_MICROS_MAX);
+            world.agenda.after(away_micros, Event::AgentStarts { agent });
+        }
+        if lost > 1 {
+            world.struck(Fault::ManyLost);
+        }
     }
 
     /// The server's process ends, and bits flip before it is started again. A log that is refused is repaired.

@@ -139,6 +139,8 @@ found! {
     a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota";
     a_hold_where_others_are_is_found: HoldsAnywhere by "invariant_holds_are_where_their_job_may_be";
     a_hold_for_what_does_not_wait_is_found: HoldsForNothing by "invariant_holds_are_for_what_waits";
+    a_hold_for_which_there_is_no_place_is_found:
+        HoldsWithoutPlace by "invariant_nothing_comes_above_a_bound";
     a_hold_of_a_job_that_is_over_is_found:
         KeepsHolds by "invariant_holds_are_of_live_jobs_on_machines_that_are_there";
     a_granted_task_that_counts_as_unknown_is_found: ForgetsWhatItGranted by "invariant_unknown_tasks_are_unknown";
@@ -233,6 +235,10 @@ found! {
         EvictsByChangedAttributes by "invariant_whoever_leaves_has_a_reason";
     a_drain_that_does_not_wait_for_its_deadline_is_found:
         DrainsTooSoon by "invariant_whoever_leaves_has_a_reason";
+    a_drain_that_goes_on_behind_its_deadline_is_found:
+        DrainsTooLate by "invariant_what_is_due_happens_in_time";
+    a_hold_that_ends_before_its_deadline_is_found:
+        EndsHoldsTooSoon by "invariant_nothing_happens_before_its_time";
     a_task_that_is_lost_too_soon_is_found: LosesTooSoon by "invariant_whoever_leaves_has_a_reason";
     a_cell_that_gives_up_all_its_machines_is_found:
         GivesUpTooMany by "invariant_whoever_leaves_has_a_reason";

@@ -108,3 +108,31 @@ fn a_grant_that_is_blamed_for_what_others_did_elsewhere_is_found() {
     assert!(is_true(&fit, RefusalReason::SpreadLimit, &elsewhere), "others of its value may be anywhere");
     assert!(!is_true(&fit, RefusalReason::SpreadLimit, &of_another));
 }
+
+// Of a device of which nothing was short, as it was there and was of another model since, any amount was taken to be lost.
+#[test]
+fn a_machine_that_is_blamed_for_more_of_another_model_than_a_claim_wants_is_found() {
+    let of = |model: &str, millis: u32| Device { kind: "gpu".into(), index: 0, millis, model: model.into() };
+    let mut stage = Stage::new(GroupShape { devices: vec![of("large", 400)], ..GroupShape::default() });
+    stage.register_with("m1", &[of("large", 1000)]);
+    let (base, mut judge) = (stage.core.cell().revision(), Judge::default());
+    let changes = Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(8000, 1 << 30),
+        attributes: Arc::default(),
+        devices: vec![of("small", 1000)],
+        inventory: Vec::new(),
+        seen: base,
+    };
+    let changed = stage.ask_before(&mut judge, changes);
+    let txn = Transaction { base, ..Transaction::default() };
+    let is_true = |kind: &str, amount: u64| {
+        let culprit = Culprit { amount, ..event("capacity", changed.0) };
+        let plain = conflict(&stage, RefusalReason::DeviceTaken, &[&culprit]);
+        stage.is_true(&judge, &txn, &Refusal { short_device: Some((kind.into(), 0)), ..plain })
+    };
+    assert!(is_true("gpu", 400));
+    assert!(!is_true("gpu", 401) && !is_true("gpu", 1000), "it wants 400 of it");
+    assert!(!is_true("fpga", 400), "it wants none of those");
+}
