@@ -154,24 +154,47 @@ pub struct Verdict {
     pub unchecked: usize,
     /// The last revision that was folded.
     pub newest: u64,
+    /// Which property found each violation, in their order; an empty name of what is no history, of which none is asked.
+    by: Vec<&'static str>,
+}
+
+impl Verdict {
+    /// Each violation, with the property that found it: an empty name of what is no history, of which none is asked.
+    pub fn found(&self) -> impl Iterator<Item = (&'static str, &Violation)> {
+        self.by.iter().copied().zip(&self.violations)
+    }
+
+    fn note(&mut self, property: &'static str, violations: Vec<Violation>) {
+        self.by.extend(std::iter::repeat_n(property, violations.len()));
+        self.violations.extend(violations);
+    }
+}
+
+/// Asks properties, and notes what each of them finds under its name.
+macro_rules! ask {
+    ($verdict:ident: $($property:ident($($evidence:expr),*);)*) => {
+        $($verdict.note(stringify!($property), $property($($evidence),*));)*
+    };
 }
 
 /// Checks everything that a run's streams, calls and listings can show.
 #[must_use]
 pub fn check(evidence: &Evidence) -> Verdict {
-    let mut verdict =
-        Verdict { violations: property_revisions_have_no_gaps(&evidence.recordings), ..Verdict::default() };
+    let mut verdict = Verdict::default();
     let chronicles = Chronicle::of(&evidence.recordings);
     let watched = chronicles.as_deref().unwrap_or_default();
-    verdict.violations.extend(property_real_time_order_holds(&evidence.calls, watched));
+    ask! { verdict:
+        property_revisions_have_no_gaps(&evidence.recordings);
+        property_real_time_order_holds(&evidence.calls, watched);
+    }
     let chronicles = match chronicles {
         Ok(chronicles) => chronicles,
         Err(fault) => {
-            verdict.violations.push(Violation::NoHistory { what: fault.to_string() });
+            verdict.note("", vec![Violation::NoHistory { what: fault.to_string() }]);
             return verdict;
         }
     };
-    verdict.violations.extend(property_the_history_reaches_what_was_told(&chronicles, &evidence.calls));
+    ask! { verdict: property_the_history_reaches_what_was_told(&chronicles, &evidence.calls); }
     let is_watched = |incarnation: u64| chronicles.iter().any(|chronicle| chronicle.incarnation == incarnation);
     verdict.unchecked = evidence.decided().filter(|one| !is_watched(one.asked.incarnation)).count();
     for chronicle in &chronicles {
@@ -181,28 +204,27 @@ pub fn check(evidence: &Evidence) -> Verdict {
         verdict.transactions += decided.len() - unchecked;
         verdict.unchecked += unchecked;
         verdict.newest = chronicle.newest();
-        let violations = [
-            property_no_room_is_overcommitted(chronicle),
-            property_culprits_are_true(chronicle, &decided),
-            property_minimums_hold(chronicle, &decided),
-            property_acknowledged_is_durable(chronicle, &decided),
-            property_acknowledged_is_listed(chronicle, evidence),
-            property_a_number_takes_effect_once(chronicle, &decided),
-            property_used_is_the_sum(chronicle, &evidence.listings),
-            property_snapshots_equal_the_fold(chronicle, &evidence.recordings),
-            property_quotas_and_priorities_hold(chronicle),
-            property_declared_rules_hold(chronicle),
-            property_a_task_has_one_allocation(chronicle),
-            property_replies_equal_the_fold(chronicle, &decided),
-            property_what_runs_has_room(chronicle, &evidence.sightings),
-            property_each_instant_is_launched_once(chronicle),
-            property_holds_keep_their_order(chronicle),
-            property_whoever_leaves_has_a_reason(chronicle, &decided),
-            property_guards_and_sequence_hold(chronicle, &decided),
-            property_spares_are_taken_in_order(chronicle, &decided),
-            property_dry_runs_change_nothing(chronicle, evidence),
-        ];
-        verdict.violations.extend(violations.into_iter().flatten());
+        ask! { verdict:
+            property_no_room_is_overcommitted(chronicle);
+            property_culprits_are_true(chronicle, &decided);
+            property_minimums_hold(chronicle, &decided);
+            property_acknowledged_is_durable(chronicle, &decided);
+            property_acknowledged_is_listed(chronicle, evidence);
+            property_a_number_takes_effect_once(chronicle, &decided);
+            property_used_is_the_sum(chronicle, &evidence.listings);
+            property_snapshots_equal_the_fold(chronicle, &evidence.recordings);
+            property_quotas_and_priorities_hold(chronicle);
+            property_declared_rules_hold(chronicle);
+            property_a_task_has_one_allocation(chronicle);
+            property_replies_equal_the_fold(chronicle, &decided);
+            property_what_runs_has_room(chronicle, &evidence.sightings);
+            property_each_instant_is_launched_once(chronicle);
+            property_holds_keep_their_order(chronicle);
+            property_whoever_leaves_has_a_reason(chronicle, &decided);
+            property_guards_and_sequence_hold(chronicle, &decided);
+            property_spares_are_taken_in_order(chronicle, &decided);
+            property_dry_runs_change_nothing(chronicle, evidence);
+        }
     }
     verdict
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use plenum_checker::Violation;
+use plenum_checker::properties::Verdict;
 use plenum_model::planted::Bug;
 
 /// The page of all properties: a table of them stands at its head.
@@ -99,6 +101,12 @@ shown! {
         KeepsAllForWatchers by property_slow_watchers_cost_nobody;
 }
 
+/// What the properties found that are to find this bug: what others find of it shows nothing of them.
+pub(super) fn found_as_listed(bug: Bug, verdict: &Verdict) -> Vec<Violation> {
+    let is_listed = |property: &str| SHOWN.iter().any(|one| one.bug == bug && one.property == property);
+    verdict.found().filter(|(property, _)| is_listed(property)).map(|(_, violation)| violation.clone()).collect()
+}
+
 /// What an audit is to find, and no property.
 const OF_AUDITS: &[&str] = &["a_log_that_is_decided_again_as_wrongly_is_found_by_its_audit"];
 
@@ -189,6 +197,19 @@ fn every_bug_that_the_simulator_leaves_to_others_is_planted_here() {
     let planted: BTreeSet<String> = SHOWN.iter().map(|one| format!("{:?}", one.bug)).collect();
     let unplanted: Vec<_> = outside.into_iter().filter(|bug| !planted.contains(*bug)).collect();
     assert!(unplanted.is_empty(), "no test of the checker plants these: {unplanted:?}");
+}
+
+// What the list said of a property was compared with nothing. Of the other tests, `found_as_listed` does.
+#[test]
+fn a_test_that_asks_one_property_asks_the_one_that_it_is_listed_with() {
+    let mut asked = 0;
+    for (test, body) in tests_of(TESTS[1]) {
+        for one in SHOWN.iter().filter(|one| one.test == test) {
+            assert!(body.contains(one.property), "{test} does not ask {}", one.property);
+            asked += 1;
+        }
+    }
+    assert!(asked > 5, "only {asked} were found");
 }
 
 #[test]
