@@ -1,6 +1,5 @@
 //! What can be set about a runtime. All bounds of a runtime are here; those of its connection stand in the shell.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use plenum_model::{is_name, session::NUMBERS_KEPT};
@@ -89,11 +88,6 @@ impl Default for Holding {
             patience_micros: 300_000_000,
         }
     }
-}
-
-/// A seed of this process, so that a thousand do not come back to a restarted cell in the same instant.
-pub(crate) fn drawn_seed() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// Settings with which no runtime can work.

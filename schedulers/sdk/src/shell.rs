@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::address::{self, CALL_TIMEOUT, CELL_KEY, RunError, endpoint, principal
 use crate::repeats::Repeats;
 use crate::runtime::{HoldAnswer, Input, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
-use crate::settings::{Settings, drawn_seed};
+use crate::settings::Settings;
 
 /// Largest message that is taken. A part of a snapshot or a bundle of deltas stays far below.
 const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
@@ -53,6 +54,11 @@ impl Options {
     pub fn new(address: impl Into<String>) -> Self {
         Self { address: address.into(), principal: String::new(), settings: Settings::default() }
     }
+}
+
+/// A seed of this process, so that a thousand do not come back to a restarted cell in the same instant.
+pub(crate) fn drawn_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Settings with the clock of the process, and with a seed where they have none: whoever begins from the default ones has neither.

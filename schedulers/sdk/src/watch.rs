@@ -19,7 +19,8 @@ use crate::picture::{Picture, Useless};
 use crate::repeats::Repeats;
 use crate::runtime::Notice;
 use crate::seen::OTHER_CELL;
-use crate::settings::{Settings, drawn_seed};
+use crate::settings::Settings;
+use crate::shell::drawn_seed;
 
 /// Messages that are folded into a picture with news before it is given, where as many are there: who looks seldom gets the newest, and soon.
 const MESSAGES_MAX: u32 = 1024;
