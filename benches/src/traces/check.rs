@@ -9,6 +9,10 @@ use std::path::Path;
 use super::{batch, cells, mapreduce, ml, services, swf};
 use crate::figure::number;
 
+#[cfg(test)]
+#[path = "../../../tests/skips.rs"]
+mod skips;
+
 /// What was found in a file, by the name of the sum.
 pub(crate) type Sums = Vec<(&'static str, f64)>;
 
@@ -285,7 +289,10 @@ mod tests {
     /// The real files are no part of the project. Where somebody has them, `PLENUM_TRACES` names their folder.
     #[test]
     fn real_files_have_the_sums_that_came_with_them() {
-        let Some(data) = std::env::var_os("PLENUM_TRACES") else { return };
+        let Some(data) = std::env::var_os("PLENUM_TRACES") else {
+            skips::skipped("needs the real traces, whose folder PLENUM_TRACES names: see docs/traces.md");
+            return;
+        };
         let checked = check(Path::new(&data));
         assert!(checked.found > 0 && checked.wrong == 0, "{}", checked.text);
     }
