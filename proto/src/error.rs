@@ -112,7 +112,7 @@ pub enum ReadError {
     Newer {
         /// The message's name.
         what: &'static str,
-        /// The path of the field.
+        /// The path of the field, and the value after ` = ` where it is that which is not known.
         field: String,
     },
 }

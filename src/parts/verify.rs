@@ -132,14 +132,15 @@ fn verdict(report: &VerifyReport) -> String {
     }
 }
 
-/// Why some were not decided again, and who does it where somebody can.
+/// Why some were not decided again, and who does it where somebody can. Of those of this core the report does not tell the reasons apart.
 fn why_not(report: &VerifyReport) -> String {
+    const OF_THIS_CORE: &str = "nobody knows what they depended on, or only a later version what they asked for";
     let others = report.by_other_versions.values().sum::<u64>();
     match (others, report.not_decided_again.saturating_sub(others)) {
-        (0, _) => "nobody knows what they depended on".to_owned(),
+        (0, _) => OF_THIS_CORE.to_owned(),
         (_, 0) => "another version decided them: a plenum with its core decides them again".to_owned(),
-        (others, unknown) => format!(
-            "another version decided {others} of them (a plenum with its core decides them again), and nobody knows what {unknown} depended on"
+        (others, rest) => format!(
+            "another version decided {others} of them (a plenum with its core decides them again), and of {rest} {OF_THIS_CORE}"
         ),
     }
 }
@@ -261,9 +262,12 @@ mod tests {
             some.contains("\nsound, as far as it was decided again: 7 of 9 requests were not, as another "),
             "{some}"
         );
-        assert!(some.contains(" decided 4 of them ") && some.ends_with("nobody knows what 3 depended on\n"), "{some}");
+        // Of what only a later version can be asked for it was told that nobody knows what it depended on.
+        let others = "and of 3 nobody knows what they depended on, or only a later version what they asked for\n";
+        assert!(some.contains(" decided 4 of them ") && some.ends_with(others), "{some}");
         let nobody = text(&report(2, &[]));
-        assert!(nobody.ends_with(", as nobody knows what they depended on\n"), "{nobody}");
+        let reasons = ", as nobody knows what they depended on, or only a later version what they asked for\n";
+        assert!(nobody.ends_with(reasons), "{nobody}");
         assert!(!nobody.contains("of other versions"), "{nobody}");
         let told = to_json(&report(7, &[(32, 4)]));
         assert_eq!(told["by_other_versions"], json!([{"core_version": 32, "requests": 4}]));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use plenum_history::StoreError;
 use plenum_model::Revision;
+use plenum_proto::ReadError;
+use plenum_proto::pages::PageError;
 use thiserror::Error;
 
 use crate::publish::{MirrorError, NotABatch};
@@ -315,10 +317,18 @@ impl ServerError {
     }
 
     /// Why a delta that was to be read whole was not.
-    pub(crate) fn unread(revision: Revision, error: &plenum_proto::ReadError) -> Self {
+    pub(crate) fn unread(revision: Revision, error: &ReadError) -> Self {
         match error {
-            plenum_proto::ReadError::Newer { .. } => Self::Newer { revision, what: error.to_string() },
+            ReadError::Newer { .. } => Self::Newer { revision, what: error.to_string() },
             _ => Self::unfoldable(revision, error),
+        }
+    }
+
+    /// Why pages of a revision are no cell, where a later version wrote them; `None`: it is something else.
+    pub(crate) fn newer_in(revision: Revision, error: &PageError) -> Option<Self> {
+        match error {
+            PageError::Read(newer @ ReadError::Newer { .. }) => Some(Self::unread(revision, newer)),
+            _ => None,
         }
     }
 

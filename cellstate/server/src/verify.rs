@@ -49,8 +49,9 @@ pub struct VerifyReport {
     /// Of these, how many were compared without the rows and numbers that were given out and without who took the room: those after a
     /// checkpoint or a violation, up to the next start of a server.
     pub compared_loosely: u64,
-    /// Revisions of which nobody can say that they would be decided so again: what another version decided; those transactions; what was
-    /// due by what a server did before the middle; and what came after too many cores were begun in the middle.
+    /// Revisions of which nobody can say that they would be decided so again: what another version decided; what only a later version can be
+    /// asked for; those transactions; what was due by what a server did before the middle; and what came after too many cores were begun in
+    /// the middle.
     pub not_decided_again: u64,
     /// Of these, how many other versions of the core decided, by version: a plenum of that one decides them again, as far as anybody can.
     pub by_other_versions: BTreeMap<u32, u64>,

@@ -13,7 +13,7 @@ use super::governance::{partition, priority};
 use super::jobs::submission;
 use super::machines::{Reasons, attributes_to_wire, register, reported, unfit, unfit_to_wire};
 use super::resources::{list, resources};
-use super::{each, required, transaction};
+use super::{each, newer, required, transaction};
 use crate::bounds::{self, BODY_BYTES_MAX, COUNT_MAX, CUSTOM_MAX, TRANSITIONS_MAX};
 use crate::error::{self, Invalid, ReadError, Within};
 use crate::fields::fields;
@@ -88,10 +88,10 @@ const REPORT_STATUS: u8 = 13;
 /// The request that the log kept.
 ///
 /// # Errors
-/// When the bytes are none, or break a rule.
+/// When the bytes are none, or break a rule; [`ReadError::Newer`] where that may be a later version's.
 pub fn decode(bytes: Bytes) -> Result<Request, ReadError> {
     let wire: v1::Command = error::decode("Command", bytes.clone())?;
-    let mut request = Request::try_from(wire).map_err(|source| ReadError::Content { what: "Command", source })?;
+    let mut request = Request::try_from(wire).map_err(|source| newer::breaks_a_rule("Command", &bytes, source))?;
     // The content of a transaction is its very bytes; the decoded message does not have them any more.
     if let Command::Commit(_, digest) = &mut request.command
         && let Some(field) = fields(&bytes).flatten().find(|field| field.number == u64::from(COMMIT))

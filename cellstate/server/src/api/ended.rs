@@ -16,6 +16,7 @@ use prost::Message;
 use super::failure::{Failure, RETIRED};
 use super::{listing, past};
 use crate::engine::Picture;
+use crate::error::ServerError;
 use crate::view;
 
 /// Most bytes of log that one listing folds. A little more, when checkpoints are further apart.
@@ -35,8 +36,8 @@ pub(super) enum Fate {
 
 /// What an entry changed.
 pub(super) fn delta_of(entry: &v1::LogEntry) -> Result<Delta, Failure> {
-    delta::decode(entry.delta.clone())
-        .map_err(|error| Failure::internal(format!("the delta of revision {} can't be read: {error}", entry.revision)))
+    let revision = Revision(entry.revision);
+    delta::decode(entry.delta.clone()).map_err(|error| Failure::unread(&ServerError::unread(revision, &error)))
 }
 
 fn unreadable(error: ReadError) -> Failure {

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use crate::authorise::Denied;
 use crate::calls::OWN_CALLS;
 use crate::engine::NoSpace;
-use crate::error::told;
+use crate::error::{ServerError, told};
 use crate::ingress::Full;
 
 /// Metadata with the stable code.
@@ -239,6 +239,14 @@ impl Failure {
             Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),
         };
         Self::new(status, code, told(error))
+    }
+
+    /// Something of the past can't be read. What a later version wrote is as sound as it was: that version can be asked for it.
+    pub(super) fn unread(error: &ServerError) -> Self {
+        match error {
+            ServerError::Newer { .. } => Self::new(Code::FailedPrecondition, error.code(), error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
     }
 
     /// A `google.rpc.Status` with the delay, for clients that know that of all services.

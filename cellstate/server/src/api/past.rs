@@ -447,10 +447,7 @@ pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Uns
     recovery::cell_at(history, revision).map_err(|error| match error {
         ServerError::ReadHistory(ReadError::Retired { .. }) => Unstartable::Retired,
         ServerError::ReadHistory(error) => Unstartable::Failed(Failure::history(&error)),
-        newer @ ServerError::Newer { .. } => {
-            Unstartable::Failed(Failure::new(Code::FailedPrecondition, newer.code(), newer.to_string()))
-        }
-        other => Unstartable::Failed(Failure::internal(other.to_string())),
+        other => Unstartable::Failed(Failure::unread(&other)),
     })
 }
 
@@ -503,7 +500,7 @@ fn oldest_cell(history: &History) -> Result<u64, Failure> {
 pub(super) fn changed_at(shared: &Shared, revision: Revision) -> Result<Delta, Failure> {
     let recent = shared.recent.read().batch(revision).cloned();
     match recent {
-        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::internal(error.to_string())),
+        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::unread(&error)),
         None => {
             let logged = shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?;
             ended::delta_of(&logged.entry)
@@ -521,8 +518,7 @@ fn fold_once(history: &History, revision: u64) -> Result<Cell, Failure> {
     let (mut cell, start) = start(history, revision).map_err(unstartable)?;
     for logged in history.entries(start + 1, revision).map_err(|error| Failure::history(&error))? {
         let entry = logged.map_err(|error| Failure::history(&error))?.entry;
-        let delta = delta::decode(entry.delta).map_err(|error| Failure::internal(error.to_string()))?;
-        cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
+        cell.apply(&ended::delta_of(&entry)?).map_err(|error| Failure::internal(error.to_string()))?;
     }
     Ok(cell)
 }

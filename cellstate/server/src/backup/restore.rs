@@ -10,7 +10,6 @@ use plenum_core::invariants;
 use plenum_history::History;
 use plenum_journal::{CellId, ChainHash, Identity, RealDisk, Tail};
 use plenum_model::{Cell, INCARNATIONS_MAX, Revision};
-use plenum_proto::ReadError;
 use plenum_proto::pages::{self, PageError};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
@@ -210,12 +209,12 @@ pub(super) fn from_file(from: &Path) -> Result<Source, BackupError> {
     let mut cell = pages::Decoder::new(Sections::ALL);
     let revision = backup.manifest.revision;
     let not_sound = |what: String| BackupError::NotSound { revision, what };
+    let unfit = |error: PageError| {
+        let newer = ServerError::newer_in(Revision(revision), &error);
+        newer.map_or_else(|| not_sound(error.to_string()), BackupError::from)
+    };
     while let Some(page) = backup.next_page().map_err(of)? {
-        let read = pages::read_whole(page).map_err(|error| match error {
-            PageError::Read(newer @ ReadError::Newer { .. }) => ServerError::unread(Revision(revision), &newer).into(),
-            unfit => not_sound(unfit.to_string()),
-        })?;
-        cell.add_read(read).map_err(|error| not_sound(error.to_string()))?;
+        cell.add_read(pages::read_whole(page).map_err(unfit)?).map_err(unfit)?;
     }
     let cell = cell.finish().map_err(|error| not_sound(error.to_string()))?;
     let manifest = backup.manifest;
@@ -297,8 +296,10 @@ fn sync_folder(path: &Path) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::Encoder;
     use super::*;
-    use plenum_model::{CellIdentity, Delta, Hold, JobId, LogTime, Resources, Revision};
+    use plenum_model::{CellIdentity, Delta, Hold, JobId, LogTime, MachineState, Resources, Revision};
+    use prost::Message as _;
 
     // A damaged file has a page that is not as it was written. This one is whole, and its cell never was: whatever began from it went on with that.
     #[test]
@@ -324,6 +325,30 @@ mod tests {
             assert!(what.starts_with("HoldAstray"), "{what}");
         }
         assert!(!target.exists(), "nothing was made of it");
+    }
+
+    // Such a backup was said to be not sound.
+    #[test]
+    fn a_backup_with_a_value_that_only_a_later_version_knows_takes_that_version() {
+        let mut cell = Cell::default();
+        let machine = crate::agents::machine(0, 1, MachineState::Ready);
+        let delta = Delta::new(Revision(1), LogTime::from_micros(5));
+        cell.apply(&Delta { machines: vec![machine.into()], ..delta }).unwrap();
+        let mut encoder = Encoder::begin(&manifest(&cell, 1, Tail { revision: 1, ..Tail::default() }));
+        for (table, number) in pages::every(&cell) {
+            let mut page = v1::Page::decode(pages::encode_page(&cell, table, number)).unwrap();
+            if let Some(machines) = &mut page.machines {
+                machines.machines[0].state = 300;
+            }
+            encoder.page(&page.encode_to_vec());
+        }
+        encoder.end();
+        let dir = tempfile::tempdir().unwrap();
+        let (from, target) = (dir.path().join("backup"), dir.path().join("cell"));
+        fs::write(&from, encoder.take()).unwrap();
+        let refused = restore(&from, &target, &RestoreOptions::default()).unwrap_err();
+        assert_eq!((refused.code(), target.exists()), ("OTHER_FORMAT", false), "{refused}");
+        assert!(refused.to_string().contains("`machines.machines.state = 300`"), "{refused}");
     }
 
     /// A directory with a whole draft in it.

@@ -238,14 +238,31 @@ async fn a_change_that_only_a_later_version_knows_is_not_left_out_of_a_cell() {
         delta.extend(later);
         delta
     });
-    let refused = Server::start(small(&dir)).await.err().unwrap();
+    assert_takes_a_later_version(&dir, "`machines.field 1000`").await;
+}
+
+// It was told as damage, and given up with `--accept-loss`.
+#[tokio::test]
+async fn a_value_that_only_a_later_version_knows_is_no_damage() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    Server::start(small(&dir)).await.unwrap().shutdown().await.unwrap();
+    append(&dir, |revision| {
+        let machine = v1::MachineChange { id: 1 << 32, name: "m1".to_owned(), state: 300, ..Default::default() };
+        v1::Delta { revision, time_micros: LATER_MICROS, machines: vec![machine], ..Default::default() }.encode_to_vec()
+    });
+    assert_takes_a_later_version(&dir, "`machines.state = 300`").await;
+}
+
+/// Nobody goes on from a cell with what only a later version knows. Nothing is wrong with it, and nothing of it is given up.
+async fn assert_takes_a_later_version(dir: &Path, what: &str) {
+    let refused = Server::start(small(dir)).await.err().unwrap();
     assert_eq!(refused.code(), "OTHER_FORMAT", "{refused}");
-    assert!(refused.to_string().contains("`machines.field 1000`"), "{refused}");
-    // Nothing is wrong with it, and nothing of it is given up.
-    assert_eq!(verify(&dir).unwrap_err().code(), "OTHER_FORMAT");
-    let (file, target) = (temporary.path().join("backup"), temporary.path().join("new"));
-    assert_eq!(back_up_folder(&dir, &mut Vec::new(), &file).unwrap_err().code(), "OTHER_FORMAT");
+    assert!(refused.to_string().contains(what), "{refused}");
+    assert_eq!(verify(dir).unwrap_err().code(), "OTHER_FORMAT");
+    let (file, target) = (dir.with_file_name("backup"), dir.with_file_name("new"));
+    assert_eq!(back_up_folder(dir, &mut Vec::new(), &file).unwrap_err().code(), "OTHER_FORMAT");
     let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
-    assert_eq!(restore(&dir, &target, &options).unwrap_err().code(), "OTHER_FORMAT");
+    assert_eq!(restore(dir, &target, &options).unwrap_err().code(), "OTHER_FORMAT");
     assert!(!target.exists());
 }

@@ -23,7 +23,7 @@ use crate::v1;
 /// The delta in these bytes; sections that were left out are empty. Fields that this version does not know are left out, too.
 ///
 /// # Errors
-/// When the bytes are none, or break a rule.
+/// When the bytes are none, or break a rule; [`ReadError::Newer`] where that may be a later version's.
 pub fn decode(bytes: Bytes) -> Result<Delta, ReadError> {
     read(bytes, false)
 }
@@ -39,9 +39,9 @@ pub fn decode_whole(bytes: Bytes) -> Result<Delta, ReadError> {
 fn read(bytes: Bytes, whole: bool) -> Result<Delta, ReadError> {
     let wire = match columns::delta(&bytes, whole) {
         Some(wire) => wire,
-        None => newer::decode("Delta", bytes, whole)?,
+        None => newer::decode("Delta", bytes.clone(), whole)?,
     };
-    wire.try_into().map_err(|source| ReadError::Content { what: "Delta", source })
+    wire.try_into().map_err(|source| newer::breaks_a_rule("Delta", &bytes, source))
 }
 
 impl TryFrom<v1::Delta> for Delta {

@@ -86,20 +86,24 @@ pub fn read_whole(page: Bytes) -> Result<ReadPage, PageError> {
 fn read_page(page: Bytes, whole: bool) -> Result<ReadPage, PageError> {
     let columned = match columns::page(&page, whole) {
         Some(columned) => columned,
-        None => Columned { page: newer::decode("Page", page, whole)?, attributes: Vec::new() },
+        None => Columned { page: newer::decode("Page", page.clone(), whole)?, attributes: Vec::new() },
     };
-    Ok(ReadPage(columned))
+    Ok(ReadPage { columned, bytes: page })
 }
 
 /// A page that was [`read`], and is to be added.
 #[derive(Debug)]
-pub struct ReadPage(Columned);
+pub struct ReadPage {
+    columned: Columned,
+    /// As it came: that tells what breaks a rule from what a later version wrote.
+    bytes: Bytes,
+}
 
 /// A cell in the making, from pages in any order. Those that come before `Meta` wait for it.
 #[derive(Debug)]
 pub struct Decoder {
     sections: Sections,
-    waiting: Vec<Columned>,
+    waiting: Vec<ReadPage>,
     begun: Option<Begun>,
 }
 
@@ -134,15 +138,15 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::add`].
     pub fn add_read(&mut self, page: ReadPage) -> Result<(), PageError> {
-        let ReadPage(columned) = page;
-        match (&mut self.begun, &columned.page.meta) {
-            (Some(begun), _) => begun.add(columned),
+        match (&mut self.begun, &page.columned.page.meta) {
+            (Some(begun), _) => begun.add(page),
             (None, None) => {
-                self.waiting.push(columned);
+                self.waiting.push(page);
                 Ok(())
             }
             (None, Some(_)) => {
-                let mut begun = Begun::new(columned.page).map_err(content)?;
+                let ReadPage { columned, bytes } = page;
+                let mut begun = Begun::new(columned.page).map_err(|source| content(&bytes, source))?;
                 self.waiting.drain(..).try_for_each(|page| begun.add(page))?;
                 self.begun = Some(begun);
                 Ok(())
@@ -174,8 +178,8 @@ impl Decoder {
     }
 }
 
-fn content(source: Invalid) -> PageError {
-    ReadError::Content { what: "Page", source }.into()
+fn content(bytes: &[u8], source: Invalid) -> PageError {
+    newer::breaks_a_rule("Page", bytes, source).into()
 }
 
 impl Begun {
@@ -216,8 +220,9 @@ impl Begun {
         Ok(Self { restore, governance, rows, seen, classes: BTreeMap::new() })
     }
 
-    fn add(&mut self, columned: Columned) -> Result<(), PageError> {
-        let Columned { page, attributes } = columned;
+    fn add(&mut self, page: ReadPage) -> Result<(), PageError> {
+        let ReadPage { columned: Columned { page, attributes }, bytes } = page;
+        let content = |source| content(&bytes, source);
         let table = Table::try_from(page.table).unwrap_or_default();
         let Some(position) = TABLES.iter().position(|&known| known == table) else {
             return Err(content(Invalid::new("table", "the number of a table, 1 to 11", page.table)));

@@ -5,6 +5,7 @@ use crate::publish::BatchEncoder;
 use parking_lot::Mutex;
 use plenum_history::{EncodedBatch, Frames, FramesError, LogPlace, LogRange};
 use plenum_model::{Command, Decision, LogTime};
+use plenum_proto::delta;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -88,6 +89,25 @@ fn a_revision_that_is_retained_is_read_whatever_is_retired_meanwhile() {
     assert_eq!(fold(&history, 4).unwrap().revision(), Revision(4));
     let retired = fold(&history, 3).unwrap_err();
     assert_eq!((retired.code, retired.message.contains("revision 3 is")), (RETIRED, true), "{}", retired.message);
+}
+
+// It was told as a fault of this server, and of a checkpoint as what takes a later version.
+#[test]
+fn what_of_the_past_only_a_later_version_knows_is_told_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = crate::api::story::gone::tests::history_of(dir.path(), &[]);
+    let machine = v1::MachineChange { id: 1 << 32, name: "m1".to_owned(), state: 300, ..Default::default() };
+    let later = v1::Delta { revision: 1, time_micros: 1, machines: vec![machine], ..Default::default() };
+    let mut encoder = BatchEncoder::default();
+    encoder.begin(LogTime::from_micros(1));
+    encoder.add(Revision(1), b"", b"", &prost::Message::encode_to_vec(&later));
+    let (bytes, place) = (encoder.finish(), None);
+    history.append(&[EncodedBatch { first: 1, last: 1, time_micros: 1, bytes, place }]).unwrap();
+    let entry = history.entry(1).unwrap().entry;
+    for failure in [fold(&history, 1).unwrap_err(), ended::delta_of(&entry).unwrap_err()] {
+        assert_eq!((failure.status, failure.code), (Code::FailedPrecondition, "OTHER_FORMAT"));
+        assert!(failure.message.contains("`machines.state = 300`"), "{}", failure.message);
+    }
 }
 
 #[test]

@@ -313,3 +313,16 @@ fn a_delta_that_is_missing_ends_the_folding_with_its_place() {
     assert_eq!((audit.folded, audit.violations.len(), audit.broken), (1, 1, true));
     assert!(audit.violations[0].what.contains("expected revision 2, found 3"), "{}", audit.violations[0]);
 }
+
+// A log in which a later version had been asked for something was told to be damaged.
+#[test]
+fn what_only_a_later_version_can_be_asked_for_is_not_decided_again() {
+    let mut log = entries();
+    let asked = v1::Command { principal: "local".to_owned(), ..v1::Command::default() };
+    // Field 1000, where what is asked for would be.
+    log[2].asked = [asked.encode_to_vec(), vec![0xc0, 0x3e, 1]].concat().into();
+    let audit = audited(&log);
+    assert_eq!((audit.violations.len(), audit.folded, audit.not_decided_again), (0, 3, 1));
+    log[2].asked = asked.encode_to_vec().into();
+    assert_eq!(audited(&log).violations.len(), 1, "it asks for nothing");
+}
