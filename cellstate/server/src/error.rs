@@ -25,6 +25,9 @@ pub enum ServerError {
         /// What it is.
         found: String,
     },
+    /// Bounds and times that nobody is served with: each with what it may be and what it is.
+    #[error("{}", .0.join("; "))]
+    OutOfBounds(Vec<String>),
     /// Beyond loopback, anybody could be anybody.
     #[error(
         "listening on {address} is refused: beyond loopback a server needs mutual TLS, which is not there yet; listen on 127.0.0.1 or [::1]"
@@ -238,7 +241,7 @@ impl ServerError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Setting { .. } | Self::CustomResources { .. } => "BAD_SETTING",
+            Self::Setting { .. } | Self::OutOfBounds(_) | Self::CustomResources { .. } => "BAD_SETTING",
             Self::NotLoopback { .. } => "NOT_LOOPBACK",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
             Self::Listen { .. } => "LISTEN_FAILED",

@@ -149,38 +149,42 @@ const SEGMENT_HEAD_BYTES: u64 = 4096;
 const FRAME_HEAD_BYTES: u64 = 512;
 
 impl Settings {
-    /// Checks what would otherwise show up only while serving.
+    /// Checks what would otherwise show up only while serving. All that is out of its bounds is told.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
+        let wrong = |name: &str, expected: String, found: String| format!("{name}: expected {expected}, found {found}");
         let whole = |name, least: u64, found: u64| {
-            (found < least).then(|| (name, format!("at least {least}"), found.to_string()))
+            (found < least).then(|| wrong(name, format!("at least {least}"), found.to_string()))
         };
         let size = |name, least: usize, found: usize| whole(name, least as u64, found as u64);
         let span = |name, least: Duration, found: Duration| {
             let found_words = if found.is_zero() { "0s".to_owned() } else { format!("{found:?}") };
-            (found < least).then(|| (name, format!("at least {least:?}"), found_words))
+            (found < least).then(|| wrong(name, format!("at least {least:?}"), found_words))
         };
         let beat = self.sync.heartbeat_micros;
-        let least_beat = || ("sync.heartbeat_micros", format!("at least {HEARTBEAT_MICROS_MIN}"), beat.to_string());
+        let least_beat = || format!("at least {HEARTBEAT_MICROS_MIN}");
         let segments = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         let is_segment = segments.contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(SECTOR_BYTES);
         let segment_rule = || format!("a multiple of {SECTOR_BYTES} from {} to {}", segments.start(), segments.end());
-        let wrong = (!is_segment).then(|| ("segment_bytes", segment_rule(), self.segment_bytes.to_string()));
-        let wrong = wrong
-            .or_else(|| size("arriving_bytes", self.message_bytes_max.saturating_mul(2), self.arriving_bytes))
-            .or_else(|| size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes))
-            .or_else(|| size("connections", 1, self.connections))
-            .or_else(|| whole("listing_rows", 1, self.listing_rows.into()))
-            .or_else(|| whole("streams_per_connection", 1, self.streams_per_connection.into()))
-            .or_else(|| size("queue.requests", 1, self.queue.requests))
-            .or_else(|| size("commit.batch_requests", 1, self.commit.batch_requests))
-            .or_else(|| size("commit.batch_bytes", 1, self.commit.batch_bytes))
-            .or_else(|| size("message_bytes_max", MESSAGE_BYTES_MIN, self.message_bytes_max))
-            .or_else(|| span("greeting", GREETING_MIN, self.greeting))
-            .or_else(|| size("sync.message_bytes", 1, self.sync.message_bytes))
-            .or_else(|| (beat < HEARTBEAT_MICROS_MIN).then(least_beat))
-            .or_else(|| span("lease", LEASE_MIN, self.lease))
-            .or_else(|| span("session_linger", SESSION_LINGER_MIN, self.session_linger));
-        wrong.map_or(Ok(()), |(name, expected, found)| Err(ServerError::Setting { name, expected, found }))
+        let all = [
+            (!is_segment).then(|| wrong("segment_bytes", segment_rule(), self.segment_bytes.to_string())),
+            size("arriving_bytes", self.message_bytes_max.saturating_mul(2), self.arriving_bytes),
+            size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes),
+            size("connections", 1, self.connections),
+            whole("listing_rows", 1, self.listing_rows.into()),
+            whole("streams_per_connection", 1, self.streams_per_connection.into()),
+            size("outstanding", 1, self.outstanding),
+            size("queue.requests", 1, self.queue.requests),
+            size("commit.batch_requests", 1, self.commit.batch_requests),
+            size("commit.batch_bytes", 1, self.commit.batch_bytes),
+            size("message_bytes_max", MESSAGE_BYTES_MIN, self.message_bytes_max),
+            span("greeting", GREETING_MIN, self.greeting),
+            size("sync.message_bytes", 1, self.sync.message_bytes),
+            (beat < HEARTBEAT_MICROS_MIN).then(|| wrong("sync.heartbeat_micros", least_beat(), beat.to_string())),
+            span("lease", LEASE_MIN, self.lease),
+            span("session_linger", SESSION_LINGER_MIN, self.session_linger),
+        ];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        if all.is_empty() { Ok(()) } else { Err(ServerError::OutOfBounds(all)) }
     }
 
     /// Largest frame of the log, in bytes: it is in one segment, and the history takes it.
@@ -311,8 +315,8 @@ mod tests {
     }
 
     // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, closed the
-    // sessions of simple clients at once, or told watchers nothing but heartbeats, or not even these; it took no streams, no requests and no messages, or closed
-    // each connection as soon as it had come.
+    // sessions of simple clients at once, or told watchers nothing but heartbeats, or not even these; it took no streams, no requests and no messages, read
+    // nothing of a session behind its hello, or closed each connection as soon as it had come.
     // Odd sizes of segments were told as a damaged log.
     #[test]
     fn settings_with_which_nobody_is_served_are_refused_at_the_start() {
@@ -335,6 +339,7 @@ mod tests {
             (Settings { connections: 0, ..usual() }, "connections: expected at least 1, found 0"),
             (Settings { listing_rows: 0, ..usual() }, "listing_rows: expected at least 1, found 0"),
             (Settings { streams_per_connection: 0, ..usual() }, "streams_per_connection: expected at least 1, found 0"),
+            (Settings { outstanding: 0, ..usual() }, "outstanding: expected at least 1, found 0"),
             (Settings { queue, ..usual() }, "queue.requests: expected at least 1, found 0"),
             (with_commit(0, 1 << 20), "commit.batch_requests: expected at least 1, found 0"),
             (with_commit(1, 0), "commit.batch_bytes: expected at least 1, found 0"),
@@ -350,5 +355,14 @@ mod tests {
             assert!(error.code() == "BAD_SETTING" && error.to_string().contains(told), "{error}");
         }
         assert!(usual().check().is_ok() && with_sync(1, 1_000).check().is_ok());
+    }
+
+    // Each start told the next one of them.
+    #[test]
+    fn all_settings_that_are_out_of_their_bounds_are_told_at_once() {
+        let settings = Settings { connections: 0, listing_rows: 0, lease: Duration::ZERO, ..Settings::default() };
+        let told = "connections: expected at least 1, found 0; listing_rows: expected at least 1, found 0; \
+                    lease: expected at least 100ms, found 0s";
+        assert_eq!(settings.check().unwrap_err().to_string(), told);
     }
 }

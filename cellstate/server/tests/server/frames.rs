@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::Server;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use v1::session_request::Ask;
 
 use crate::bad_input::{PREFACE, SETTINGS};
-use crate::client::options;
+use crate::client::start;
+use crate::stalled::shows;
 
 /// Kinds of frames, and flags of them.
 pub(crate) const DATA: u8 = 0;
@@ -77,20 +77,21 @@ pub(crate) async fn until(kind: u8, mut from: impl AsyncRead + Unpin) -> u8 {
 #[tokio::test]
 async fn a_connection_may_have_256_small_requests_on_each_of_256_streams_before_any_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let mut busy = options(dir.path());
-    // It reads nothing behind a hello.
-    busy.settings.outstanding = 0;
-    let server = Server::start(busy).await.unwrap();
+    let server = start(dir.path()).await;
     let mut near = TcpStream::connect(server.address()).await.unwrap();
-    near.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    // It takes nothing of what is told on its streams: once that waits, nothing more is read of them.
+    let no_window = frame(SETTINGS[3], 0, 0, &[0, 4, 0, 0, 0, 0]);
+    near.write_all(&[PREFACE, &no_window[..]].concat()).await.unwrap();
     until(WINDOW_UPDATE, &mut near).await;
 
     let hello = v1::Hello { scheduler: "batch".to_owned(), namespace: "default".to_owned(), ..Default::default() };
     let authority = server.address().to_string();
+    let streams = (1_u32..512).step_by(2);
+    let greet = |stream| [opens(stream, &authority), asks(stream, Ask::Hello(hello.clone()))].concat();
+    near.write_all(&streams.clone().flat_map(greet).collect::<Vec<u8>>()).await.unwrap();
+    shows(&server, "plenum_scheduler_connected{scheduler=\"batch\"} 256").await;
     let mut sent = Vec::new();
-    for stream in (1..512).step_by(2) {
-        sent.extend(opens(stream, &authority));
-        sent.extend(asks(stream, Ask::Hello(hello.clone())));
+    for stream in streams {
         for number in 1..=256 {
             sent.extend(asks(stream, Ask::Commit(v1::Transaction { session: 1, number, ..Default::default() })));
         }
