@@ -3,6 +3,14 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{Delta, Machine, MachineState, Revision, Unfit};
+use plenum_proto::machines::Fitness;
+
+/// What is to be noted of a machine's fitness, with a number of its own: another one may say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(super) said: Fitness,
+    number: u64,
+}
 
 /// By slot, of machines whose agents want no new claims there: hardly ever any. Each report is compared with it.
 ///
@@ -15,14 +23,16 @@ pub(crate) struct Fitnesses {
     unfit: BTreeMap<u32, Unfit>,
     /// Answers whose deltas have not come by yet.
     answered: BTreeMap<u32, (Revision, Option<Unfit>)>,
-    /// What somebody is about to note.
-    noting: BTreeMap<u32, Option<Unfit>>,
+    /// The last of what somebody is about to note.
+    noting: BTreeMap<u32, Word>,
+    /// Words that were begun to be noted.
+    begun: u64,
 }
 
 impl Fitnesses {
     pub(super) fn new<'a>(folded: Revision, machines: impl Iterator<Item = &'a Machine>) -> Self {
         let unfit = machines.filter_map(|machine| Some((machine.id.slot, machine.unfit?))).collect();
-        Self { folded, unfit, answered: BTreeMap::new(), noting: BTreeMap::new() }
+        Self { folded, unfit, ..Self::default() }
     }
 
     /// Why no claims are wanted there; `None` where they are.
@@ -33,26 +43,29 @@ impl Fitnesses {
         }
     }
 
-    /// Begins to note what a machine's agent says, unless it is so, or will be when what is being noted is. True: the caller notes it, and says so when
+    /// Begins to note what a machine's agent says, unless it is so, or will be when what is being noted is. The caller notes the word, and says so when
     /// that is done ([`noted`](Self::noted)).
-    pub(super) fn begin_noting(&mut self, slot: u32, unfit: Option<Unfit>) -> bool {
-        let comes = self.noting.get(&slot).copied().unwrap_or_else(|| self.of(slot));
-        let is_news = comes != unfit;
-        if is_news {
-            self.noting.insert(slot, unfit);
+    pub(super) fn begin_noting(&mut self, said: Fitness) -> Option<Word> {
+        let slot = said.machine.slot;
+        let comes = self.noting.get(&slot).map_or_else(|| self.of(slot), |word| word.said.unfit);
+        if comes == said.unfit {
+            return None;
         }
-        is_news
+        self.begun += 1;
+        let word = Word { said, number: self.begun };
+        self.noting.insert(slot, word);
+        Some(word)
     }
 
     /// Whether what somebody is about to note is still the last word: who said something else meanwhile notes that.
-    pub(super) fn is_last_word(&self, slot: u32, unfit: Option<Unfit>) -> bool {
-        self.noting.get(&slot) == Some(&unfit)
+    pub(super) fn is_last_word(&self, word: &Word) -> bool {
+        self.noting.get(&word.said.machine.slot).is_some_and(|last| last.number == word.number)
     }
 
     /// Who was to note it is done with that, whatever came of it.
-    pub(super) fn noted(&mut self, slot: u32, unfit: Option<Unfit>) {
-        if self.is_last_word(slot, unfit) {
-            self.noting.remove(&slot);
+    pub(super) fn noted(&mut self, word: &Word) {
+        if self.is_last_word(word) {
+            self.noting.remove(&word.said.machine.slot);
         }
     }
 
@@ -83,7 +96,7 @@ impl Fitnesses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::LogTime;
+    use plenum_model::{LogTime, MachineId};
 
     const LEAVES: Option<Unfit> = Some(Unfit::AgentLeaves);
     const UNWRITABLE: Option<Unfit> = Some(Unfit::StateUnwritable);
@@ -124,16 +137,35 @@ mod tests {
         assert!(fitnesses.answered.is_empty() && fitnesses.unfit.is_empty());
     }
 
+    fn said(unfit: Option<Unfit>) -> Fitness {
+        Fitness { machine: MachineId { slot: 3, generation: 1 }, epoch: 1, unfit }
+    }
+
     #[test]
     fn what_is_being_noted_is_to_be_noted_by_nobody_else() {
         let mut fitnesses = Fitnesses::default();
-        assert!(!fitnesses.begin_noting(3, None), "that is so");
-        assert!(fitnesses.begin_noting(3, UNWRITABLE) && !fitnesses.begin_noting(3, UNWRITABLE));
-        assert!(fitnesses.begin_noting(3, LEAVES), "that is something else");
-        fitnesses.noted(3, UNWRITABLE);
-        assert!(!fitnesses.begin_noting(3, LEAVES));
-        fitnesses.noted(3, LEAVES);
-        assert!(fitnesses.begin_noting(3, LEAVES), "it came to nothing");
+        assert_eq!(fitnesses.begin_noting(said(None)), None, "that is so");
+        let first = fitnesses.begin_noting(said(UNWRITABLE)).expect("that is news");
+        assert_eq!(fitnesses.begin_noting(said(UNWRITABLE)), None);
+        let last = fitnesses.begin_noting(said(LEAVES)).expect("that is something else");
+        fitnesses.noted(&first);
+        assert_eq!(fitnesses.begin_noting(said(LEAVES)), None);
+        fitnesses.noted(&last);
+        assert!(fitnesses.begin_noting(said(LEAVES)).is_some(), "it came to nothing");
+    }
+
+    // Behind many other machines the last word was still to be asked for. The first one, which had said the same, was noted, and the last one taken for
+    // that: it was left out, and the one between them was believed.
+    #[test]
+    fn a_word_that_was_noted_is_not_taken_for_a_later_one_that_says_the_same() {
+        let mut fitnesses = Fitnesses::default();
+        let [first, between, last] =
+            [UNWRITABLE, None, UNWRITABLE].map(|unfit| fitnesses.begin_noting(said(unfit)).expect("that is news"));
+        assert_eq!([first, between, last].map(|word| fitnesses.is_last_word(&word)), [false, false, true]);
+        fitnesses.noted(&first);
+        fitnesses.noted(&between);
+        assert!(fitnesses.is_last_word(&last));
+        assert_eq!(fitnesses.begin_noting(said(UNWRITABLE)), None, "that is being noted");
     }
 
     // It was measured by what was durable: a relay's word that a machine was fit again was taken for no news while the one before was being noted,
@@ -141,10 +173,10 @@ mod tests {
     #[test]
     fn who_takes_back_what_is_being_noted_is_measured_by_that() {
         let mut fitnesses = Fitnesses::default();
-        assert!(fitnesses.begin_noting(3, UNWRITABLE));
-        assert!(fitnesses.begin_noting(3, None), "the last word counts");
-        assert!(!fitnesses.begin_noting(3, None));
-        assert!(fitnesses.begin_noting(3, UNWRITABLE), "and so does this one");
+        assert!(fitnesses.begin_noting(said(UNWRITABLE)).is_some());
+        assert!(fitnesses.begin_noting(said(None)).is_some(), "the last word counts");
+        assert_eq!(fitnesses.begin_noting(said(None)), None);
+        assert!(fitnesses.begin_noting(said(UNWRITABLE)).is_some(), "and so does this one");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
-use super::fitness::Fitnesses;
+use super::boots::Boots;
+use super::fitness::{Fitnesses, Word};
 use super::{
     Asking, EpochOver, Follower, Grant, Hindrance, Leases, LogRelay, MachineNames, Registrations, Reports, WantedIndex,
 };
@@ -265,27 +266,27 @@ impl Hub {
         self.leases.lock().next_due_micros()
     }
 
-    /// Begins to note what is not so, and will not be when what is being noted is, and leaves that. Each of these is to be [noted](Self::noted).
-    pub(crate) fn begin_noting(&self, said: &mut Vec<Fitness>) {
+    /// Begins to note what is not so, and will not be when what is being noted is, and gives that. Each of these is to be [noted](Self::noted).
+    pub(crate) fn begin_noting(&self, said: &[Fitness]) -> Vec<Word> {
         let mut fitnesses = self.fitnesses.lock();
-        said.retain(|said| fitnesses.begin_noting(said.machine.slot, said.unfit));
+        said.iter().filter_map(|said| fitnesses.begin_noting(*said)).collect()
     }
 
     /// Of what was to be noted, what is still to be, each with what `queue` gives for it: of the others something else was said since. Who says
     /// something else meanwhile waits until these are queued, or that could come before an older word. `queue` must not come back here.
-    pub(crate) fn queue_last_words<T>(&self, said: &[Fitness], queue: impl Fn(&Fitness) -> T) -> Vec<(Fitness, T)> {
+    pub(crate) fn queue_last_words<T>(&self, words: &[Word], queue: impl Fn(&Fitness) -> T) -> Vec<(Word, T)> {
         let fitnesses = self.fitnesses.lock();
-        let last = said.iter().filter(|said| fitnesses.is_last_word(said.machine.slot, said.unfit));
-        last.map(|said| (*said, queue(said))).collect()
+        let last = words.iter().filter(|word| fitnesses.is_last_word(word));
+        last.map(|word| (*word, queue(&word.said))).collect()
     }
 
     /// Takes what became of this, as its agent is answered: at which revision it changed something, if it did.
-    pub(crate) fn noted(&self, said: &Fitness, changed_at: Option<Revision>) {
+    pub(crate) fn noted(&self, word: &Word, changed_at: Option<Revision>) {
         let mut fitnesses = self.fitnesses.lock();
         if let Some(at) = changed_at {
-            fitnesses.answered(said.machine.slot, at, said.unfit);
+            fitnesses.answered(word.said.machine.slot, at, word.said.unfit);
         }
-        fitnesses.noted(said.machine.slot, said.unfit);
+        fitnesses.noted(word);
     }
 
     /// Remembers what a machine uses, if it has a lease: one that was removed since its agent spoke would count for ever.
@@ -386,9 +387,9 @@ mod tests {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         let unfit = Some(plenum_model::Unfit::StateUnwritable);
         let said = Fitness { machine: MachineId { slot: 3, generation: 1 }, epoch: 1, unfit };
-        hub.begin_noting(&mut vec![said]);
-        let queued = hub.queue_last_words(&[said], |_| hub.fitnesses.is_locked());
-        assert_eq!(queued, [(said, true)]);
+        let begun = hub.begin_noting(&[said]);
+        let queued = hub.queue_last_words(&begun, |_| hub.fitnesses.is_locked());
+        assert_eq!(queued, [(begun[0], true)]);
         assert!(!hub.fitnesses.is_locked());
     }
 

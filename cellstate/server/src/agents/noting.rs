@@ -6,6 +6,7 @@ use plenum_model::Command;
 use plenum_proto::machines::Fitness;
 use tokio::task::JoinHandle;
 
+use super::fitness::Word;
 use crate::shared::Shared;
 use crate::tasks::joined;
 
@@ -19,9 +20,9 @@ pub(crate) struct Noting(Option<JoinHandle<()>>);
 impl Noting {
     /// Begins with what of this is news. Who says the same before that is noted has nothing to wait for: a disk may not answer for longer than a
     /// lease.
-    pub(crate) fn begin(shared: &Arc<Shared>, principal: &Arc<str>, mut said: Vec<Fitness>) -> Self {
-        shared.hub.begin_noting(&mut said);
-        Self((!said.is_empty()).then(|| tokio::spawn(note(shared.clone(), principal.clone(), said))))
+    pub(crate) fn begin(shared: &Arc<Shared>, principal: &Arc<str>, said: &[Fitness]) -> Self {
+        let begun = shared.hub.begin_noting(said);
+        Self((!begun.is_empty()).then(|| tokio::spawn(note(shared.clone(), principal.clone(), begun))))
     }
 
     /// Comes back when it is noted, or can't be.
@@ -33,21 +34,21 @@ impl Noting {
 }
 
 /// Agents say it with each report: where the cell takes no changes, or an epoch is over by now, that is no reason to refuse one.
-async fn note(shared: Arc<Shared>, principal: Arc<str>, said: Vec<Fitness>) {
-    for some in said.chunks(FITNESS_AT_ONCE) {
+async fn note(shared: Arc<Shared>, principal: Arc<str>, begun: Vec<Word>) {
+    for some in begun.chunks(FITNESS_AT_ONCE) {
         // Behind the first of many machines, one may have said something else meanwhile, which was asked for at once: this would come behind it and be
         // believed, by a relay that says only what changes until the next change.
         let queued = shared.hub.queue_last_words(some, |said| {
             let Fitness { machine, epoch, unfit } = *said;
             shared.queue(Shared::request(&principal, "".into(), Command::ReportFitness { machine, epoch, unfit }))
         });
-        for (said, queued) in queued {
+        for (word, queued) in queued {
             let decided = match queued {
                 Ok(answer) => shared.decided(answer).await,
                 Err(failure) => Err(failure),
             };
             let changed = decided.ok().filter(|decided| decided.changed);
-            shared.hub.noted(&said, changed.map(|decided| decided.at));
+            shared.hub.noted(&word, changed.map(|decided| decided.at));
         }
     }
 }
@@ -69,17 +70,15 @@ mod tests {
         let (_journal, shared) = without_threads(dir.path(), |_| None);
         let unfit = Some(Unfit::StateUnwritable);
         let said = |slot, unfit| Fitness { machine: MachineId { slot, generation: 1 }, epoch: 1, unfit };
-        let mut first: Vec<_> = (0..3).map(|slot| said(slot, unfit)).collect();
-        shared.hub.begin_noting(&mut first);
-        let mut second = vec![said(1, None), said(2, Some(Unfit::AgentLeaves))];
-        shared.hub.begin_noting(&mut second);
-        let queued = |said: &[Fitness]| -> Vec<Fitness> {
-            shared.hub.queue_last_words(said, |_| ()).into_iter().map(|(said, ())| said).collect()
+        let first = shared.hub.begin_noting(&[0, 1, 2].map(|slot| said(slot, unfit)));
+        let second = shared.hub.begin_noting(&[said(1, None), said(2, Some(Unfit::AgentLeaves))]);
+        let queued = |words: &[Word]| -> Vec<Word> {
+            shared.hub.queue_last_words(words, |_| ()).into_iter().map(|(word, ())| word).collect()
         };
-        assert_eq!(queued(&first), [said(0, unfit)]);
-        assert_eq!(queued(&second), second);
+        assert_eq!(queued(&first), [first[0]]);
+        assert_eq!((queued(&second).len(), queued(&second)), (2, second));
         // Nobody is there to answer: it comes back as it asks for nothing.
-        let noting = note(shared.clone(), "agent".into(), vec![said(1, unfit)]);
+        let noting = note(shared.clone(), "agent".into(), vec![first[1]]);
         tokio::time::timeout(Duration::from_secs(10), noting).await.unwrap();
     }
 }

@@ -454,7 +454,7 @@ impl v1::agents_server::Agents for AgentsService {
             self.shared.hub.telemetry(machine, telemetry);
         }
         // Before anything is waited for: what renews this one's lease meanwhile says it, too.
-        let noting = Noting::begin(&self.shared, principal.text(), vec![Fitness { machine, epoch, unfit }]);
+        let noting = Noting::begin(&self.shared, principal.text(), &[Fitness { machine, epoch, unfit }]);
         let (revision, passed_over) = self.book(transitions).await?;
         noting.done().await;
         Ok(Response::new(v1::ReportResponse { revision, register: !passed_over.is_empty() }))
@@ -484,7 +484,7 @@ impl v1::agents_server::Agents for AgentsService {
             may_renew && hub.renew(of.machine, of.epoch, &of.instance, now)
         })
         .map_err(Failure::from)?;
-        let noting = Noting::begin(&self.shared, principal.text(), many.fitness);
+        let noting = Noting::begin(&self.shared, principal.text(), &many.fitness);
         let (revision, passed_over) = self.book(many.transitions).await?;
         noting.done().await;
         let refused = many.refused.into_iter().map(|of| of.machine);
