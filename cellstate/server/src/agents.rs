@@ -3,6 +3,7 @@
 //! [`WantedIndex`], [`Follower`], [`Leases`], [`Registrations`] and [`Standstill`] are state machines without I/O; the hub ties them to the publishing thread and to the
 //! streams of agents.
 
+mod boots;
 mod fitness;
 mod hub;
 mod inventory;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use plenum_model::{Cell, Delta, MachineId, MachineState, Revision};
+use plenum_model::{BootId, Cell, Delta, MachineId, MachineState, Revision};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
@@ -22,6 +22,7 @@ const MEANWHILE_ROWS_MAX: usize = 1 << 20;
 pub(crate) struct Hub {
     books: Mutex<Books>,
     leases: Mutex<Leases>,
+    boots: Mutex<Boots>,
     /// Apart: a registration may outlive its call.
     registering: Arc<Mutex<Registrations>>,
     /// The next lease to run out may be another one.
@@ -75,6 +76,7 @@ impl Hub {
         Self {
             books: Mutex::new(Books { index: Index::NotNeeded, folded: cell.revision(), followed: BTreeMap::new() }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
+            boots: Mutex::default(),
             registering: Arc::default(),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
@@ -124,6 +126,7 @@ impl Hub {
                 // What it said last is not what it uses.
                 if matches!(machine.state, MachineState::Gone | MachineState::Unreachable) {
                     self.telemetry.lock().remove(&machine.id.slot);
+                    self.boots.lock().machine_left(machine.id.slot);
                 }
                 told(machine.id.slot);
             }
@@ -206,6 +209,22 @@ impl Hub {
     /// True if this was asked before the registration that counts, by the same instance in the same boot.
     pub(crate) fn is_late(&self, machine: MachineId, asking: &Asking) -> bool {
         self.leases.lock().is_late(machine, &asking.instance, asking.micros)
+    }
+
+    /// A machine registered in this epoch, which was in a boot before: in this one now, which may be the same. Of no effect where its lease is not of
+    /// this epoch any more: what came later may have been told already.
+    pub(crate) fn booted(&self, machine: MachineId, epoch: u32, before: BootId, now: &BootId) {
+        // Kept meanwhile: the end of its lease forgets its boots while it holds these.
+        let leases = self.leases.lock();
+        if before != *now && leases.is_leased_in(machine, epoch) {
+            self.boots.lock().superseded(machine, before, now);
+        }
+    }
+
+    /// True while the machine's lease runs, and it has booted since this boot.
+    pub(crate) fn is_superseded(&self, machine: MachineId, boot: &BootId) -> bool {
+        let runs = self.leases.lock().is_leased(machine);
+        runs && self.boots.lock().is_superseded(machine, boot)
     }
 
     /// True while another instance of an agent holds the machine's lease.
@@ -391,6 +410,23 @@ mod tests {
         let queued = hub.queue_last_words(&begun, |_| hub.fitnesses.is_locked());
         assert_eq!(queued, [(begun[0], true)]);
         assert!(!hub.fitnesses.is_locked());
+    }
+
+    #[test]
+    fn a_boot_is_superseded_until_the_lease_ends() {
+        let hub = Hub::new(&Cell::default(), 10, 0, LogRelay::new(1, 1));
+        let machine = crate::agents::machine(3, 1, MachineState::Ready);
+        let (id, [first, second]) = (machine.id, ["boot-1", "boot-2"].map(BootId::from));
+        hub.fold(&[Delta { machines: vec![machine.into()], ..Delta::new(Revision(1), LogTime::from_micros(1)) }], 0);
+        hub.booted(id, 1, first.clone(), &first);
+        assert!(!hub.is_superseded(id, &first));
+        hub.booted(id, 1, first.clone(), &second);
+        assert_eq!([&first, &second].map(|boot| hub.is_superseded(id, boot)), [true, false]);
+        // Of an epoch that was over when it was told, which took effect all the same: the machine's own agent was refused.
+        hub.booted(id, 0, second.clone(), &first);
+        assert_eq!([&first, &second].map(|boot| hub.is_superseded(id, boot)), [true, false]);
+        assert_eq!(hub.expire(10), [(id, 1)]);
+        assert!(!hub.is_superseded(id, &first), "the machine is free");
     }
 
     // It was in the sums until the server was started again.

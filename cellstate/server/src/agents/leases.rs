@@ -168,6 +168,12 @@ impl Leases {
         self.known(machine.slot).is_some_and(|lease| lease.generation == machine.generation)
     }
 
+    /// Whether a machine has a lease of this epoch.
+    #[must_use]
+    pub fn is_leased_in(&self, machine: MachineId, epoch: u32) -> bool {
+        self.known(machine.slot).is_some_and(|lease| lease.is_of(machine, epoch))
+    }
+
     /// An agent gave a sign of life; false if its epoch is over, or its lease, or if another instance holds that.
     pub fn renew(&mut self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) -> bool {
         self.hold(machine, epoch, instance);

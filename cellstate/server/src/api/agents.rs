@@ -164,16 +164,22 @@ impl AgentsService {
     }
 
     /// The machine of this name and its epoch, if there is one. Fails if another agent serves it, or one that asked later than this.
-    fn is_its_own(&self, cell: &Cell, name: &str, asking: &Asking, seen: u64) -> Result<Known, Failure> {
+    fn is_its_own(&self, cell: &Cell, name: &str, asking: &Asking, seen: u64) -> Result<Option<Known>, Failure> {
         let Some(found) = cell.machine_named(name) else { return Ok(None) };
-        let same_boot = found.boot_id == BootId::from(asking.boot_id.as_str());
-        if same_boot && self.shared.hub.is_late(found.id, asking) {
+        let boot = BootId::from(asking.boot_id.as_str());
+        if found.boot_id == boot && self.shared.hub.is_late(found.id, asking) {
             return Err(late(name, asking));
         }
+        // First, as who has another directory has no copy of it.
         if self.is_anothers(cell, found.id, &asking.instance, seen) {
             return Err(taken(name));
         }
-        Ok(Some((found.id, found.epoch)))
+        // Who has not heard of the later boot is told to ask again, having heard of it.
+        let has_heard = Revision(seen) >= found.epoch_began;
+        if found.boot_id != boot && has_heard && self.shared.hub.is_superseded(found.id, &boot) {
+            return Err(superseded(name));
+        }
+        Ok(Some(Known { id: found.id, epoch: found.epoch, boot: found.boot_id.clone() }))
     }
 
     /// The answer to an agent that is to ask again, knowing of this revision.
@@ -313,6 +319,16 @@ fn taken(name: &str) -> Failure {
     Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
 }
 
+/// As of hosts that are made from one image: they would take the machine from each other without end.
+fn superseded(name: &str) -> Failure {
+    let message = format!(
+        "machine {name} has registered in a later boot than this agent's, and its lease is alive: that is another host, with the same name and a copy \
+         of this one's directory; what runs here counts as lost and runs on; give this agent another --name and a directory of its own, or stop the \
+         other: the machine comes free when its lease ends"
+    );
+    Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
+}
+
 /// Its agent has gone, as a rule, and does not hear of this.
 fn late(name: &str, asking: &Asking) -> Failure {
     let message = format!(
@@ -358,6 +374,7 @@ impl v1::agents_server::Agents for AgentsService {
         let registering = self.registering(&name, &asking, EARLIER_WITHIN).await?;
         let cell = self.shared.snapshot().await;
         let known = self.is_its_own(&cell, &name, &asking, wire.revision)?;
+        let known_as = known.as_ref().map(|known| known.id);
         leave_out_known(&cell, &mut command);
         drop(cell);
         let request = Shared::request(principal.text(), "".into(), command);
@@ -377,7 +394,7 @@ impl v1::agents_server::Agents for AgentsService {
             }
         }
         // The one that was known was removed meanwhile, and with it what the inventory left out as known: the next one leaves out nothing of that.
-        if known.is_some_and(|(known, _)| known != machine) {
+        if known_as.is_some_and(|known| known != machine) {
             return Ok(Response::new(self.register_again(at)));
         }
         let cell = self.shared.snapshot().await;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Decision, MachineId, RejectionCode, Request, Revision};
+use plenum_model::{BootId, Decision, MachineId, RejectionCode, Request, Revision};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -15,8 +15,12 @@ use crate::ingress::Answered;
 use crate::shared::Shared;
 use crate::tasks::joined;
 
-/// The machine of a name and its epoch, before it is registered; `None`: there is none.
-pub(super) type Known = Option<(MachineId, u32)>;
+/// The machine of a name, before it is registered.
+pub(super) struct Known {
+    pub(super) id: MachineId,
+    pub(super) epoch: u32,
+    pub(super) boot: BootId,
+}
 
 /// What was decided.
 pub(super) enum Registered {
@@ -30,11 +34,11 @@ pub(super) enum Registered {
 pub(super) struct Queued(JoinHandle<Result<Registered, Failure>>);
 
 impl Queued {
-    /// Queues it: it is under way, asked for by this agent, of a machine that was known so.
+    /// Queues it: it is under way, asked for by this agent, of a machine that was known so; `None`: there was none.
     pub(super) fn new(
         shared: &Arc<Shared>,
         request: Request,
-        of: (Registering, Asking, Known),
+        of: (Registering, Asking, Option<Known>),
     ) -> Result<Self, Failure> {
         let answer = shared.queue(request)?;
         Ok(Self(tokio::spawn(registered(shared.clone(), answer, of))))
@@ -50,7 +54,7 @@ impl Queued {
 async fn registered(
     shared: Arc<Shared>,
     answer: oneshot::Receiver<Answered>,
-    (registering, asking, known): (Registering, Asking, Known),
+    (registering, asking, known): (Registering, Asking, Option<Known>),
 ) -> Result<Registered, Failure> {
     let decided = shared.decided(answer).await?;
     let (machine, epoch) = match decided.decision {
@@ -62,9 +66,13 @@ async fn registered(
         Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome")),
     };
     let machine = machine.ok_or_else(|| Failure::internal("registering gave no id"))?;
-    let goes_on = known == Some((machine, epoch));
+    let known = known.filter(|known| known.id == machine);
+    let goes_on = known.as_ref().is_some_and(|known| known.epoch == epoch);
     let lease = shared.hub.registered(machine, epoch, goes_on, &asking, shared.clock.monotonic_micros());
-    // From here on the next one to register this name sees the machine, which is durable, and who holds its lease.
+    if let Some(known) = known.filter(|_| lease == Grant::Held) {
+        shared.hub.booted(machine, epoch, known.boot, &BootId::from(asking.boot_id.as_str()));
+    }
+    // From here on the next one to register this name sees the machine, which is durable, who holds its lease, and which boots are over.
     drop(registering);
     Ok(Registered::As { machine, epoch, at: decided.at, lease })
 }
@@ -170,6 +178,23 @@ mod tests {
         comes(|| hindrance(asking("second", 20)).is_none()).await;
         let is_anothers = ["first", "second"].map(|instance| shared.hub.is_held_by_another(MACHINE, instance));
         assert_eq!(is_anothers, [false, true]);
+    }
+
+    // That the boot before was superseded was noted by the call: the host that was in it, with the same name and a copy of the directory, took the machine
+    // back.
+    #[tokio::test]
+    async fn a_boot_is_superseded_by_a_registration_whose_call_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = undecided(dir.path());
+        let service = AgentsService::new(shared.clone());
+        gives_up(&service, Asking { boot_id: "boot-2".to_owned(), ..asking("first", 10) }).await;
+        let arrival = waiting(&shared).pop_front().expect("it is queued");
+        let answer = Answer::Changed(Decision::Accepted { id: MACHINE.to_bits(), version: 2 });
+        let unheard = arrival.reply.unwrap().send(Answered { at: Revision(2), answer }, &shared.unread);
+        assert_eq!(unheard, None);
+        comes(|| shared.hub.registering("m3", &asking("second", 20)).is_ok()).await;
+        let is_superseded = ["boot", "boot-2"].map(|boot| shared.hub.is_superseded(MACHINE, &BootId::from(boot)));
+        assert_eq!(is_superseded, [true, false]);
     }
 
     // What its inventory had left out, as the machine before was known to run it, ran on beside what was placed there next, and was known to nobody.

@@ -54,6 +54,70 @@ async fn a_registration_that_was_held_up_past_a_boot_takes_no_effect() {
     server.shutdown().await.unwrap();
 }
 
+// Two hosts of one image, with one name and the same agent's directory, took turns: each counted as the other one after a boot, and every few seconds all
+// that ran there was lost. Nobody said so.
+#[tokio::test]
+async fn a_boot_that_a_later_one_has_superseded_does_not_come_back_while_the_lease_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut agents = AgentsClient::new(channel.clone());
+    let mut ask = async |boot_id: &str, revision: u64| {
+        let machine = Some(machine(boot_id, Vec::new()));
+        let request =
+            v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned(), ..Default::default() };
+        agents.register(request).await.map(tonic::Response::into_inner).map_err(|status| code(&status))
+    };
+    let first = ask("boot-1", 0).await.unwrap();
+    let other = ask("boot-2", first.revision).await.unwrap();
+    assert_eq!((other.epoch, other.register_again), (first.epoch + 1, false));
+    // Its epoch is over, of which it hears first.
+    let heard = ask("boot-1", first.revision).await.unwrap();
+    assert!(heard.register_again);
+    let before = listed(&channel).await;
+    assert_eq!(ask("boot-1", heard.revision).await.unwrap_err(), "MACHINE_TAKEN");
+    assert_eq!(listed(&channel).await, before, "nothing of the machine has changed");
+    // Whose machine it is goes on, and may boot.
+    let same = ask("boot-2", other.revision).await.unwrap();
+    assert_eq!((same.epoch, same.register_again), (other.epoch, false));
+    let booted = ask("boot-3", same.revision).await.unwrap();
+    assert_eq!((booted.epoch, booted.register_again), (other.epoch + 1, false));
+    for superseded in ["boot-1", "boot-2"] {
+        assert_eq!(ask(superseded, booted.revision).await.unwrap_err(), "MACHINE_TAKEN");
+    }
+    server.shutdown().await.unwrap();
+}
+
+// Two hosts were merely called the same, each with a directory of its own: the first one was told that the other has a copy of its directory.
+#[tokio::test]
+async fn who_comes_back_to_a_machine_of_another_directory_is_told_so_though_that_one_has_booted() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = async |server: &Handle, boot_id: &str, instance: &str, revision: u64| {
+        let request = v1::RegisterRequest {
+            machine: Some(machine(boot_id, Vec::new())),
+            revision,
+            incarnation: u64::from(revision > 0),
+            instance: instance.to_owned(),
+            ..Default::default()
+        };
+        AgentsClient::new(connect(server).await).register(request).await.map(tonic::Response::into_inner)
+    };
+    let server = start(dir.path()).await;
+    let first = ask(&server, "boot-1", "a", 0).await.unwrap();
+    server.shutdown().await.unwrap();
+    // The other one is quicker.
+    let server = start(dir.path()).await;
+    let other = ask(&server, "boot-2", "b", first.revision).await.unwrap();
+    assert_eq!((other.machine, other.epoch, other.register_again), (first.machine, first.epoch + 1, false));
+    let copied = "a copy of this one's directory; what runs here counts as lost and runs on";
+    for (instance, expected) in [("a", "an agent with another directory"), ("b", copied)] {
+        let refused = ask(&server, "boot-1", instance, other.revision).await.unwrap_err();
+        assert_eq!(code(&refused), "MACHINE_TAKEN");
+        assert!(refused.message().contains(expected), "{refused}");
+    }
+    server.shutdown().await.unwrap();
+}
+
 /// A machine of a cell with small segments ran some hundred tasks. When its agent had been started again, its registration came to more than
 /// a frame of the log: it was refused for ever, and all that ran there was lost.
 #[tokio::test]
