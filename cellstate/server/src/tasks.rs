@@ -19,6 +19,9 @@ use crate::sync::LendingBounds;
 /// How often sessions without a stream are looked at.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Leases that ran out at once and are told each in a line of its own, as machines that are given up; of more the last line says how many.
+const EXPIRED_TOLD_MAX: usize = 8;
+
 /// How often snapshots that watchers were lent are looked at.
 const SNAPSHOTS_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const SNAPSHOTS_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -79,11 +82,7 @@ async fn expire_leases(shared: Arc<Shared>) {
         let now = reckon(&shared, &mut standstill, read_only);
         if !read_only {
             let expired = shared.hub.expire(now);
-            if let Some((machine, epoch)) = expired.first() {
-                // When many agents go at once, one line says it.
-                let name = shared.hub.name_of(*machine);
-                tracing::warn!(name = name.as_deref(), %machine, epoch, others = expired.len() - 1, "lease ran out");
-            }
+            tell_expired(&expired, |machine| shared.hub.name_of(machine));
             for (machine, epoch) in expired {
                 shared.metrics.lease_lost();
                 // Not waited for: the machine's next state comes back through the publishing thread.
@@ -97,6 +96,17 @@ async fn expire_leases(shared: Arc<Shared>) {
             () = tokio::time::sleep(pause) => {}
             () = shared.hub.leases_changed.notified() => {}
         }
+    }
+}
+
+/// Says whose leases ran out at once.
+fn tell_expired(expired: &[(MachineId, u32)], name_of: impl Fn(MachineId) -> Option<Arc<str>>) {
+    for (machine, epoch) in expired.iter().take(EXPIRED_TOLD_MAX) {
+        let name = name_of(*machine);
+        tracing::warn!(name = name.as_deref(), %machine, epoch, "lease ran out");
+    }
+    if expired.len() > EXPIRED_TOLD_MAX {
+        tracing::warn!(others = expired.len() - EXPIRED_TOLD_MAX, "other leases ran out with these");
     }
 }
 
@@ -222,6 +232,38 @@ mod tests {
         let asked = on_a_thread(with.handle(), move || done.send(2)).expect("there is a thread");
         assert!(with.block_on(asked).unwrap().is_ok());
         assert_eq!(told.try_recv(), Ok(2));
+    }
+
+    // It was in the event loop's queue until there was a thread, and whoever needed the lock or the turn that it held waited as long.
+    #[test]
+    fn work_that_gets_no_thread_lets_go_of_what_it_holds() {
+        let mut without = tokio::runtime::Builder::new_current_thread();
+        let without = without.thread_stack_size(1 << 50).build().unwrap();
+        let held = Arc::new(());
+        let holds = held.clone();
+        assert!(on_a_thread(without.handle(), move || drop(holds)).is_none());
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    // One line named the first of them, and of the others nobody could say which.
+    #[test]
+    fn of_leases_that_run_out_at_once_eight_are_named_and_the_others_counted() {
+        let told = |leases: u32| {
+            let (lines, named) = (Arc::new(Mutex::new(0)), Mutex::new(Vec::new()));
+            let noted = lines.clone();
+            let log = Warnings(move |_: &Event<'_>| *noted.lock() += 1);
+            let expired: Vec<_> = (0..leases).map(|slot| (MachineId { slot, generation: 1 }, 1)).collect();
+            let name_of = |machine: MachineId| {
+                named.lock().push(machine.slot);
+                Some(Arc::from("m1"))
+            };
+            tracing::subscriber::with_default(log, || tell_expired(&expired, name_of));
+            (*lines.lock(), named.into_inner())
+        };
+        assert_eq!(told(0), (0, vec![]));
+        assert_eq!(told(2), (2, vec![0, 1]));
+        assert_eq!(told(8).0, 8);
+        assert_eq!(told(100), (9, (0..8).collect::<Vec<_>>()));
     }
 
     #[test]
