@@ -2,12 +2,12 @@
 
 use plenum_history::{CheckpointInfo, History, JobName, Name, Named, PageImage, TablePages, WriteError};
 use plenum_model::{Cell, Job, JobId, MachineId, Revision, SessionId};
-use plenum_proto::ReadError;
 use plenum_proto::pages::{self, PageError, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 
 use crate::error::ServerError;
+use crate::recovery;
 
 /// Pages that are read ahead.
 const PAGES_AHEAD: usize = 256;
@@ -84,16 +84,13 @@ fn number_of(table: Table) -> u8 {
     u8::try_from(i32::from(table)).expect("tables have small numbers")
 }
 
-/// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them.
+/// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them; where the system gives none, this one does both.
 pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError> {
     let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
-    let unfit = |error: PageError| match error {
-        PageError::Read(newer @ ReadError::Newer { .. }) => ServerError::unread(Revision(revision), &newer),
-        unfit => ServerError::Checkpoint { revision, what: unfit.to_string() },
-    };
+    let unfit = |error: PageError| unfit(revision, &error);
     let (sender, read) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
-        let reading = scope.spawn(move || {
+        let reading = move || {
             for image in images {
                 let page = pages::read_whole(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
                 if sender.send(page).is_err() {
@@ -101,7 +98,11 @@ pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError
                 }
             }
             Ok(())
-        });
+        };
+        // As an error it would pass for damage of the checkpoint.
+        let Ok(reading) = recovery::spawn_scoped(scope, "recovery", reading) else {
+            return read_alone(history, revision);
+        };
         let mut decoder = pages::Decoder::new(Sections::ALL);
         for page in read {
             decoder.add_read(page).map_err(unfit)?;
@@ -111,4 +112,47 @@ pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError
             Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while reading pages".to_owned() }),
         }
     })
+}
+
+/// As [`read`], on one thread.
+fn read_alone(history: &History, revision: u64) -> Result<Cell, ServerError> {
+    let unfit = |error: PageError| unfit(revision, &error);
+    let mut decoder = pages::Decoder::new(Sections::ALL);
+    for image in history.pages_at(revision).map_err(ServerError::ReadHistory)? {
+        let page = pages::read_whole(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
+        decoder.add_read(page).map_err(unfit)?;
+    }
+    decoder.finish().map_err(unfit)
+}
+
+/// Why the pages of a checkpoint are no cell.
+fn unfit(revision: u64, error: &PageError) -> ServerError {
+    let damaged = || ServerError::Checkpoint { revision, what: error.to_string() };
+    ServerError::newer_in(Revision(revision), error).unwrap_or_else(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use plenum_model::{Delta, LogTime, MachineState};
+
+    // Where the system gave no second thread, a checkpoint passed for damaged: what was behind the one before was given up, or all names in it.
+    #[test]
+    fn a_checkpoint_is_read_on_one_thread_as_on_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let machine = |slot| Arc::new(crate::agents::machine(slot, 1, MachineState::Ready));
+        let delta = Delta::new(Revision(1), LogTime::from_micros(5));
+        let mut cell = Cell::default();
+        cell.apply(&Delta { machines: (0..2000).map(machine).collect(), ..delta }).unwrap();
+        assert!(pages::every(&cell).count() > 2, "more than one page of machines");
+        write(&history, &cell, None).unwrap();
+        for found in [read(&history, 1).unwrap(), read_alone(&history, 1).unwrap()] {
+            assert_eq!(found.first_difference(&cell), None);
+        }
+        let absent = [read(&history, 2).unwrap_err(), read_alone(&history, 2).unwrap_err()].map(|error| error.code());
+        assert_eq!(absent[0], absent[1]);
+    }
 }

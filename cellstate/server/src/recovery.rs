@@ -11,6 +11,7 @@ mod replay;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk};
@@ -274,13 +275,23 @@ fn random_id() -> Result<[u8; 16], ServerError> {
     Ok(id)
 }
 
+/// Starts a thread that ends before its scope does.
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, ServerError> {
+    let started = std::thread::Builder::new().spawn_scoped(scope, body);
+    started.map_err(|error| ServerError::Thread { name, what: error.to_string() })
+}
+
 /// Opens the history on a thread that has stepped back: those that the store starts for itself take after it.
 fn open_history(folder: &Path, options: plenum_history::Options) -> Result<History, ServerError> {
     std::thread::scope(|scope| {
-        let opening = scope.spawn(|| {
+        let opening = spawn_scoped(scope, "history", || {
             step_back();
             History::open(folder, options).map(|(history, _)| history)
-        });
+        })?;
         match opening.join() {
             Ok(opened) => Ok(opened?),
             Err(_) => Err(ServerError::Thread { name: "history", what: "it panicked while opening".to_owned() }),

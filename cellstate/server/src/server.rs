@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use plenum_core::Core;
 use plenum_model::{Command, Decision};
 use tokio::sync::watch;
@@ -109,11 +110,7 @@ impl Server {
         })
         .await?;
         if let Err(error) = open_cell(&shared).await {
-            blocking(move || {
-                threads.stop();
-                Ok(())
-            })
-            .await?;
+            stop(threads).await?;
             return Err(shared.take_failure().unwrap_or(error));
         }
         let routes = api::routes(&shared).await;
@@ -233,11 +230,7 @@ impl Handle {
         }
         self.tasks.iter().for_each(JoinHandle::abort);
         if let Some(threads) = self.threads.take() {
-            blocking(move || {
-                threads.stop();
-                Ok(())
-            })
-            .await?;
+            stop(threads).await?;
         }
         // Streams that were told to end hold the directory until they have.
         for _ in 0..RELEASE_LOOKS_MAX {
@@ -329,8 +322,24 @@ fn write_over(path: &Path, text: &str) -> std::io::Result<()> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
 ) -> Result<T, ServerError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| ServerError::Thread { name: "blocking", what: error.to_string() })?
+    let failed = |what| ServerError::Thread { name: "blocking", what };
+    let begun = tasks::on_a_thread(&tokio::runtime::Handle::current(), work);
+    let no_thread = "the system gives none: raise TasksMax= of the unit, or ulimit -u";
+    let begun = begun.ok_or_else(|| failed(no_thread.to_owned()))?;
+    begun.await.map_err(|error| failed(error.to_string()))?
+}
+
+/// Waits for the end of the threads, on one of its own. Where the system gives none they end all the same, and the event loop waits for them.
+async fn stop(threads: Threads) -> Result<(), ServerError> {
+    let running = Arc::new(Mutex::new(Some(threads)));
+    let stopping = running.clone();
+    // Locked until they have ended: whoever looks whether there is still something to stop waits for that.
+    let end = |running: &Mutex<Option<Threads>>| running.lock().take().into_iter().for_each(Threads::stop);
+    let Some(stopped) = tasks::on_a_thread(&tokio::runtime::Handle::current(), move || end(&stopping)) else {
+        end(&running);
+        return Ok(());
+    };
+    stopped.await.map_err(|error| ServerError::Thread { name: "blocking", what: error.to_string() })
 }
 
 #[cfg(test)]
@@ -347,6 +356,41 @@ mod tests {
         let why = server.shutdown().await.unwrap_err();
         assert!(matches!(why, ServerError::Serve(None)), "{why}");
         assert_eq!(why.code(), "INTERNAL");
+    }
+
+    /// An event loop that gets no thread beside its own: there is no address space for such a stack.
+    fn without_threads() -> tokio::runtime::Runtime {
+        let mut without = tokio::runtime::Builder::new_current_thread();
+        without.enable_all().thread_stack_size(1 << 50).build().unwrap()
+    }
+
+    // It was a panic.
+    #[test]
+    fn a_start_that_gets_no_thread_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let started = without_threads().block_on(Server::start(ServerOptions::new(dir.path())));
+        let refused = started.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("TasksMax="), "{refused}");
+    }
+
+    // It was a panic, and the last mark and checkpoint were not written.
+    #[test]
+    fn a_server_that_gets_no_thread_ends_in_order_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServerOptions::new(dir.path());
+        let mut with = tokio::runtime::Builder::new_multi_thread();
+        let with = with.worker_threads(1).enable_all().build().unwrap();
+        let server = with.block_on(Server::start(options.clone())).unwrap();
+        // Just before its end: the mark of it waits a moment for what comes behind.
+        let session = Command::OpenSession { scheduler: "batch".into() };
+        let opening = server.shared.ask(Shared::request(&"local".into(), "default".into(), session));
+        assert!(with.block_on(opening).unwrap().changed);
+        let (mark, newest) = (server.shared.keeper.high_water(), server.shared.keeper.tail().revision);
+        without_threads().block_on(server.shutdown()).unwrap();
+        let marked = mark.durable().map(|mark| mark.revision);
+        assert!(marked >= Some(newest), "{marked:?} of {newest}");
+        let opened = recovery::open(&options).map(drop);
+        assert!(opened.is_ok(), "{opened:?}");
     }
 
     // On a disk that is really full a cell that could start read-only did not start at all: there was no room for the file of its address.

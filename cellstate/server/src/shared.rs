@@ -625,6 +625,18 @@ pub(crate) mod tests {
         server.shutdown().await.unwrap();
     }
 
+    // The fold that got no thread kept the lock until there was one: none of them tried again meanwhile.
+    #[test]
+    fn a_fold_that_gets_no_thread_keeps_nobody_from_trying_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let mut without = tokio::runtime::Builder::new_current_thread();
+        // There is no address space for such a stack.
+        let without = without.thread_stack_size(1 << 50).build().unwrap();
+        without.block_on(shared.fold_for_readers(Revision(0)));
+        assert!(shared.folding.try_lock().is_ok());
+    }
+
     // A large cell takes long to fold, and for as long who read waited though the disk had answered at once.
     #[tokio::test(flavor = "multi_thread")]
     async fn who_waits_for_a_cell_to_be_folded_is_answered_by_a_picture_that_comes_first() {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use plenum_model::Command;
+use parking_lot::Mutex;
+use plenum_model::{Command, MachineId};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -63,13 +64,28 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
     part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
 
-/// Has work done on a thread of its own. None where the system gives no thread now and there is none to wait for: of that tokio makes a panic. The
-/// work is done then when there is one again, unless the event loop ends.
+/// Has work done on a thread of its own. None where the system gives no thread now and there is none to wait for: then it is not done, and what it holds
+/// is let go of, unless there came a thread just then, which does it for nobody.
+///
+/// Tokio makes a panic of that, and keeps the work until there is a thread again. Others would wait as long for what it holds: so it is taken back.
 pub(crate) fn on_a_thread<T: Send + 'static>(
     event_loop: &Handle,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<JoinHandle<T>> {
-    catch_unwind(AssertUnwindSafe(|| event_loop.spawn_blocking(work))).ok()
+    let waiting = Arc::new(Mutex::new(Some(work)));
+    let taking = waiting.clone();
+    let doing = move || {
+        let work = taking.lock().take();
+        // Nobody asks any more what became of it, and nothing is to be said of it.
+        let Some(work) = work else { resume_unwind(Box::new("it was taken back")) };
+        work()
+    };
+    let begun = catch_unwind(AssertUnwindSafe(|| event_loop.spawn_blocking(doing))).ok();
+    if begun.is_none() {
+        let taken_back = waiting.lock().take();
+        drop(taken_back);
+    }
+    begun
 }
 
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
@@ -193,7 +209,10 @@ async fn close_sessions(shared: Arc<Shared>) {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Event;
+
     use super::*;
+    use crate::engine::warnings::Warnings;
     use crate::{Server, ServerOptions};
 
     /// What the server ends with when this task is among its own.
@@ -221,7 +240,7 @@ mod tests {
 
     // The server took the panic for the end of a task without which it must not go on, and ended.
     #[test]
-    fn where_the_system_gives_no_thread_work_waits_and_nothing_panics() {
+    fn where_the_system_gives_no_thread_nothing_panics() {
         let mut with_stacks = tokio::runtime::Builder::new_current_thread();
         let (done, told) = std::sync::mpsc::channel();
         // There is no address space for such a stack.

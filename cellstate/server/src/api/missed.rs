@@ -105,6 +105,7 @@ fn from_history(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavaila
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::tests::without_threads;
 
     // A message of a few small deltas held all frames in memory that they stand in, up to its 4096 revisions, until its watcher read it.
     #[test]
@@ -115,6 +116,19 @@ mod tests {
         assert_eq!(taken, [true, true, false]);
         assert_eq!(message.deltas, [&[7; 40][..]; 2]);
         assert!(frames.iter().all(Bytes::is_unique));
+    }
+
+    // It was kept until there was a thread: whoever was behind next waited for it as long.
+    #[test]
+    fn what_gets_no_thread_to_be_read_gives_its_turn_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let turns = shared.catching_up.available_permits();
+        let mut without = tokio::runtime::Builder::new_current_thread();
+        // There is no address space for such a stack.
+        let without = without.thread_stack_size(1 << 50).build().unwrap();
+        assert!(without.block_on(after(&shared, Revision(0))).is_empty());
+        assert_eq!(shared.catching_up.available_permits(), turns);
     }
 
     // Its turn was given back at once, and it was read for nobody: whoever came and left again and again had any number of reads at a time.

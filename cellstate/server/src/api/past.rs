@@ -4,10 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use plenum_history::{History, ReadError};
 use plenum_model::{Cell, Delta, Revision};
-use plenum_proto::{delta, v1};
+use plenum_proto::v1;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
@@ -374,18 +373,9 @@ impl Turn {
         self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<(T, Self), Failure> {
-        // What finds no thread is given up, and its turn with it: it would keep others waiting until there is one.
-        let waiting = Arc::new(Mutex::new(Some((work, self))));
-        let taking = waiting.clone();
-        let working = on_a_thread(&Handle::current(), move || {
-            let taken = taking.lock().take();
-            let (work, turn) = taken.ok_or_else(Failure::no_thread)?;
-            work().map(|done| (done, turn))
-        });
-        let Some(working) = working else {
-            drop(waiting.lock().take());
-            return Err(Failure::no_thread());
-        };
+        // What finds no thread is given up, and its turn with it.
+        let working = on_a_thread(&Handle::current(), move || work().map(|done| (done, self)));
+        let working = working.ok_or_else(Failure::no_thread)?;
         working.await.map_err(|error| Failure::internal(error.to_string()))?
     }
 }

@@ -150,13 +150,16 @@ fn read_from(
     let (emptied, empty) = channel();
     let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
     let (walking, replayed) = std::thread::scope(|scope| {
-        let walking = scope.spawn(move || walk(log, Pieces::new(pieces, empty, (next, known))));
-        let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, next, &decoded));
+        // The first: where the other one can't be started it has nothing to take, and ends.
+        let decoding = move || decode(to_decode, &emptied, dir, history, next, &decoded);
+        let decoding = super::spawn_scoped(scope, "recovery", decoding)?;
+        let walking = move || walk(log, Pieces::new(pieces, empty, (next, known)));
+        let walking = super::spawn_scoped(scope, "recovery", walking)?;
         let folded = fold(to_fold, history, start);
         let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
         let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
-        (walked, decoded.map_err(Failed::from).and(folded))
-    });
+        Ok::<_, ServerError>((walked, decoded.map_err(Failed::from).and(folded)))
+    })?;
     let (judged, unfed_bytes) = walking?;
     Ok((judged, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
 }
