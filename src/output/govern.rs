@@ -161,6 +161,7 @@ impl Row for SchedulerView {
             "snapshot_age_micros": self.snapshot_age_micros,
             "pulse_age_micros": self.pulse_age_micros,
             "silent": self.silent,
+            "unserved_jobs": self.unserved_jobs,
             "claims_granted": self.claims_granted,
             "claims_refused": self.claims_refused,
             "claims_lost": self.claims_lost,
@@ -174,7 +175,8 @@ impl Row for SchedulerView {
 
     fn unlogged(&self) -> String {
         let claims = (self.claims_granted, self.claims_refused);
-        format!("{:?} {:?} {:?} {:?} {claims:?}", self.connected, self.busy_millis, self.waiting_jobs, self.silent)
+        let (connected, silent, unserved) = (self.connected, self.silent, self.unserved_jobs);
+        format!("{connected:?} {:?} {:?} {silent:?} {unserved:?} {claims:?}", self.busy_millis, self.waiting_jobs)
     }
 }
 
@@ -188,11 +190,17 @@ fn scheduler_state(view: &SchedulerView) -> Option<&'static str> {
     }
 }
 
-/// The state, and whether some of its members have fallen silent.
+/// The state, and whether some of its members have fallen silent, or none of those that are connected is there for some of its jobs.
 fn state_words(view: &SchedulerView) -> String {
-    match (scheduler_state(view), view.silent) {
-        (Some("connected"), Some(silent @ 1..)) => format!("connected ({silent} silent)"),
-        (state, _) => or_dash(state.unwrap_or_default()),
+    let Some(state) = scheduler_state(view) else { return or_dash("") };
+    let silent = view.silent.filter(|silent| state == "connected" && *silent > 0);
+    let unserved = view.unserved_jobs.filter(|jobs| matches!(state, "connected" | "silent") && *jobs > 0);
+    let silent = silent.map(|silent| format!("{silent} silent"));
+    let unserved = unserved.map(|jobs| format!("{} unserved", counted(jobs.into(), "job")));
+    match (silent, unserved) {
+        (None, None) => state.to_owned(),
+        (Some(one), None) | (None, Some(one)) => format!("{state} ({one})"),
+        (Some(silent), Some(unserved)) => format!("{state} ({silent}, {unserved})"),
     }
 }
 
@@ -411,6 +419,19 @@ mod tests {
         let states = [0, 1, 2].map(|count| silent(count).cells().swap_remove(1));
         assert_eq!(states, ["connected", "connected (1 silent)", "silent"]);
         assert_eq!([1, 2].map(|count| silent(count).to_json()["state"].clone()), ["connected", "silent"]);
+        // Jobs of a namespace that none of its sessions is there for waited for nobody, and it was said to be connected.
+        let unserved = |jobs, view| SchedulerView { unserved_jobs: Some(jobs), ..view };
+        let rows = [
+            unserved(0, view(Some(1))),
+            unserved(2, view(Some(1))),
+            unserved(1, silent(1)),
+            unserved(1, view(Some(0))),
+        ];
+        let states = rows.map(|row| row.cells().swap_remove(1));
+        let expected = ["connected", "connected (2 jobs unserved)", "connected (1 silent, 1 job unserved)", "away"];
+        assert_eq!(states, expected);
+        assert_eq!(unserved(2, view(Some(1))).to_json()["state"], "connected");
+        assert_ne!(unserved(2, view(Some(1))).unlogged(), view(Some(1)).unlogged(), "who watches the list is told");
         assert_eq!(view(None).to_json()["connected"], Value::Null);
         assert_eq!(view(None).to_json()["state"], Value::Null);
         assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(12)), ["1/2", "2"]);

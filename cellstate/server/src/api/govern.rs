@@ -249,12 +249,19 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
 /// the command line tells a scheduler that is away from a slip in its name. Of the past nobody knows who was connected: `present` is none then.
 fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
     let mut views: BTreeMap<String, v1::SchedulerView> = BTreeMap::new();
+    let members = present.map(|shared| members::by_scheduler(shared, cell));
     let mut view = |name: &str, change: &mut dyn FnMut(&mut v1::SchedulerView)| {
-        let connected = present.map(|_| 0);
+        let none_yet = present.map(|_| 0);
         let new = || {
             let Rights { evicts, priority } = cell.rights_of(name);
-            let (evicts, priority) = (Some(evicts), priority.into());
-            v1::SchedulerView { name: name.to_owned(), connected, evicts, priority, ..v1::SchedulerView::default() }
+            v1::SchedulerView {
+                name: name.to_owned(),
+                connected: none_yet,
+                unserved_jobs: none_yet,
+                evicts: Some(evicts),
+                priority: priority.into(),
+                ..v1::SchedulerView::default()
+            }
         };
         change(views.entry(name.to_owned()).or_insert_with(new));
     };
@@ -262,8 +269,8 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
     cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
     cell.rights().for_each(|(name, _)| view(name, &mut |_| {}));
     cell.sessions().for_each(|session| view(&session.scheduler, &mut |row| row.sessions += 1));
-    for (scheduler, members) in present.map(|shared| members::by_scheduler(shared, cell)).into_iter().flatten() {
-        view(&scheduler, &mut |row| row.connected = Some(members.connected));
+    for (scheduler, of_name) in members.iter().flatten() {
+        view(scheduler, &mut |row| row.connected = Some(of_name.connected));
     }
     for (scheduler, doing) in present.map(Shared::doing).into_iter().flatten() {
         view(&scheduler, &mut |row| doing.tell(row));
@@ -274,8 +281,11 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
             waiting += u64::from(view::waiting_tasks(job, group));
             live += u64::from(group.tasks_in(TaskState::Live));
         }
+        let of_name = members.as_ref().and_then(|members| members.get(&job.shape.scheduler));
+        let is_served = of_name.is_some_and(|of_name| of_name.serve(&job.shape.namespace));
         view(&job.shape.scheduler, &mut |row| {
             row.jobs += 1;
+            row.unserved_jobs = row.unserved_jobs.map(|jobs| jobs + u32::from(!is_served));
             row.waiting_tasks += waiting;
             row.live_tasks += live;
         });

@@ -29,7 +29,7 @@ impl Members {
     }
 
     /// As `JobShape::is_served_by` has it of one session. There may be very many of both, jobs and sessions.
-    fn serve(&self, namespace: &str) -> bool {
+    pub(super) fn serve(&self, namespace: &str) -> bool {
         self.namespaces.contains("") || self.namespaces.contains(namespace)
     }
 }

@@ -95,7 +95,8 @@ fn greets(scheduler: &str, pulse_micros: u64) -> v1::Hello {
     v1::Hello { scheduler, namespace, pulse_micros, ..v1::Hello::default() }
 }
 
-// With a session of another namespace it counted as there: the status had nothing of jobs that waited for nobody.
+// With a session of another namespace it counted as there: the status had nothing of jobs that waited for nobody, and the list of schedulers had it
+// connected.
 #[tokio::test]
 async fn one_whose_sessions_are_for_other_namespaces_than_that_of_a_job_is_away() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,8 +113,14 @@ async fn one_whose_sessions_are_for_other_namespaces_than_that_of_a_job_is_away(
     let crunch = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
     let waits = "work: 2 waiting: no scheduler batch is connected for the namespace default (one is for ml); start one";
     assert_eq!(crunch.waiting_reason, waits);
+    let unserved = async || {
+        let view = scheduler(&channel, "batch").await;
+        (view.connected, view.jobs, view.unserved_jobs)
+    };
+    assert_eq!(unserved().await, (Some(1), 1, Some(1)));
     let all = Session::hello(&channel, hello(""), Cell::default()).await.unwrap();
     eventually("one is there for all", async || away().await.is_empty()).await;
+    assert_eq!(unserved().await, (Some(2), 1, Some(0)));
     let listed = inspect.list_sessions(v1::ListRequest::default()).await.unwrap().into_inner();
     let namespaces: Vec<_> = listed.sessions.into_iter().map(|session| session.namespace).collect();
     assert_eq!(namespaces, ["ml", ""]);
