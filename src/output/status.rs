@@ -244,6 +244,9 @@ fn standing_out(status: &StatusResponse) -> Vec<Pair> {
         pairs.push(("unknown", unknown(status)));
     }
     pairs.extend(status.held.as_ref().and_then(holds).map(|held| ("holds", held)));
+    if !status.history_stopped.is_empty() {
+        pairs.push(("history", format!("STOPPED: {}", status.history_stopped)));
+    }
     if status.history_given_up > 0 {
         let given_up = status.history_given_up;
         let (revisions, were) = (counted(given_up, "revision"), agreeing(given_up, "was", "were"));
@@ -298,6 +301,7 @@ fn told_json(status: &StatusResponse) -> Value {
         "sessions": status.sessions,
         "read_only": super::or_null(&status.read_only),
         "older_copy": super::or_null(&status.older_copy),
+        "history_stopped": super::or_null(&status.history_stopped),
         "oldest_revision": status.oldest_revision,
         "history_revision": status.history_revision,
         "history_lag_bytes": status.history_lag_bytes,
@@ -318,13 +322,14 @@ fn told_json(status: &StatusResponse) -> Value {
 }
 
 /// What only a server that runs knows: of itself, its disk, and who is connected to it.
-const OF_THE_PRESENT: [&str; 18] = [
+const OF_THE_PRESENT: [&str; 19] = [
     "version",
     "core_version",
     "started_at",
     "machines_held_back",
     "read_only",
     "older_copy",
+    "history_stopped",
     "oldest_revision",
     "history_revision",
     "history_lag_bytes",
@@ -505,6 +510,19 @@ mod tests {
         status.older_copy = "the agent of m1 has seen revision 7".to_owned();
         assert!(status_text(&status).contains("OLD: the agent of m1 has seen revision 7"), "{}", status_text(&status));
         assert_eq!(status_json(&status)["older_copy"], status.older_copy);
+    }
+
+    // Nothing of it was in any text: whoever asked for the past was told so, and one metric.
+    #[test]
+    fn a_history_that_takes_nothing_stands_out() {
+        let mut status = StatusResponse::default();
+        assert!(!status_text(&status).contains("history:"), "{}", status_text(&status));
+        assert_eq!(status_json(&status)["history_stopped"], Value::Null);
+        status.history_stopped = "it can't be written now, and goes on by itself: disk full".to_owned();
+        let told = status_text(&status);
+        let line = told.lines().find(|line| line.starts_with("history:")).unwrap_or_default();
+        assert!(line.ends_with(" STOPPED: it can't be written now, and goes on by itself: disk full"), "{told}");
+        assert_eq!(status_json(&status)["history_stopped"], status.history_stopped);
     }
 
     // With all schedulers killed or stopped it showed how many sessions there are, and nothing else.

@@ -56,7 +56,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let cell = past::cell(&self.shared, at).await?;
         let then = Reasons::new(&self.shared, at, &cell).now();
         let counted = cell.read(move |cell| {
-            let mut status = of_state(cell, cell.identity());
+            let mut status = of_state(cell, cell.identity(), v1::StatusResponse::default());
             count_rows(cell, then, &mut status);
             Ok(status)
         });
@@ -272,27 +272,9 @@ pub(super) async fn status_with<T: Send + 'static>(
 ) -> Result<(v1::StatusResponse, T), Failure> {
     let turn = shared.reads.turn_to_count().await?;
     let cell = shared.snapshot().await;
-    let (transactions, conflicts) = shared.metrics.totals();
-    let mut status = v1::StatusResponse {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        core_version: plenum_core::CORE_VERSION,
-        read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
-        // Right after a leap the batch of the oldest is yet to come, and the cell that was leapt to can be read.
-        oldest_revision: shared.feed.history().oldest_revision().min(cell.revision().0),
-        history_revision: shared.feed.history().newest_revision(),
-        history_lag_bytes: shared.feed.lag_bytes(),
-        history_given_up: shared.feed.given_up(),
-        machines_held_back: shared.held_back.machines(shared.clock.now()) as u64,
-        log_bytes: shared.keeper.size_bytes(),
-        log_kept_bytes: shared.keeper.kept_bytes(),
-        free_bytes: shared.space.free_bytes(),
-        transactions,
-        conflicts,
-        started_micros: shared.clock.start_micros(),
-        clock_ahead_seconds: Some(shared.clock.ahead_seconds()),
-        older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
-        ..of_state(&cell, &shared.identity)
-    };
+    let mut status = of_state(&cell, &shared.identity, of_server(shared));
+    // Right after a leap the batch of the oldest is yet to come, and the cell that was leapt to can be read.
+    status.oldest_revision = status.oldest_revision.min(status.revision);
     // A large cell takes some milliseconds, in which connections would stand still.
     let known = shared.clone();
     let counted = turn.take(move || {
@@ -306,8 +288,33 @@ pub(super) async fn status_with<T: Send + 'static>(
     Ok(counted.await?.0)
 }
 
-/// What a cell's state tells of itself at a glance, of the present and of the past.
-fn of_state(cell: &Cell, identity: &CellIdentity) -> v1::StatusResponse {
+/// What a server that runs knows of itself, of its log and of its history, without a picture of the cell.
+pub(super) fn of_server(shared: &Shared) -> v1::StatusResponse {
+    let (transactions, conflicts) = shared.metrics.totals();
+    v1::StatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        core_version: plenum_core::CORE_VERSION,
+        read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
+        oldest_revision: shared.feed.history().oldest_revision(),
+        history_revision: shared.feed.history().newest_revision(),
+        history_lag_bytes: shared.feed.lag_bytes(),
+        history_given_up: shared.feed.given_up(),
+        history_stopped: shared.feed.stopped().map(|stopped| format!("it {}", stopped.told())).unwrap_or_default(),
+        machines_held_back: shared.held_back.machines(shared.clock.now()) as u64,
+        log_bytes: shared.keeper.size_bytes(),
+        log_kept_bytes: shared.keeper.kept_bytes(),
+        free_bytes: shared.space.free_bytes(),
+        transactions,
+        conflicts,
+        started_micros: shared.clock.start_micros(),
+        clock_ahead_seconds: Some(shared.clock.ahead_seconds()),
+        older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
+        ..v1::StatusResponse::default()
+    }
+}
+
+/// What a cell's state tells of itself at a glance, of the present and of the past, beside what its server tells.
+fn of_state(cell: &Cell, identity: &CellIdentity, of_server: v1::StatusResponse) -> v1::StatusResponse {
     v1::StatusResponse {
         cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
         incarnation: identity.incarnation,
@@ -317,7 +324,7 @@ fn of_state(cell: &Cell, identity: &CellIdentity) -> v1::StatusResponse {
         sessions: cell.sessions().count() as u64,
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
         paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
-        ..v1::StatusResponse::default()
+        ..of_server
     }
 }
 

@@ -19,7 +19,7 @@ use crate::recovery;
 use crate::shared::Shared;
 use crate::tasks::on_a_thread;
 
-/// How long a reader waits for the history to have what is durable.
+/// How long a reader waits for the history to have what is durable, where it may come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far the clock of who says `now` may be ahead of the cell's.
@@ -274,22 +274,30 @@ pub(super) async fn story(
 
 /// Waits until the history has a revision.
 pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Failure> {
-    if shared.feed.reaches(revision, PATIENCE).await {
+    if shared.feed.reaches(revision, patience(shared.feed.stopped().as_ref())).await {
         return Ok(());
     }
     Err(behind(shared, revision))
 }
 
+/// How long a reader waits for what the history has not got: where nothing more comes before the next start, not at all.
+const fn patience(stopped: Option<&Stopped>) -> Duration {
+    match stopped {
+        Some(Stopped::ForGood(_)) => Duration::ZERO,
+        Some(Stopped::ForNow(_)) | None => PATIENCE,
+    }
+}
+
 /// The history has not got a revision.
 pub(super) fn behind(shared: &Shared, revision: Revision) -> Failure {
     match shared.feed.stopped() {
-        // To ask again before that is of no use.
-        Some(Stopped::ForGood(why)) => {
-            let message = format!("the history takes nothing more until the server starts again: {why}");
-            Failure::new(Code::Unavailable, HISTORY_BEHIND, message)
-        }
-        Some(Stopped::ForNow(why)) => {
-            Failure::history_behind(format!("the history can't be written now, and goes on by itself: {why}"))
+        Some(stopped) => {
+            let message = format!("the history {}", stopped.told());
+            match stopped {
+                // To ask again before that is of no use.
+                Stopped::ForGood(_) => Failure::new(Code::Unavailable, HISTORY_BEHIND, message),
+                Stopped::ForNow(_) => Failure::history_behind(message),
+            }
         }
         None => {
             let message = format!("the history has not got revision {revision} yet; try again in a moment");

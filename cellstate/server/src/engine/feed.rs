@@ -52,6 +52,16 @@ pub(crate) enum Stopped {
     ForNow(String),
 }
 
+impl Stopped {
+    /// What the history does then, for how long, and why: what follows its name.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::ForGood(why) => format!("takes nothing more until the server starts again: {why}"),
+            Self::ForNow(why) => format!("can't be written now, and goes on by itself: {why}"),
+        }
+    }
+}
+
 impl Feed {
     /// `lag_bytes` are those of batches that the log has, and the history has not.
     pub(crate) fn new(history: History, lag_bytes: u64) -> Self {

@@ -93,6 +93,7 @@ async fn a_history_that_could_not_be_written_goes_on_by_itself_and_the_log_is_re
     }
     let stopped = status(&channel).await;
     assert!(stopped.history_revision < newest && stopped.log_bytes > 8 << 20, "{stopped:?}");
+    assert!(stopped.history_stopped.contains("goes on by itself: "), "{stopped:?}");
 
     failing.end();
     let mut now = status(&channel).await;
@@ -105,6 +106,7 @@ async fn a_history_that_could_not_be_written_goes_on_by_itself_and_the_log_is_re
     }
     assert!(now.history_revision == now.revision && now.log_bytes < stopped.log_bytes / 2, "{stopped:?}, then {now:?}");
     assert!(!is_stopped(&server).await);
+    assert_eq!(status(&channel).await.history_stopped, "");
     let story = jobs.job_history(ask()).await.unwrap().into_inner();
     assert_eq!((story.events[0].revision, story.events[0].event.as_str()), (first, "submitted"));
     let last = v1::JobHistoryRequest { name: format!("job-{number}"), ..Default::default() };

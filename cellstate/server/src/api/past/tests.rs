@@ -388,3 +388,10 @@ fn a_read_that_finds_no_thread_fails_and_gives_its_turn_back() {
     assert!(failed.status == Code::Unavailable && !failed.retry_after.is_zero(), "{failed:?}");
     assert_eq!(reads.looking_up.available_permits(), LOOK_UPS_MAX);
 }
+
+// Each read of the past took two seconds to be refused.
+#[test]
+fn a_history_that_takes_nothing_more_is_not_waited_for() {
+    assert_eq!(patience(Some(&Stopped::ForGood(String::new()))), Duration::ZERO);
+    assert_eq!([patience(Some(&Stopped::ForNow(String::new()))), patience(None)], [PATIENCE; 2]);
+}
