@@ -36,6 +36,7 @@ const HELP: &[(&str, &str)] = &[
         "tasks_unknown",
         "Tasks that agents run and the cell does not know, as after a restore: they are stopped unless adopted",
     ),
+    ("tasks_unknown_adopted", "Those of them that were adopted: they run until they end"),
     ("build_info", "1, of the version of the server that answers and of its core"),
     ("older_copy", "1 where somebody has seen more of the cell than is here: what it takes now may be lost"),
     (
@@ -84,6 +85,10 @@ const HELP: &[(&str, &str)] = &[
     ("journal_disk_needed_bytes", "What has to be free there: with less the cell is read-only"),
     ("journal_cut_bytes", "What was cut off the log's end at this start: a write that nobody was promised"),
     ("journal_mark_behind_revisions", "Newest revisions that the high-water mark does not guard yet"),
+    (
+        "journal_write_age_seconds",
+        "For how long the write under way takes already, or 0: until it has come back, nothing is decided",
+    ),
     ("read_only", "1 where the cell takes nothing, as there is too little room on its disk"),
     ("history_revision", "The newest revision that the history has"),
     ("history_oldest_revision", "The oldest revision that can be read"),

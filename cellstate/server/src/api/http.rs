@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::iter;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use plenum_model::{AllocationState, MachineState};
 use plenum_proto::v1;
 
 use super::failure::Failure;
 use super::gauges::{Gauge, single};
-use super::unread;
+use super::{listing, unread};
 use crate::pulses::Doing;
 use crate::shared::Shared;
 
@@ -81,9 +83,12 @@ fn page(shared: &Shared, kind: &'static str, body: String) -> Response {
     }
 }
 
+/// How long is waited for the cell to be counted: half of what Prometheus waits for an answer, unless it is told otherwise.
+const COUNTED_WITHIN: Duration = Duration::from_secs(5);
+
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let (status, counted) = match super::inspect::status_with(&shared, super::gauges::all).await {
-        Ok(counted) => counted,
+    let gauges = match gauges_within(&shared, COUNTED_WITHIN).await {
+        Ok(gauges) => gauges,
         Err(failure) => return failed(&failure),
     };
     let depths = [
@@ -92,12 +97,35 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         ("snapshots", shared.lending.len()),
         ("history_bytes", usize::try_from(shared.feed.lag_bytes()).unwrap_or(usize::MAX)),
     ];
-    let mut gauges = Vec::new();
-    for (name, counts) in [("allocations", &status.allocations), ("machines", &status.machines), ("jobs", &status.jobs)]
-    {
-        let values = counts.iter().map(|(state, count)| (format!("{{state=\"{state}\"}}"), float(*count))).collect();
-        gauges.push((name, values));
-    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    page(&shared, kind, shared.metrics.render(&depths, &gauges))
+}
+
+/// All gauges; where the cell is not counted by then, those that need no picture of it. There may be none while the disk does not answer, which is what
+/// some of these tell.
+async fn gauges_within(shared: &Arc<Shared>, patience: Duration) -> Result<Vec<Gauge>, Failure> {
+    let counting = super::inspect::status_with(shared, super::gauges::all);
+    let (mut gauges, status) = match tokio::time::timeout(patience, counting).await {
+        Ok(counted) => {
+            let (status, counted) = counted?;
+            (cell_gauges(shared, &status, counted), status)
+        }
+        Err(_) => (Vec::new(), super::inspect::of_server(shared)),
+    };
+    gauges.extend(scheduler_gauges(shared));
+    gauges.extend(server_gauges(shared, &status));
+    gauges.push(single("machines_held_back", status.machines_held_back));
+    gauges.extend(log_gauges(shared, &status));
+    gauges.push(single("history_revision", status.history_revision));
+    gauges.push(single("history_oldest_revision", status.oldest_revision));
+    gauges.push(single("history_given_up_revisions", shared.feed.given_up()));
+    gauges.push(single("history_stopped", u64::from(shared.feed.stopped().is_some())));
+    Ok(gauges)
+}
+
+/// What the cell and its machines tell, with what was counted besides.
+fn cell_gauges(shared: &Shared, status: &v1::StatusResponse, counted: Vec<Gauge>) -> Vec<Gauge> {
+    let mut gauges = Vec::from(state_gauges(status));
     let used = shared.hub.used();
     for (name, amounts) in [
         ("machine_resource_capacity", status.capacity.as_ref()),
@@ -107,19 +135,30 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         gauges
             .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));
     }
-    gauges.extend(scheduler_gauges(&shared));
     gauges.extend(counted);
-    gauges.extend(work_gauges(&status));
-    gauges.extend(server_gauges(&shared, &status));
-    gauges.push(single("machines_held_back", status.machines_held_back));
+    gauges.extend(work_gauges(status));
     gauges.push(single("revision", status.revision));
-    gauges.extend(log_gauges(&shared, &status));
-    gauges.push(single("history_revision", status.history_revision));
-    gauges.push(single("history_oldest_revision", status.oldest_revision));
-    gauges.push(single("history_given_up_revisions", shared.feed.given_up()));
-    gauges.push(single("history_stopped", u64::from(shared.feed.stopped().is_some())));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    page(&shared, kind, shared.metrics.render(&depths, &gauges))
+    gauges
+}
+
+/// How many allocations, machines and jobs are in each state.
+fn state_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
+    let live = AllocationState::ALL.into_iter().filter(|state| state.is_live());
+    let of_allocations = live.map(|state| listing::allocation_word(v1::AllocationState::from(state).into()));
+    let of_machines = listing::MACHINE_WORDS.iter().copied().filter(|word| *word != MachineState::Gone.word());
+    let of_jobs = listing::JOB_WORDS.iter().copied().chain(["recurring"]);
+    [
+        ("allocations", by_state(of_allocations, &status.allocations)),
+        ("machines", by_state(of_machines, &status.machines)),
+        ("jobs", by_state(of_jobs, &status.jobs)),
+    ]
+}
+
+/// With 0 for what nothing is in: an alert on the last one that left would find no series, and say nothing.
+fn by_state(words: impl Iterator<Item = &'static str>, counts: &BTreeMap<String, u64>) -> Vec<(String, f64)> {
+    let mut by_word: BTreeMap<&str, u64> = words.map(|word| (word, 0)).collect();
+    by_word.extend(counts.iter().map(|(word, count)| (word.as_str(), *count)));
+    by_word.into_iter().map(|(word, count)| (format!("{{state=\"{word}\"}}"), float(count))).collect()
 }
 
 /// How schedulers do, by name, as they say.
@@ -142,11 +181,12 @@ fn scheduler_gauges(shared: &Shared) -> Vec<Gauge> {
 }
 
 /// What waits, what fails, and what runs that the cell does not know.
-fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
+fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 4] {
     let values = [
         ("tasks_waiting", status.waiting_tasks),
         ("jobs_failing", status.failing_jobs),
         ("tasks_unknown", status.unknown_tasks),
+        ("tasks_unknown_adopted", status.unknown_adopted),
     ];
     values.map(|(name, value)| single(name, value))
 }
@@ -167,7 +207,7 @@ fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     gauges
 }
 
-/// How the log stands: its size, what was written into it, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.
+/// How the log stands: its size, what was written into it, what is kept of it for the history, the room, what was cut off it at this start, how far the high-water mark is behind its end, and for how long a write is under way.
 fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     let marked = shared.keeper.high_water().durable().map_or(0, |mark| mark.revision);
     let behind = shared.keeper.tail().revision.saturating_sub(marked);
@@ -182,7 +222,11 @@ fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
         ("journal_mark_behind_revisions", behind),
         ("read_only", read_only),
     ];
-    values.map(|(name, value)| single(name, value)).to_vec()
+    let mut gauges = Vec::from(values.map(|(name, value)| single(name, value)));
+    // Of a write that does not come back, no histogram tells.
+    let writing_micros = shared.writing.micros(shared.clock.monotonic_micros());
+    gauges.push(("journal_write_age_seconds", vec![(String::new(), signed(writing_micros) / 1e6)]));
+    gauges
 }
 
 /// Of each resource of the cell, those that it named itself by these names.
@@ -242,11 +286,68 @@ async fn home(State(shared): State<Arc<Shared>>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::tests::without_threads;
 
     #[test]
     fn methods_and_pages_are_told_apart() {
         assert!(is_method("/plenum.v1.Cell/Commit") && is_method("/grpc.health.v1.Health/Check"));
         assert!(!is_method("/") && !is_method("/metrics") && !is_method("/readyz"));
+    }
+
+    // While a disk did not answer nothing was decided, and no metric said so: what was measured of a write was known once it had come back.
+    #[test]
+    fn a_write_that_does_not_come_back_is_told_with_its_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let age_seconds = || {
+            let gauges = log_gauges(&shared, &v1::StatusResponse::default());
+            gauges.into_iter().find(|(name, _)| *name == "journal_write_age_seconds").unwrap().1.remove(0).1
+        };
+        assert!(age_seconds() <= 0.0, "nothing is being written");
+        shared.writing.begins(shared.clock.monotonic_micros() - 7_000_000);
+        assert!(age_seconds() >= 7.0);
+        shared.writing.ends();
+        assert!(age_seconds() <= 0.0);
+    }
+
+    // All of them waited for a picture of the cell, and none came while the disk could not be read: nothing told of a disk that does not answer.
+    #[tokio::test]
+    async fn what_needs_no_picture_of_the_cell_is_told_where_none_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        // None is shown, and nobody takes another one.
+        shared.picture.tidy();
+        assert!(!shared.picture.shows(shared.durable_revision()));
+        let gauges = gauges_within(&shared, Duration::ZERO).await.unwrap();
+        let told: Vec<&str> = gauges.into_iter().map(|(name, _)| name).collect();
+        for name in ["journal_write_age_seconds", "read_only", "history_stopped", "older_copy", "calls", "revision"] {
+            assert_eq!(told.contains(&name), name != "revision", "{name}, of {told:?}");
+        }
+    }
+
+    // An alert on them went on for as long as one ran that an operator had adopted.
+    #[test]
+    fn unknown_tasks_that_were_adopted_are_told_apart() {
+        let status = v1::StatusResponse { unknown_tasks: 3, unknown_adopted: 2, ..Default::default() };
+        let told = work_gauges(&status);
+        assert!(told.contains(&single("tasks_unknown", 3)) && told.contains(&single("tasks_unknown_adopted", 2)));
+    }
+
+    // That of the last machine that was ready was gone, and with it the alert.
+    #[test]
+    fn states_that_nothing_is_in_are_told_as_zero() {
+        let counts = |word: &str| BTreeMap::from([(word.to_owned(), 2)]);
+        let status = v1::StatusResponse { machines: counts("ready"), jobs: counts("running"), ..Default::default() };
+        let told = state_gauges(&status).map(|(name, values)| {
+            let values: Vec<_> = values.iter().map(|(labels, value)| format!("{labels} {value}")).collect();
+            format!("{name}: {}", values.join(", ").replace("{state=\"", "").replace("\"}", ""))
+        });
+        let expected = [
+            "allocations: granted 0, lost 0, running 0, starting 0, stopping 0",
+            "machines: cordoned 0, draining 0, ready 2, unreachable 0",
+            "jobs: complete 0, failed 0, recurring 0, running 2, stopped 0, waiting 0",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

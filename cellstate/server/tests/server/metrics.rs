@@ -140,6 +140,7 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         "plenum_tasks_waiting 1",
         "plenum_jobs_failing 0",
         "plenum_tasks_unknown 0",
+        "plenum_tasks_unknown_adopted 0",
         "plenum_older_copy 0",
         "plenum_clock_ahead_seconds 0",
     ] {
@@ -177,9 +178,12 @@ async fn an_agent_that_says_nothing_any_more_is_counted_once() {
     let server = start_with_leases_of(dir.path(), Duration::from_millis(200)).await;
     let channel = connect(&server).await;
     shows(&server, "plenum_agent_lease_lost_total 0").await;
+    // An alert on no machine that is ready found no such series.
+    shows(&server, "plenum_machines{state=\"ready\"} 0").await;
     register(&channel, "m1", 1000).await;
     shows(&server, "plenum_agent_lease_lost_total 1").await;
     shows(&server, "plenum_machines{state=\"unreachable\"} 1").await;
+    shows(&server, "plenum_machines{state=\"ready\"} 0").await;
     server.shutdown().await.unwrap();
 }
 
