@@ -54,19 +54,18 @@ pub(crate) fn drain_words(view: &MachineView) -> Option<String> {
     (view.drain_deadline_micros != 0).then(|| format!("what is left is {}", when_stopped(view)))
 }
 
-/// The state, and whether the agent has a part in it; of a machine that is drained also how far that is.
+/// The state, for how long its agent is silent, how far it is drained, and why its agent wants no new tasks there.
 fn state_words(view: &MachineView) -> String {
     let state = state_name(view.state());
-    match unfit(view) {
-        Some((reason, _)) if view.state() == MachineState::Cordoned => format!("{state} ({reason})"),
-        // A server of before does not say it.
-        _ if view.silent_since_micros > 0 => format!("{state} (silent for {})", ago(view.silent_since_micros)),
-        _ if view.state() == MachineState::Draining => match tasks_left(view) {
-            0 => format!("{state} (empty)"),
-            left => format!("{state} ({left} left)"),
-        },
-        _ => state.to_owned(),
-    }
+    // A server of before does not say it.
+    let silent = (view.silent_since_micros > 0).then(|| format!("silent for {}", ago(view.silent_since_micros)));
+    let drained = (view.state() == MachineState::Draining).then(|| match tasks_left(view) {
+        0 => "empty".to_owned(),
+        left => format!("{left} left"),
+    });
+    let unfit = unfit(view).map(|(reason, _)| reason.to_owned());
+    let notes: Vec<String> = silent.into_iter().chain(drained).chain(unfit).collect();
+    if notes.is_empty() { state.to_owned() } else { format!("{state} ({})", notes.join(", ")) }
 }
 
 /// "Taken/all" of one resource.
@@ -151,8 +150,22 @@ mod tests {
         let by_agent = MachineView { state, unfit: Unfit::StateUnwritable.into(), ..MachineView::default() };
         assert_eq!(state_words(&by_agent), "cordoned (state-unwritable)");
         assert_eq!(by_agent.to_json()["unfit"], "state-unwritable");
-        let away = MachineView { state: MachineState::Unreachable.into(), ..by_agent };
-        assert_eq!(state_words(&away), "unreachable");
+    }
+
+    // The metric counted them, and in the list they looked like any other that is drained or unreachable.
+    #[test]
+    fn a_machine_that_is_unreachable_or_drained_says_as_well_why_its_agent_wants_no_tasks() {
+        super::super::look_from(60_000_000);
+        let view = |state: MachineState, unfit: Unfit| MachineView {
+            state: state.into(),
+            unfit: unfit.into(),
+            ..MachineView::default()
+        };
+        let away =
+            MachineView { silent_since_micros: 46_900_000, ..view(MachineState::Unreachable, Unfit::AgentLeaves) };
+        assert_eq!(state_words(&away), "unreachable (silent for 13s, agent-leaves)");
+        let drained = MachineView { allocations: 3, ..view(MachineState::Draining, Unfit::SetupFails) };
+        assert_eq!(state_words(&drained), "draining (3 left, setup-fails)");
     }
 
     // It said that, and who wanted to know whether it was for a moment or since yesterday had to look for it.
