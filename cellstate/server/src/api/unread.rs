@@ -214,15 +214,17 @@ mod tests {
     use super::*;
     use prost::Message;
 
+    // One that read and was called in another way was counted nowhere, however large its answer.
     #[test]
-    fn no_answer_is_refused_that_is_a_stream_or_tells_of_a_change() {
+    fn an_answer_is_refused_unless_it_is_a_stream_or_tells_of_a_change() {
         let set = prost_types::FileDescriptorSet::decode(plenum_proto::FILE_DESCRIPTOR_SET).unwrap();
         let services = set.file.iter().flat_map(|file| &file.service);
         let methods: Vec<_> = services.flat_map(|service| &service.method).collect();
         for method in &methods {
             let changes = ["Change", "Submit", "Launch", "Open", "Register", "Outcome", "Report", "Close"];
-            let tells = method.server_streaming() || changes.iter().any(|word| method.output_type().contains(word));
-            assert!(!(tells && reads(method.name())), "{}", method.name());
+            let others = ["PassOver", "TakeHold", "SendLogs"];
+            let is_change = changes.iter().chain(&others).any(|word| method.output_type().contains(word));
+            assert_ne!(method.server_streaming() || is_change, reads(method.name()), "{}", method.name());
         }
         assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 24);
     }
