@@ -91,6 +91,12 @@ impl<'a> WantedGroup<'a> {
         let (cell, row) = (self.cell, self.row);
         (0..row.count).filter(move |&task| task_is_wanted(cell, row, task).is_ok())
     }
+
+    /// How many of them at once, or none, as [`GroupShape::least_at_once`](crate::GroupShape::least_at_once) has it; there may be fewer. `job`: whose group it is.
+    #[must_use]
+    pub fn least(&self, job: &Job) -> u32 {
+        job.shape.groups.get(usize::from(self.group)).map_or(0, |shape| shape.least_at_once(self.row))
+    }
 }
 
 /// Whether any task of a job waits to be placed, also one that sleeps over a failure, or whose last allocation has not left yet: room may be held for such

@@ -367,6 +367,38 @@ fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {
     assert_eq!(stage.runtime(seat).counters().holds_given_back, 0);
 }
 
+/// What was said of it was written before the hold was seen, and nothing that changed about holds was an occasion to say it anew.
+#[test]
+fn a_gang_that_waits_for_its_predecessors_says_what_is_held_for_it() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    let gang = stage.submit(&gang("gang", "batch", 3).single_instance());
+    stage.settle();
+    assert_eq!(stage.placed(gang).len(), 3);
+    let placed: Vec<_> = stage.cell().allocations().map(|found| (found.id, found.row.machine)).collect();
+    for &(id, _) in &placed {
+        stage.ask("owner", Command::StopAllocation(id));
+    }
+    for &(id, _) in &placed[1..] {
+        stage.report(id, AllocationState::Stopped, 143);
+    }
+    let why = "it starts with 3 at once, and 2 of them can be placed now";
+    // It does not starve yet: no time has come at which it would be looked at again.
+    stage.advance(400_000);
+    assert!(stage.passed_over(gang, 0).starts_with(why), "{}", stage.passed_over(gang, 0));
+    let (resources, deadline) = (Resources::new(1000, 1), stage.cell().time().plus_micros(600_000_000));
+    let (session, machines) = (SessionId::default(), vec![placed[1].1]);
+    stage.ask("operator", Command::TakeHold { session, job: gang, machines, resources, deadline });
+    stage.advance(300_000);
+    let until = deadline.whole_second();
+    let expected =
+        format!("somebody holds 1 machine for it until {until}, and nothing else is asked for before; {why}");
+    assert!(stage.passed_over(gang, 0).starts_with(&expected), "{}", stage.passed_over(gang, 0));
+}
+
 #[test]
 fn a_hold_is_renewed_for_as_long_as_it_may_bring_something_and_others_have_the_room_after_that() {
     let (mut stage, seat, gang) = half_held(Holding { patience_micros: 200_000_000, ..SOON });

@@ -315,11 +315,6 @@ impl Placer {
         plan: &mut Plan,
         decision: &mut Decision,
     ) -> usize {
-        // Of a gang of which too few wait nothing is placed, whatever room and quota there is.
-        if let Some(gang) = equals.iter().find(|work| work.tasks.len() < work.least as usize) {
-            decision.pass_over(gang, gang.tasks.len(), blocked(gang.least as usize, gang.tasks.len()));
-            return 0;
-        }
         let (within, beyond) = self.within_quota(view, equals);
         let placed = self.place_within_quota(view, &within, plan, decision);
         let wanted: usize = within.iter().map(|work| work.tasks.len()).sum();
@@ -671,13 +666,6 @@ fn requirement<'r>(work: &'r Work, request: &Request<'r>) -> Requirement<'r> {
 pub(crate) fn beyond(specials: &Specials, cell: &Cell, work: &Work, slot: u32) -> Option<Beyond> {
     let obstacle = specials.obstacle(cell, work, slot)?;
     Beyond::of(obstacle, work.shape(), || specials.device_rooms(cell, slot))
-}
-
-/// Why nothing is placed of a gang of which only so many tasks wait.
-fn blocked(least: usize, waiting: usize) -> String {
-    format!(
-        "it starts with {least} at once, and {waiting} of them can be placed now: the others wait for their predecessors to end"
-    )
 }
 
 /// Why nothing of a group is placed whose job finds no machine to share: one that has room for what any group starts with, which may be another one than this.

@@ -45,15 +45,14 @@ pub(crate) struct Around<'a> {
 }
 
 impl Around<'_> {
-    /// Tasks of a job that may be placed now and that no own transaction claims, up to so many; of a gang what it starts with.
+    /// Tasks of a job that may be placed now and that no own transaction claims, up to so many; of a gang what it starts with, and nothing where fewer are left.
     fn waiting(&self, job: &Arc<Job>, most: usize) -> Vec<Work> {
         let (mut works, mut left) = (Vec::new(), most);
         for group in wanted(self.cell, job, self.now) {
-            let least =
-                job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
+            let least = group.least(job);
             let free = group.tasks().filter(|&task| !self.in_flight.has_task(job.id, group.group, task));
             let tasks: Vec<u32> = free.take(left.max(least as usize)).collect();
-            if tasks.is_empty() {
+            if tasks.len() < (least as usize).max(1) {
                 continue;
             }
             left = left.saturating_sub(tasks.len());

@@ -24,7 +24,7 @@ pub struct Work {
     pub job: Arc<Job>,
     /// The group's position in the job.
     pub group: u16,
-    /// Indexes of the tasks, rising; never empty, and none of them in flight. Perhaps not all of the group that wait: a decision has so many tasks at
+    /// Indexes of the tasks, rising; never empty nor fewer than `least`, and none of them in flight. Perhaps not all of the group that wait: a decision has so many tasks at
     /// most as the settings say, and others may be in flight.
     pub tasks: Vec<u32>,
     /// Which attempt at this job it is, from 1; back to 1 once something of it was granted.

@@ -494,6 +494,8 @@ impl Stage {
 #[cfg(test)]
 mod ahead_tests;
 #[cfg(test)]
+mod anew_tests;
+#[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
 mod fill_tests;

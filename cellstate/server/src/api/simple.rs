@@ -31,7 +31,7 @@ pub(super) fn wanted_of(
         let first_group = if is_start(job) { start_group } else { 0 };
         for group in wanted(cell, job, now).filter(|group| u32::from(group.group) >= first_group) {
             let position = usize::from(group.group);
-            let least = job.shape.groups.get(position).map_or(0, |shape| shape.least_at_once(group.row));
+            let least = group.least(job);
             // So few of what is needed at once wait, as the others wait for their predecessors, that none can be placed.
             if group.tasks().take(least as usize).count() < least as usize {
                 continue;

@@ -30,7 +30,7 @@ pub(super) struct Need {
 pub(super) fn needs_of(sight: &Sight<'_>, job: &Job, refused: u32) -> Vec<Need> {
     let need = |group: WantedGroup<'_>| {
         let waiting = group.row.tasks_in(TaskState::Waiting);
-        let least = job.shape.groups.get(usize::from(group.group))?.least_at_once(group.row);
+        let least = group.least(job);
         let is_gang = least > 0;
         let some = waiting.min(TASKS_MAX).checked_shr(refused).unwrap_or(0).max(1);
         let count = if is_gang { least } else { some };

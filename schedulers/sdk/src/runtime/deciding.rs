@@ -41,6 +41,8 @@ struct Gathered {
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
     notes: Vec<PassedOver>,
+    /// Of which groups fewer tasks can be placed than are needed at once, without what their jobs hold.
+    blocked: Vec<PassedOver>,
     /// Something waits for an answer: how many of a gang are needed at once, or a task whose outcome is not heard yet.
     held_back: bool,
 }
@@ -54,7 +56,8 @@ struct Cut {
 }
 
 impl Gathered {
-    /// Offers as many tasks of a group as there is room for in one decision; where there are more, that is the cut.
+    /// Offers as many tasks of a group as there is room for in one decision; where there are more, that is the cut. Of a group of which fewer can be placed
+    /// than it needs at once none is offered: it is `blocked`.
     fn offer(
         &mut self,
         job: &Arc<Job>,
@@ -68,8 +71,15 @@ impl Gathered {
             return;
         }
         let place = Place { turn: standing.turn, group: group.group };
-        let least = job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
+        let least = group.least(job);
         let at_once = usize::try_from(least).unwrap_or(usize::MAX).max(1);
+        let waiting = if at_once > 1 { group.tasks().take(at_once).count() } else { 1 };
+        if waiting < at_once {
+            let (job, group, reason) = (job.id, group.group, blocked(at_once, waiting));
+            let tasks = u32::try_from(waiting).unwrap_or(u32::MAX);
+            self.blocked.push(PassedOver { job, group, tasks, reason });
+            return;
+        }
         if at_once > 1 && group.tasks().any(|task| !free(&task)) {
             // How many are needed at once the mirror tells as if none were on their way: it is looked at again when those are answered.
             self.held_back = true;
@@ -153,6 +163,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
         self.look_after_holds(now_micros, outputs);
+        self.note_blocked(&mut gathered);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.held_back |= gathered.held_back;
         let asked_micros = self.asked_micros();
@@ -403,6 +414,21 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.queue.jobs(None, None).filter(|id| self.share.is_own(*id)).filter(waits).count()
     }
 
+    /// Says why groups are not offered of which too few tasks can be placed. Not of a peer's job, which is only tried here: the peer says so, and knows what it holds.
+    fn note_blocked(&mut self, gathered: &mut Gathered) {
+        // As of what stays unplaced: what is held for it may change.
+        self.hungry |= !gathered.blocked.is_empty();
+        let blocked = std::mem::take(&mut gathered.blocked).into_iter().filter(|note| self.share.is_own(note.job));
+        gathered.notes.extend(blocked.map(|note| self.with_hold(note)));
+    }
+
+    /// Why something waits, after the words of what its job holds, or held in vain.
+    fn with_hold(&self, mut note: PassedOver) -> PassedOver {
+        let holds = self.mirror.cell().map_or_else(String::new, |cell| self.holds.words(cell, note.job));
+        note.reason.insert_str(0, &holds);
+        note
+    }
+
     /// Says why tasks stay, of groups of which none waits: each has one note, and what keeps those that wait counts, whoever said it first.
     fn say_staying(&mut self) {
         let cell = self.mirror.cell();
@@ -414,13 +440,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said of own jobs: of theirs peers say more, and the last word counts.
     fn note(&mut self, left: Left, unsent: Option<Place>, passed_over: Vec<PassedOver>, base: Revision) {
-        let cell = self.mirror.cell();
-        let with_hold = |mut note: PassedOver| {
-            let holds = cell.map_or_else(String::new, |cell| self.holds.words(cell, note.job));
-            note.reason.insert_str(0, &holds);
-            note
-        };
-        let passed_over: Vec<PassedOver> = joined(passed_over).into_iter().map(with_hold).collect();
+        let passed_over: Vec<PassedOver> = joined(passed_over).into_iter().map(|note| self.with_hold(note)).collect();
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
         let is_own = |job| self.share.is_own(job);
@@ -505,6 +525,13 @@ fn left_over(work: &[Work], plans: &[Plan]) -> Left {
     }
     left.retain(|_, tasks| *tasks > 0);
     left
+}
+
+/// Why nothing is offered of a group of which only so many tasks can be placed.
+fn blocked(at_once: usize, waiting: usize) -> String {
+    format!(
+        "it starts with {at_once} at once, and {waiting} of them can be placed now: the others wait for their predecessors to end"
+    )
 }
 
 /// A group that sleeps over a failure is looked at again when that is over.

@@ -1,6 +1,6 @@
 //! Asking for holds: when, over which connection, and what the answers mean for what is planned.
 
-use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, RejectionCode, Revision, wanted};
+use plenum_model::{Cell, Job, JobId, LogTime, RejectionCode, Revision, wanted};
 use plenum_proto::v1;
 
 use super::connection::HINT_MICROS_MAX;
@@ -38,13 +38,8 @@ impl Candidacy {
         (since_micros, now_micros): (i64, i64),
     ) -> (Option<Why>, Option<i64>) {
         let mut again = None;
-        let is_gang = job.shape.groups.iter().any(|shape| shape.min > 0) && {
-            let starts = |group: plenum_model::WantedGroup<'_>| {
-                let shape: Option<&GroupShape> = job.shape.groups.get(usize::from(group.group));
-                shape.is_some_and(|shape| shape.least_at_once(group.row) > 0)
-            };
-            wanted(cell, job, log_time).any(starts)
-        };
+        let is_gang = job.shape.groups.iter().any(|shape| shape.min > 0)
+            && wanted(cell, job, log_time).any(|group| group.least(job) > 0);
         if is_gang {
             let starves_micros = since_micros.saturating_add(self.holding.after_wait_micros);
             if standing.refused >= self.holding.after_losses || starves_micros <= now_micros {

@@ -36,6 +36,7 @@ impl Scheduler for Polite {
         let mut sight = Sight { own: own.collect(), ..Sight::default() };
         let (mut left, mut plan) = (Plan::incremental(), Plan::incremental());
         for work in view.ahead() {
+            assert!(work.tasks.len() >= work.least as usize, "{} of {}", work.tasks.len(), work.least);
             *sight.ahead.entry(work.job.shape.name.to_string()).or_default() += work.tasks.len();
             sight.order.push(work.job.shape.name.split('-').next().unwrap_or_default().to_owned());
             claim(view, &mut ledger, work, &mut left);
@@ -52,12 +53,15 @@ impl Scheduler for Polite {
 }
 
 fn claim(view: &View<'_>, ledger: &mut Ledger<'_>, work: &Work, plan: &mut Plan) {
+    let (mut tasks, mut machines) = (Vec::new(), Vec::new());
     for &task in &work.tasks {
         let mut slots = view.cell().machines().map(|machine| machine.id.slot);
         if let Some(slot) = slots.find(|&slot| ledger.take(work, slot)) {
-            plan.claim(work, &[task], &[slot]);
+            tasks.push(task);
+            machines.push(slot);
         }
     }
+    plan.claim(work, &tasks, &machines);
 }
 
 /// Two of them, without a machine.
@@ -154,6 +158,27 @@ fn what_rests_of_own_jobs_after_a_lost_race_comes_before_own_work_and_before_pee
     assert_eq!(first.borrow().order, ["higher", "high", "alike"]);
     two.stage.advance(200_000);
     assert_eq!(two.stage.placed(high).len(), 1);
+}
+
+// The task that could be placed was told to come first, and what came free was left to it for a second, though its gang could not begin.
+#[test]
+fn a_peers_gang_of_which_too_few_can_be_placed_has_nothing_left_to_it() {
+    let mut two = Two::new("", &Settings { peer_silence_micros: 60_000_000, ..Settings::default() });
+    let (first, second) = (Rc::clone(&two.first), Rc::clone(&two.second));
+    let gang = |name: &str| job(name, "blue", 4).min(4).single_instance().priority(60);
+    let gang = two.submit(&second, gang, "gang");
+    let low = two.submit(&first, of_priority(20, 1), "low");
+    two.stage.machine("m1", 4_000, &[]);
+    two.stage.advance(100_000);
+    let placed = |two: &Two| [gang, low].map(|job| two.stage.placed(job).len());
+    assert_eq!(placed(&two), [4, 0]);
+    let tasks: Vec<_> = two.stage.cell().allocations().map(|found| found.id).collect();
+    for &task in &tasks {
+        two.stage.ask("owner", Command::StopAllocation(task));
+    }
+    two.stage.report(tasks[0], AllocationState::Stopped, 143);
+    two.stage.advance(10_000);
+    assert_eq!(placed(&two), [0, 1]);
 }
 
 // Who was alive and left its job lying for a reason of its own kept the room from all others for ever.

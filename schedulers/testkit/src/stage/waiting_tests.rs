@@ -32,6 +32,49 @@ fn a_group_behind_a_sibling_that_fits_nowhere_has_its_turn() {
     }
 }
 
+/// Claims of each group what it needs at once, on the first machine.
+struct AtOnce;
+
+impl Scheduler for AtOnce {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        for work in view.work() {
+            let tasks = &work.tasks[..work.least as usize];
+            plan.claim(work, tasks, &vec![0; tasks.len()]);
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// One was offered where four are needed at once: who took the first four of what is offered panicked, and again after each start.
+#[test]
+fn of_a_group_of_which_too_few_can_be_placed_none_is_offered_and_it_says_why() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    stage.seat(AtOnce);
+    let gang = stage.submit(&job("gang", "blue", 4).min(4).single_instance());
+    stage.settle();
+    assert_eq!(stage.placed(gang).len(), 4);
+    let placed: Vec<_> = stage.cell().allocations().map(|found| found.id).collect();
+    for &allocation in &placed {
+        stage.ask("owner", Command::StopAllocation(allocation));
+    }
+    stage.report(placed[0], AllocationState::Stopped, 143);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(gang), []);
+    let why =
+        "it starts with 4 at once, and 1 of them can be placed now: the others wait for their predecessors to end";
+    assert_eq!(stage.passed_over(gang, 0), why);
+    placed[1..].iter().for_each(|&allocation| stage.report(allocation, AllocationState::Stopped, 143));
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(gang).len(), stage.passed_over(gang, 0)), (4, ""));
+}
+
 /// What was planned beyond the window was dropped, and the pass went on behind it: jobs that came later took the room.
 #[test]
 fn what_the_window_cut_off_goes_before_all_that_is_behind_it() {
