@@ -50,7 +50,7 @@ pub trait Scheduler {
     }
 
     /// Hears what became of one of its transactions. The mirror is at least at the outcome's revision. Retries need nothing
-    /// here: what was refused is offered as work again.
+    /// here: what was refused is offered as work again. Not called of who has a [`Scheduler::answered`] of its own, unless that calls it.
     fn outcome(&mut self, outcome: &Outcome) {
         let _ = outcome;
     }

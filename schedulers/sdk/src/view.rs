@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, ClassSet, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Port,
-    QuotaUse, Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
+    AllocationId, AllocationRef, Cell, ClassSet, Device, GroupCounts, GroupRow, GroupShape, Job, JobId, LogTime,
+    Obstacle, Port, QuotaUse, Requirement, Resources, Revision, Room, SessionId, Shortage, Special, task_is_wanted,
 };
 
 use crate::in_flight::InFlight;
@@ -36,7 +36,8 @@ pub struct Work {
 
 impl Work {
     /// Tasks of a group that are to run elsewhere: what a [`Ledger`] and [`Plan::claim`](crate::Plan::claim) are asked with for who moves them, as nothing of
-    /// them waits. `None` where the job has no such group.
+    /// them waits. Of a group of which one runs at a time (`single_instance`) the cell grants none that the same plan stops, and a ledger has room for none: stop
+    /// it, and it is offered as work once it has ended. `None` where the job has no such group.
     #[must_use]
     pub fn to_move(job: &Arc<Job>, group: u16, tasks: Vec<u32>) -> Option<Self> {
         job.shape.groups.get(usize::from(group))?;
@@ -126,8 +127,9 @@ impl<'a> View<'a> {
         self.ahead
     }
 
-    /// Room that own transactions in flight may take, by machine slot, and room that is asked to be held and that the mirror does not show as held yet, also
-    /// for the job that it is asked for.
+    /// Room that own transactions in flight may take, by machine slot, and room that the runtime has asked to hold and that the mirror does not show as held yet, also
+    /// for the job that it is asked for. Not what a scheduler asks to hold by itself, over a [`Client`](crate::Client): of that the runtime hears nothing before the
+    /// mirror shows it, and a ledger has it free until then.
     #[must_use]
     pub const fn promised(&self) -> &'a BTreeMap<u32, Resources> {
         self.in_flight.promised()
@@ -403,7 +405,8 @@ impl Ledger<'_> {
         requirement.obstacle(cell, slot, &spoken)
     }
 
-    /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed. Of devices and ports it takes those
+    /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed. False also of a `single_instance` group
+    /// whose first task of the work has not ended. Of devices and ports it takes those
     /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of those who leave it takes nothing: that does [`Ledger::take_over`].
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
         self.take_named(work, slot, &[], &[])
@@ -414,7 +417,8 @@ impl Ledger<'_> {
     /// number, or the machine has not these left.
     pub fn take_named(&mut self, work: &Work, slot: u32, devices: &[Device], ports: &[Port]) -> bool {
         let named = (devices, ports);
-        if self.quota_shortage(work).is_some()
+        if self.waits_for_its_end(work)
+            || self.quota_shortage(work).is_some()
             || self.room_obstacle(work, slot).is_some()
             || !self.specials.has_named(self.view.cell, work, slot, named)
         {
@@ -440,7 +444,7 @@ impl Ledger<'_> {
     /// What an own claim in flight takes over is not known before its outcome: until then the ledger has the machine fuller by that than it is.
     pub fn take_over(&mut self, work: &Work, slot: u32, victims: &[AllocationId]) -> bool {
         let view = self.view;
-        if self.quota_shortage(work).is_some() {
+        if self.waits_for_its_end(work) || self.quota_shortage(work).is_some() {
             return false;
         }
         let need = work.shape().resources;
@@ -468,6 +472,14 @@ impl Ledger<'_> {
         }
         self.leaving.book(hand_off);
         true
+    }
+
+    /// Whether the work is of tasks of which one runs at a time each, and that are there: the cell grants none of them before the end of what it has.
+    fn waits_for_its_end(&self, work: &Work) -> bool {
+        let cell = self.view.cell;
+        let is_there =
+            |row: &GroupRow| work.tasks.first().is_some_and(|&task| task_is_wanted(cell, row, task).is_err());
+        work.shape().single_instance && cell.group(&work.job, work.group).is_some_and(is_there)
     }
 
     /// What is free on a machine for one more task of the work, less what own claims of this decision and of transactions in flight take; room that the job

@@ -144,6 +144,63 @@ fn a_task_comes_in_its_own_place_where_its_group_has_one_on_a_machine() {
     assert_eq!(leaving.count(), 1);
 }
 
+/// Would move each task that runs to where it is, or to the second machine.
+struct Restless;
+
+impl Scheduler for Restless {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut ledger) = (Decision::default(), view.ledger());
+        let mut plan = Plan::incremental();
+        for work in view.work().iter().filter(|work| ledger.take(work, 0)) {
+            plan.claim(work, &work.tasks, &[0]);
+        }
+        decision.commit(plan);
+        for found in view.cell().allocations() {
+            let job = view.cell().job(found.row.job()).expect("a job of the cell");
+            let work = Work::to_move(job, found.row.group, vec![found.row.task]).expect("a group of the job");
+            ledger.gives_back(found.id);
+            let mut plan = Plan::all_or_nothing();
+            if ledger.take(&work, 1) {
+                plan.claim(&work, &work.tasks, &[1]).stop(found.id);
+            } else if ledger.take_over(&work, 0, &[found.id]) {
+                plan.claim(&work, &work.tasks, &[0]).take_over(found.row.task, found.id).stop(found.id);
+            }
+            ledger.keeps(found.id);
+            decision.commit(plan);
+        }
+        decision.again_after(10_000);
+        decision
+    }
+}
+
+// The books had room for its successor, and the cell refused that as often as it was asked: nothing of the group moved, and each try stood in the log.
+#[test]
+fn a_task_of_which_one_runs_at_a_time_has_no_room_in_the_ledger_before_its_end() {
+    let mut stage = Stage::new();
+    (0..2).for_each(|number| {
+        stage.machine(&format!("m{number}"), 1000, &[]);
+    });
+    let seat = stage.seat(Restless);
+    let web = stage.submit(&job("web", 1, 1000).single_instance().forever());
+    stage.advance(100_000);
+    assert_eq!((stage.placed(web), claimed(&stage, seat)), (vec![(0, 0, 0)], (1, 0)));
+    let running = stage.cell().allocations().map(|found| found.id).next().expect("it was placed");
+    stage.ask("owner", Command::StopAllocation(running));
+    stage.advance(100_000);
+    assert_eq!(claimed(&stage, seat), (1, 0), "as long as it leaves, too");
+    stage.report(running, AllocationState::Stopped, 143);
+    stage.advance(100_000);
+    assert_eq!((stage.placed(web), claimed(&stage, seat)), (vec![(0, 0, 0)], (2, 0)));
+}
+
 /// Would move what runs to a machine that is too small for it, and then fills the other one with what waits.
 struct Staying;
 
