@@ -295,9 +295,11 @@ impl Stage {
         placed
     }
 
-    /// Every live allocation of the job that is not leaving runs and ends: with success, or with a failure.
+    /// Every live allocation of the job that is not leaving runs and ends: with success, or with a failure. Not one that takes over room of others, before
+    /// these have ended: until then an agent does not start it. Who is evicted or stopped ends by [`Stage::report`] alone.
     pub fn finish(&mut self, job: JobId, success: bool) {
         let active = self.cell().allocations().filter(|found| found.row.job() == job && found.status.state.is_active());
+        let active = active.filter(|found| self.awaited_by(found.id).is_empty());
         let ended = if success { AllocationState::Complete } else { AllocationState::Failed };
         let all: Vec<_> = active.map(|found| (found.id, found.row.machine)).collect();
         for state in [AllocationState::Running, ended] {
@@ -312,12 +314,25 @@ impl Stage {
     /// it ended as it was told to, `Stopped`, `Evicted` or `EndedLost`, mostly by SIGTERM: 143.
     ///
     /// # Panics
-    /// When the allocation is not there, or has ended already.
+    /// When the allocation is not there, or has ended already; or when it is to have run, and takes over room of others that have not ended: an agent does not start
+    /// it before.
     pub fn report(&mut self, allocation: AllocationId, state: AllocationState, exit_code: i32) {
         let found = self.cell().allocation(allocation).expect("a live allocation of the test");
+        let awaited: Vec<_> = self.awaited_by(allocation).iter().map(ToString::to_string).collect();
+        assert!(
+            awaited.is_empty() || !has_run(state),
+            "{allocation} can't be {state:?}: it takes over room of {}; report first that these have ended",
+            awaited.join(", ")
+        );
         let transition = self.transition(allocation, found.row.machine, state, exit_code);
         self.ask("agent", Command::ReportStatus(vec![transition]));
         self.settle();
+    }
+
+    /// Those whose end an allocation waits for, as it takes over room of theirs.
+    fn awaited_by(&self, allocation: AllocationId) -> Vec<AllocationId> {
+        let extra = self.cell().extra(allocation.slot);
+        extra.into_iter().flat_map(|extra| &extra.takes_over).map(|entry| entry.victim).collect()
     }
 
     fn transition(&self, allocation: AllocationId, machine: u32, state: AllocationState, exit_code: i32) -> Transition {
@@ -489,6 +504,11 @@ impl Stage {
             }
         }
     }
+}
+
+/// Whether an allocation that is in this state has been started.
+fn has_run(state: AllocationState) -> bool {
+    matches!(state, AllocationState::Running | AllocationState::Complete | AllocationState::Failed)
 }
 
 #[cfg(test)]

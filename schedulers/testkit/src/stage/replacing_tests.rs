@@ -1,5 +1,6 @@
 //! Stories of schedulers that claim tasks in the place of others, and keep books of that with a ledger.
 
+use plenum_model::JobState;
 use plenum_sdk::{Decision, Plan, Scheduler, View, Work};
 
 use super::quota_tests::quota;
@@ -75,6 +76,41 @@ fn who_comes_in_the_place_of_another_has_its_room_in_the_ledger_and_no_more() {
     stage.advance(1_000_000);
     assert_eq!((stage.placed(small).len(), stage.placed(more).len()), (1, 0));
     assert_eq!(claimed(&stage, seat), (4, 0));
+}
+
+/// One that fills the machine, and was granted to the job `new` in the place of the other, which has not ended.
+fn replaced() -> (Stage, AllocationId, JobId) {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    stage.seat(InPlace);
+    stage.submit(&job("old", 1, 1000));
+    stage.settle();
+    let old = stage.cell().allocations().map(|found| found.id).next().expect("it was placed");
+    let new = stage.submit(&job("new", 1, 1000));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(new).len(), 1);
+    (stage, old, new)
+}
+
+// It ran and ended while the other one was there: no test of a scheduler that replaces or evicts could fail for what comes of that too early.
+#[test]
+fn who_comes_in_the_place_of_another_runs_on_the_stage_once_that_has_ended() {
+    let (mut stage, old, new) = replaced();
+    let state = |stage: &Stage| stage.cell().job(new).map(|job| job.state);
+    stage.finish(new, true);
+    assert_ne!(state(&stage), Some(JobState::Complete));
+    assert_eq!(stage.placed(new).len(), 1);
+    stage.report(old, AllocationState::Stopped, 143);
+    stage.finish(new, true);
+    assert_eq!(state(&stage), Some(JobState::Complete));
+}
+
+#[test]
+#[should_panic(expected = "it takes over room of")]
+fn that_it_runs_before_is_not_reported() {
+    let (mut stage, _, new) = replaced();
+    let found = stage.cell().allocations().find(|found| found.row.job() == new).map(|found| found.id);
+    stage.report(found.expect("it was placed"), AllocationState::Running, 0);
 }
 
 #[test]
