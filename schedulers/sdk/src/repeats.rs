@@ -189,6 +189,7 @@ mod tests {
     fn what_each_attempt_to_connect_finds_is_said_once_a_minute() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
         let lost = |turned_away, reason: &str, retry_micros| Notice::Lost {
+            answered: turned_away,
             turned_away,
             reason: reason.to_owned(),
             retry_micros,
@@ -213,7 +214,8 @@ mod tests {
     #[test]
     fn connections_that_end_as_soon_as_they_stand_are_said_once_a_minute() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
-        let lost = Notice::Lost { turned_away: false, reason: "QUEUE_FULL: full".into(), retry_micros: 50_000 };
+        let reason = "QUEUE_FULL: full".to_owned();
+        let lost = Notice::Lost { answered: true, turned_away: false, reason, retry_micros: 50_000 };
         let mut said = Vec::new();
         for second in 0..130 {
             for notice in [session(), lost.clone()] {
@@ -232,7 +234,8 @@ mod tests {
     #[test]
     fn after_an_outage_it_is_said_that_the_session_stands() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
-        let lost = Notice::Lost { turned_away: false, reason: "nobody answers".into(), retry_micros: 50_000 };
+        let reason = "nobody answers".to_owned();
+        let lost = Notice::Lost { answered: false, turned_away: false, reason, retry_micros: 50_000 };
         let mut says =
             |notice: &Notice, second: u64| repeats.take(notice, begin + Duration::from_secs(second)).0.is_some();
         assert_eq!([0, 1, 2].map(|second| says(&lost, second)), [true, false, false]);

@@ -123,6 +123,8 @@ pub enum Notice {
     },
     /// The connection is gone.
     Lost {
+        /// The cell refused the stream, with a code: nothing is wrong with the connection.
+        answered: bool,
         /// The cell answered, and does not let this scheduler in: it or its options have to change.
         turned_away: bool,
         /// Why.
@@ -182,9 +184,12 @@ impl fmt::Display for Notice {
         match self {
             Self::Session { session, resumed: true } => write!(f, "session {} goes on", session.0),
             Self::Session { session, resumed: false } => write!(f, "session {} begins", session.0),
-            Self::Lost { turned_away, reason, retry_micros } => {
-                let what =
-                    if *turned_away { "the cell does not let this scheduler in" } else { "no connection to the cell" };
+            Self::Lost { answered, turned_away, reason, retry_micros } => {
+                let what = match (*turned_away, *answered) {
+                    (true, _) => "the cell does not let this scheduler in",
+                    (false, true) => "the cell refused the stream",
+                    (false, false) => "no connection to the cell",
+                };
                 write!(f, "{what}: {reason}; next attempt in {} ms", retry_micros / 1000)
             }
             Self::Behind { seen, offered } => {

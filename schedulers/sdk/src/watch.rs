@@ -119,8 +119,8 @@ impl fmt::Debug for WatchError {
 
 /// How a stream ended.
 enum End {
-    /// By itself, or it could not be: why, and in how many microseconds the server wants to be asked again, if it says.
-    Lost { reason: String, retry_micros: i64 },
+    /// By itself, or it could not be: why, whether the cell said so with a code, and in how many microseconds the server wants to be asked again, if it says.
+    Lost { answered: bool, reason: String, retry_micros: i64 },
     /// What it said can't be followed.
     Unread(String),
     /// There is no sense in another one before somebody did something.
@@ -205,7 +205,9 @@ impl Watch {
                     let taken = self.picture.take(message, since_boot_micros());
                     taken.err().map(|useless| self.useless(useless))
                 }
-                Ok(None) => Some(End::Lost { reason: "the cell ended the stream".into(), retry_micros: 0 }),
+                Ok(None) => {
+                    Some(End::Lost { answered: false, reason: "the cell ended the stream".into(), retry_micros: 0 })
+                }
                 Err(status) => Some(self.end_of(&status)),
             },
         }
@@ -229,9 +231,9 @@ impl Watch {
                 self.pause(pauses.most_micros);
                 return Err(error);
             }
-            End::Lost { reason, retry_micros } => {
+            End::Lost { answered, reason, retry_micros } => {
                 let micros = retry_micros.clamp(0, pauses.most_micros).saturating_add(pause_micros);
-                (micros, Notice::Lost { turned_away: false, reason, retry_micros: micros })
+                (micros, Notice::Lost { answered, turned_away: false, reason, retry_micros: micros })
             }
             End::Unread(reason) => {
                 self.picture.forget();
@@ -261,7 +263,7 @@ impl Watch {
             _ => {}
         }
         let reason = if code.is_empty() { words(status) } else { format!("{code}: {}", words(status)) };
-        End::Lost { reason, retry_micros: retry_micros_of(status) }
+        End::Lost { answered: !code.is_empty(), reason, retry_micros: retry_micros_of(status) }
     }
 
     fn useless(&self, useless: Useless) -> End {
@@ -270,7 +272,8 @@ impl Watch {
             Useless::OtherCell(id) => End::Fatal(self.other_cell(address::hexadecimal(&id))),
             Useless::Older => End::Fatal(self.older()),
             Useless::Late => {
-                End::Lost { reason: "what it tells has been old for half a minute".into(), retry_micros: 0 }
+                let reason = "what it tells has been old for half a minute".into();
+                End::Lost { answered: false, reason, retry_micros: 0 }
             }
         }
     }
@@ -308,4 +311,25 @@ fn call(mut client: CellClient<Signed>, hello: v1::Hello) -> Call {
         let late = |_| Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs()));
         Ok(answer.map_err(late)??.into_inner())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::error::CODE_KEY;
+
+    use super::*;
+    use crate::client::Client;
+
+    // Who looked for a network that fails found none: the cell had answered.
+    #[tokio::test]
+    async fn that_the_cell_refused_the_stream_is_told_apart_from_a_connection_that_is_gone() {
+        let watch = Client::new("http://127.0.0.1:1", "user/ann").unwrap().watch();
+        let mut full = Status::resource_exhausted("all that is arriving takes too much room");
+        full.metadata_mut().insert(CODE_KEY, "QUEUE_FULL".parse().unwrap());
+        let answered = |status: &Status| match watch.end_of(status) {
+            End::Lost { answered, .. } => answered,
+            End::Unread(_) | End::Fatal(_) => panic!("it is asked again"),
+        };
+        assert_eq!([&full, &Status::unavailable("gone")].map(answered), [true, false]);
+    }
 }

@@ -64,6 +64,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let refused = matches!(self.link, Link::Greeting);
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
+        let answered = refused && !code.is_empty();
         // That ends also a stream that had begun: somebody closed its session.
         let is_closed = code == RejectionCode::NoSuchSession.as_str();
         if is_closed || (refused && SESSION_IS_OVER.contains(&status)) {
@@ -83,7 +84,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let waits = is_behind || (is_too_large && !given_up);
         let most_micros = self.settings.reconnect.most_micros;
         let least_micros = if waits || turned_away { most_micros } else { self.hinted_micros(retry_micros) };
-        self.reconnect(reason, turned_away, least_micros, outputs);
+        self.reconnect(reason, (answered, turned_away), least_micros, outputs);
     }
 
     /// How long to wait at least where a server that ended the stream said when to try again, which is heeded up to the longest pause there is anyway: what stands
@@ -123,20 +124,26 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.leave(reason, 0, outputs);
     }
 
-    /// Tries again after a while, `least_micros` at least. `turned_away`: the cell answered, and does not want this scheduler.
-    fn reconnect(&mut self, reason: String, turned_away: bool, least_micros: i64, outputs: &mut Vec<Output>) {
+    /// Tries again after a while, `least_micros` at least. `answered`: the cell refused the stream; `turned_away`: it does not want this scheduler.
+    fn reconnect(
+        &mut self,
+        reason: String,
+        (answered, turned_away): (bool, bool),
+        least_micros: i64,
+        outputs: &mut Vec<Output>,
+    ) {
         self.link = Link::Down;
         self.forget_holds();
         self.attempts = self.attempts.saturating_add(1);
         let micros = self.settings.reconnect.delay_micros(self.attempts, self.settings.seed).max(least_micros);
-        outputs.push(Output::Notice(Notice::Lost { turned_away, reason, retry_micros: micros }));
+        outputs.push(Output::Notice(Notice::Lost { answered, turned_away, reason, retry_micros: micros }));
         outputs.push(Output::ConnectAfter { micros });
     }
 
     /// Ends this connection from this side.
     fn leave(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
         outputs.push(Output::Disconnect);
-        self.reconnect(reason, false, least_micros, outputs);
+        self.reconnect(reason, (false, false), least_micros, outputs);
     }
 
     /// The mirror is of no use: fetches another one, in the same session.

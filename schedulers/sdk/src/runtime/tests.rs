@@ -127,12 +127,33 @@ fn who_is_not_let_in_is_told_so_and_asks_again_slowly() {
     let mut runtime = begun();
     greeting(&mut runtime);
     let outputs = refuse(&mut runtime, 7, "NOT_PERMITTED");
-    let [Output::Notice(notice @ Notice::Lost { turned_away: true, .. }), Output::ConnectAfter { micros: 2_000_000 }] =
-        &outputs[..]
+    let [
+        Output::Notice(notice @ Notice::Lost { answered: true, turned_away: true, .. }),
+        Output::ConnectAfter { micros: 2_000_000 },
+    ] = &outputs[..]
     else {
         panic!("{outputs:?}")
     };
     assert_eq!(notice.to_string(), "the cell does not let this scheduler in: gone; next attempt in 2000 ms");
+}
+
+// It was told that there is no connection, where the cell had answered: that its disk is full, or that it has been restored.
+#[test]
+fn that_the_cell_refused_the_stream_is_told_as_such() {
+    let told = |status: i32, code: &str| {
+        let mut runtime = begun();
+        greeting(&mut runtime);
+        match refuse(&mut runtime, status, code).first() {
+            Some(Output::Notice(notice)) => notice.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (status, code) in [(8, "READ_ONLY"), (10, "OTHER_INCARNATION")] {
+        let refused = told(status, code);
+        assert!(refused.starts_with("the cell refused the stream: gone; next attempt in "), "{code}: {refused}");
+    }
+    let away = told(14, "");
+    assert!(away.starts_with("no connection to the cell: gone; next attempt in "), "{away}");
 }
 
 #[test]
