@@ -60,6 +60,28 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
     }
 }
 
+// Whatever had a line to say waited for who read it, be it the thread that decides: nobody was served any more.
+#[test]
+fn a_server_whose_log_nobody_reads_serves_and_ends_all_the_same() {
+    let stage = Stage::new();
+    let words = ["server", "--dir", &stage.word("held"), "--listen", "127.0.0.1:0"];
+    let (mut server, mut held) = stage.start_by("held", &words, |command| {
+        let (reader, writer) = pipe().unwrap();
+        // Room for some lines, of which there are hundreds.
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        (command.env("RUST_LOG", "trace").stderr(writer).spawn().unwrap(), reader)
+    });
+    let address = eventually("the server can be reached", || read_address(&stage.path("held/address")));
+    for cpu in ["1", "2", "3"] {
+        assert_eq!(stage.ask(&address, &["quota", "set", "ml", "--cpu", cpu])["changed"], true);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    let mut log = Vec::new();
+    held.read_to_end(&mut log).unwrap();
+    assert!((1..=4096).contains(&log.len()), "{} bytes of it were written", log.len());
+}
+
 // What the page for operators says of the variable was held by nothing but a look at the help.
 #[test]
 fn a_server_logs_from_info_upwards_or_what_the_variable_says() {

@@ -20,6 +20,7 @@ mod quantity;
 mod reader;
 mod refusal;
 mod retired;
+mod scribe;
 mod seen;
 mod status;
 mod table;
@@ -50,6 +51,7 @@ pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of}
 pub(crate) use reader::while_read;
 pub(crate) use refusal::{Names, sentence};
 pub(crate) use retired::{retired, retired_json, retired_lines};
+pub(crate) use scribe::Scribe;
 pub(crate) use seen::{cell_now_micros, go_by_clock, look_from, name_cell, name_no_cell, name_resources};
 pub(crate) use status::{cell_name, past_status_json, past_status_text, status_json, status_text};
 pub(crate) use table::{fields, is_styled, moves_cursor, table};
@@ -204,9 +206,12 @@ fn write(bytes: &[u8]) -> Result<bool, Failure> {
     }
 }
 
-/// Tells people something, on standard error. Nobody can be told that this failed.
+/// Tells people something, on standard error, behind all that was said there before. Nobody can be told that this failed.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", told(text));
+    let line = told(text) + "\n";
+    if !scribe::tell(&line) {
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
 }
 
 /// What stands there then.

@@ -44,7 +44,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.pids_max = file.pids_max.unwrap_or(options.pids_max);
     // A parent that keeps it tries again, and tells people what it waits for.
     options.waits_for_predecessor = flags.with_parent.with_parent.is_none();
-    trace::begin();
+    let _last_words = trace::begin()?;
     plenum_agent::run(&options).map_err(|error| failure(&error))
 }
 

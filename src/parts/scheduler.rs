@@ -26,7 +26,7 @@ pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(
     }
     named_once(&options.names)?;
     let address = address::url(&context.address)?;
-    trace::begin();
+    let _last_words = trace::begin()?;
     block_on(all(&address, &options.names))?
 }
 

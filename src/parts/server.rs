@@ -18,7 +18,7 @@ const REST_OF_DEV: Duration = Duration::from_secs(1);
 pub(crate) fn server(flags: &cli::Server) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
     let options = options(flags, config::read(flags.config.as_deref())?)?;
-    trace::begin();
+    let _last_words = trace::begin()?;
     let runtime = plenum_server::event_loop().map_err(|error| Failure::io("cannot start the event loop", &error))?;
     runtime.block_on(plenum_server::run(options)).map_err(|error| failure(&error))
 }

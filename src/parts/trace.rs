@@ -1,13 +1,32 @@
-//! What parts say of themselves: lines on standard error.
+//! What parts say of themselves: lines on standard error. Nobody waits for who reads them, but for a moment at the end.
 
 use std::io;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::output;
+use crate::{
+    failure::Failure,
+    output::{self, Scribe},
+};
+
+/// Gives what was said last a moment to be written, when a part ends.
+#[must_use]
+pub(super) struct LastWords(Scribe);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        self.0.last_words();
+    }
+}
 
 /// Begins to write events: from `info` upwards, or as `RUST_LOG` says where it says something.
-pub(super) fn begin() {
+///
+/// # Errors
+///
+/// There can be no more threads.
+pub(super) fn begin() -> Result<LastWords, Failure> {
+    let scribe = Scribe::begin().map_err(|error| Failure::io("cannot start the thread that writes the log", &error))?;
+    let last_words = LastWords(scribe.clone());
     // An empty one, which is how shells unset it for a single command, would be taken for `error`.
     let said = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|said| !said.is_empty());
     let said = said.map(|said| said.to_string_lossy().into_owned());
@@ -15,12 +34,13 @@ pub(super) fn begin() {
     warning.iter().for_each(|warning| output::tell(warning));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(move || scribe.clone())
         .with_ansi(output::is_styled(&io::stderr()))
         // What can't be written there can't be complained of there either: that would end whoever had something to say.
         .log_internal_errors(false);
     // Somebody else's subscriber is as good.
     let _ = subscriber.try_init();
+    Ok(last_words)
 }
 
 /// What is written, and what is to be said where somebody wanted something that nobody understands. That is no reason not to start.

@@ -254,8 +254,8 @@ fn a_write_that_is_torn_is_cut_and_takes_nothing_else_with_it() {
         });
         run_until_it_dies(&mut cell, judge);
         let mut up = cell.start();
-        cuts += u64::from(cell.told().contains("cut"));
         cell.load.examine(&up.address).unwrap();
+        cuts += u64::from(cell.told().contains("cut"));
         up.process.kill();
     }
     let summary = cell.conclude();
