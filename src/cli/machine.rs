@@ -274,20 +274,27 @@ async fn tell_ended(
     connection: &Connection,
     answer: &ChangeResponse,
     name: &str,
-    [done, ended, idle]: [&str; 3],
+    words: [&str; 3],
 ) -> Result<(), Failure> {
     let now = now(connection, name).await;
-    let (done, idle) = match now.as_ref().and_then(still_none) {
-        None => (done.to_owned(), idle.to_owned()),
-        Some(why) => (format!("{ended}, and takes no claims: {why}"), format!("{idle}: {why}")),
-    };
+    let (done, idle) = ended_words(now.as_ref(), words);
     tell_standing(context, answer, name, (&done, &idle), now.as_ref())
 }
 
-/// A machine after a change. It may be gone by now, which is no failure of what was asked.
+/// What is said of a cordon or a drain that was ended, and of one that there was not, where the machine stands like this. That it takes claims again is
+/// not said where nobody told how it stands.
+fn ended_words(now: Option<&MachineView>, [done, ended, idle]: [&str; 3]) -> (String, String) {
+    match now.map(still_none) {
+        None => (ended.to_owned(), idle.to_owned()),
+        Some(None) => (done.to_owned(), idle.to_owned()),
+        Some(Some(why)) => (format!("{ended}, and takes no claims: {why}"), format!("{idle}: {why}")),
+    }
+}
+
+/// A machine after a change, where the cell tells that soon. It may be gone by now, which is no failure of what was asked.
 async fn now(connection: &Connection, name: &str) -> Option<MachineView> {
     let request = GetMachineRequest { name: name.to_owned(), at: None };
-    connection.inspect().get_machine(request).await.ok()?.into_inner().machine
+    hints::besides(hints::look_until(None), connection.inspect().get_machine(request)).await?.machine
 }
 
 /// Says what a change did, and to programs how the machine stands now.
@@ -473,6 +480,18 @@ mod tests {
         assert_eq!(still_none(&cordoned).as_deref(), Some(why), "where its drain was ended");
     }
 
+    // One that drained was said to take claims again where the cell had not told within seconds how it stands.
+    #[test]
+    fn what_is_not_known_to_take_claims_is_not_said_to_take_them_again() {
+        let said =
+            |now: Option<&MachineView>| ended_words(now, ["takes claims again", "is cordoned no more", "is not"]).0;
+        let view = |state: MachineState| MachineView { state: state.into(), ..MachineView::default() };
+        assert_eq!(said(Some(&view(MachineState::Ready))), "takes claims again");
+        let away = said(Some(&view(MachineState::Unreachable)));
+        assert_eq!(away, "is cordoned no more, and takes no claims: it is unreachable");
+        assert_eq!(said(None), "is cordoned no more");
+    }
+
     // `removed` was all that was said of a machine whose agent ran, and a moment later it was there again, and took tasks.
     #[test]
     fn a_machine_that_was_removed_with_its_agent_there_is_said_to_come_back() {
@@ -487,6 +506,15 @@ mod tests {
         }
         assert_eq!(told(MachineState::Cordoned, Unfit::AgentLeaves), "");
         assert_eq!(told(MachineState::Unreachable, Unfit::Unspecified), "");
+    }
+
+    // A server that cordoned a machine and then stood still kept the command from saying so for a minute.
+    #[tokio::test]
+    async fn how_a_machine_stands_after_a_change_is_asked_for_some_seconds_only() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(&silent.local_addr().unwrap().to_string()).await.unwrap();
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(20), now(&connection, "m1")).await;
+        assert_eq!(asked.ok(), Some(None));
     }
 
     // Of a machine that drains and was uncordoned programs read the same as of one that takes claims again.
