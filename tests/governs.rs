@@ -360,7 +360,7 @@ fn a_service_has_left_a_drained_machine_long_before_the_deadline() {
 }
 
 #[test]
-fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell() {
+fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell_and_another_one_at_its_address() {
     let mut cell = Governed::new();
     cell.submit("job", 1);
     cell.stands("job", 1, 0);
@@ -370,6 +370,10 @@ fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell() {
     eventually("somebody waits", || told(&cell.stage, "1 task left"));
     cell.server.process.kill();
     eventually("the one who waits has noticed", || told(&cell.stage, "does not answer"));
+    // The drain ended well there, as this one knows no such machine.
+    cell.server = cell.stage.server("other", Some(port), &[]);
+    eventually("another cell is told from this one", || told(&cell.stage, "what answers now lacks revision"));
+    cell.server.process.kill();
     cell.server = cell.stage.server("cell", Some(port), &[]);
     cell.ask(&["machine", "undrain", "m1"]);
     assert_eq!(waiting.ended().code(), Some(1));

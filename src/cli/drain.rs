@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use plenum_proto::v1::{
-    AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, JobView,
-    ListAllocationsRequest, MachineState, MachineView,
+    AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest,
+    GetMachineResponse, JobView, ListAllocationsRequest, MachineState, MachineView,
 };
 use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{
     Context,
+    accepted::Accepted,
+    hints,
     interrupt::unless_interrupted,
     job::change_json,
     machine::standing,
-    silence::{found, given_up},
+    silence::{OTHER_CELL, found, given_up},
 };
 use crate::{
     connect::Connection,
@@ -37,6 +39,9 @@ const JOBS_ASKED_MAX: usize = 8;
 const LAST_LOOK: Duration = Duration::from_secs(5);
 /// They are once what is left was the same for so long: what moves needs some seconds for each task.
 const SAME_MIN: Duration = Duration::from_secs(5);
+
+/// What is told at the time limit where nobody answers.
+const SILENT: &str = "the cell does not answer";
 
 /// Drains a machine. One that is draining is left alone where no deadline is named: the usual one, counted from now, would put off that of
 /// somebody else. Gives the answer with what is said where nothing changed.
@@ -76,16 +81,40 @@ pub(super) async fn wait(
     timeout_micros: Option<i64>,
 ) -> Result<(), Failure> {
     let limit = timeout_micros.map(|micros| Duration::from_micros(micros.unsigned_abs()));
+    let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
     let waiting = async {
+        let accepted = &Accepted::at(connection, begun.revision, hints::look_until(deadline)).await;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
         tokio::select! {
-            () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
-                at_the_limit(context, connection, name, begun).await
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
+                at_the_limit(context, connection, name, (begun, accepted)).await
             }
-            ended = until_empty(context, connection, name, begun) => ended,
+            ended = until_empty(context, connection, name, (begun, accepted)) => ended,
         }
     };
     unless_interrupted(waiting, || format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"))
         .await
+}
+
+/// One look at a machine that is drained; `None` where it was removed, so that nothing is left of it. What ends the wait is taken from the cell that was asked
+/// alone: another one, or an older copy, may have no such machine, or one that is not drained.
+async fn look(connection: &Connection, name: &str, accepted: &Accepted) -> Result<Option<GetMachineResponse>, Failure> {
+    let request = GetMachineRequest { name: name.to_owned(), at: None };
+    let found = match connection.inspect().get_machine(request).await {
+        Ok(answer) => Some(answer.into_inner()),
+        Err(status) if status.code() == Code::NotFound => None,
+        Err(status) => return Err(status.into()),
+    };
+    if found.as_ref().is_none_or(|found| is_end(found, accepted.revision)) {
+        accepted.expect_known_to(connection).await?;
+    }
+    Ok(found)
+}
+
+/// Whether a wait for a drain that was accepted at this revision ends with such an answer: nothing is left, or somebody ended the drain.
+fn is_end(found: &GetMachineResponse, accepted: u64) -> bool {
+    let has_ended = |view: &MachineView| view.drain_deadline_micros == 0 || output::tasks_left(view) == 0;
+    found.revision >= accepted && found.machine.as_ref().is_none_or(has_ended)
 }
 
 /// Looks once more: where the limit is 0, nobody has.
@@ -93,16 +122,14 @@ async fn at_the_limit(
     context: &Context,
     connection: &Connection,
     name: &str,
-    begun: &ChangeResponse,
+    (begun, accepted): (&ChangeResponse, &Accepted),
 ) -> Result<(), Failure> {
-    let request = GetMachineRequest { name: name.to_owned(), at: None };
-    let looked = tokio::time::timeout(LAST_LOOK, connection.inspect().get_machine(request)).await;
-    let (answers, found) = match looked {
-        Ok(Ok(answer)) => (true, Some(answer.into_inner())),
-        // Removed: there is nothing left of it.
-        Ok(Err(status)) if status.code() == Code::NotFound => return done(context, name, begun, None),
-        Ok(Err(status)) => (!matches!(Failure::from(status).code.as_str(), "UNAVAILABLE" | "SERVER_ENDING"), None),
-        Err(_) => (false, None),
+    let looked = tokio::time::timeout(LAST_LOOK, look(connection, name, accepted)).await;
+    let (unseen, found) = match looked {
+        Ok(Ok(None)) => return done(context, name, begun, None),
+        Ok(Ok(found)) => (String::new(), found),
+        Ok(Err(failure)) => (why_unseen(failure), None),
+        Err(_) => (SILENT.to_owned(), None),
     };
     let seen = found.as_ref().filter(|answer| answer.revision >= begun.revision);
     let seen = seen.and_then(|answer| Some((answer.revision, answer.machine.as_ref()?)));
@@ -114,18 +141,27 @@ async fn at_the_limit(
     {
         return done(context, name, begun, Some((revision, view)));
     }
-    let what = unreached(name, answers, seen.map(|(_, view)| view));
+    let what = unreached(name, &unseen, seen.map(|(_, view)| view));
     Err(Failure::new("TIME_LIMIT", what)
         .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
         .with_exit(EXIT_UNFINISHED))
 }
 
-/// What is told at the time limit, at which the cell answers or not. `seen`: the machine, in a picture that has the drain.
-fn unreached(name: &str, answers: bool, seen: Option<&MachineView>) -> String {
+/// Why a machine could not be looked at, where that is to be told.
+fn why_unseen(failure: Failure) -> String {
+    match failure.code.as_str() {
+        OTHER_CELL => failure.message,
+        "UNAVAILABLE" | "SERVER_ENDING" => SILENT.to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What is told at the time limit. `unseen`: why the machine could not be looked at. `seen`: the machine, in a picture that has the drain.
+fn unreached(name: &str, unseen: &str, seen: Option<&MachineView>) -> String {
     match seen {
         Some(view) if output::tasks_left(view) > 0 => format!("{name} is not empty at the time limit"),
-        _ if answers => format!("{name} is not known to be empty at the time limit"),
-        _ => format!("{name} is not known to be empty at the time limit; the cell does not answer"),
+        _ if unseen.is_empty() => format!("{name} is not known to be empty at the time limit"),
+        _ => format!("{name} is not known to be empty at the time limit; {unseen}"),
     }
 }
 
@@ -149,21 +185,19 @@ async fn until_empty(
     context: &Context,
     connection: &Connection,
     name: &str,
-    begun: &ChangeResponse,
+    (begun, accepted): (&ChangeResponse, &Accepted),
 ) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
     let mut told = Told::default();
-    let mut silent_since = None;
+    let mut silence = None;
     loop {
-        let request = GetMachineRequest { name: name.to_owned(), at: None };
-        let answer = match connection.inspect().get_machine(request).await {
-            Ok(answer) => Ok(answer.into_inner()),
-            // Removed: there is nothing left of it.
-            Err(status) if status.code() == Code::NotFound => return done(context, name, begun, None),
-            Err(status) => Err(status.into()),
-        };
+        let looked = look(connection, name, accepted).await;
         // The drain goes on while the cell is away.
-        let answer = found(answer, &mut silent_since).map_err(|failure| accepted_all_the_same(failure, name, begun))?;
+        let found = found(looked, &mut silence).map_err(|failure| accepted_all_the_same(failure, name, begun))?;
+        let answer = match found {
+            Some(None) => return done(context, name, begun, None),
+            found => found.flatten(),
+        };
         if let Some(answer) = answer.filter(|answer| answer.revision >= begun.revision) {
             let view = answer.machine.unwrap_or_default();
             if view.drain_deadline_micros == 0 {
@@ -304,8 +338,11 @@ fn ended_json(name: &str, begun: &ChangeResponse, seen: Option<(u64, &MachineVie
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::GroupView;
+    use plenum_proto::v1::{
+        GroupView, Quota, RegisterMachine, RegisterRequest, Resources, SetQuota, agents_client::AgentsClient,
+    };
     use plenum_server::{Server, ServerOptions};
+    use tonic::transport::Endpoint;
 
     use super::*;
 
@@ -370,30 +407,72 @@ mod tests {
     #[test]
     fn at_the_time_limit_nothing_is_told_that_was_not_seen() {
         let view = |allocations| MachineView { allocations, drain_deadline_micros: 1, ..MachineView::default() };
-        assert_eq!(unreached("m1", true, Some(&view(2))), "m1 is not empty at the time limit");
-        assert_eq!(unreached("m1", true, None), "m1 is not known to be empty at the time limit");
+        assert_eq!(unreached("m1", "", Some(&view(2))), "m1 is not empty at the time limit");
+        assert_eq!(unreached("m1", "", None), "m1 is not known to be empty at the time limit");
         let silent = "m1 is not known to be empty at the time limit; the cell does not answer";
-        assert_eq!(unreached("m1", false, None), silent);
+        let why = |code| why_unseen(Failure::new(code, "no"));
+        assert_eq!(unreached("m1", &why("SERVER_ENDING"), None), silent);
+        assert_eq!(why("QUEUE_FULL"), "", "it answers");
+    }
+
+    /// A server on a new directory, and what asks it.
+    async fn served(folder: &std::path::Path) -> (plenum_server::Handle, Connection, Context) {
+        let server = Server::start(ServerOptions::new(folder)).await.expect("a server");
+        let address = server.address().to_string();
+        let connection = Connection::open(&address).await.expect("a connection");
+        (server, connection, Context::asking(address))
     }
 
     // Removed just before, it was said that the cell does not answer.
     #[tokio::test]
     async fn a_machine_that_is_removed_by_the_time_limit_has_nothing_left() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
-        let address = server.address().to_string();
-        let connection = Connection::open(&address).await.expect("a connection");
-        let context = Context {
-            address,
-            address_given: None,
-            namespace: None,
-            namespace_flag: None,
-            format: output::Format::Table,
-            request_timeout: None,
-            timeout: None,
-        };
-        let begun = ChangeResponse { revision: 1, changed: true };
-        assert_eq!(at_the_limit(&context, &connection, "m1", &begun).await, Ok(()));
+        let (server, connection, context) = served(folder.path()).await;
+        let limit = Some(Quota { cpu_millis: Some(1), ..Quota::default() });
+        let quota = SetQuota { namespace: "ml".to_owned(), limit };
+        let begun = connection.govern().set_quota(quota).await.expect("a change").into_inner();
+        let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
+        assert_eq!(at_the_limit(&context, &connection, "m1", (&begun, &accepted)).await, Ok(()));
+        assert_eq!(until_empty(&context, &connection, "m1", (&begun, &accepted)).await, Ok(()));
+        server.shutdown().await.expect("a server that ends");
+    }
+
+    // Where the server came back on an empty directory, as its disk was not mounted, the drain ended well: the machine was switched off with all that ran there.
+    #[tokio::test]
+    async fn a_machine_that_another_cell_does_not_know_is_not_told_as_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (server, connection, context) = served(folder.path()).await;
+        let begun = ChangeResponse { revision: 1 << 40, changed: true };
+        let accepted = Accepted::numbered(begun.revision);
+        let ended = at_the_limit(&context, &connection, "m1", (&begun, &accepted)).await;
+        let failure = ended.expect_err("it is another cell's");
+        assert_eq!((failure.code.as_str(), failure.exit), ("TIME_LIMIT", EXIT_UNFINISHED));
+        let told = "m1 is not known to be empty at the time limit; what answers now lacks revision";
+        assert!(failure.message.starts_with(told), "{failure}");
+        let waiting = until_empty(&context, &connection, "m1", (&begun, &accepted));
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await;
+        assert!(waited.is_err(), "it waits for the cell that was asked: {waited:?}");
+        server.shutdown().await.expect("a server that ends");
+    }
+
+    // A copy from before the drain has the machine, and not as one that is drained: somebody was said to have ended the drain.
+    #[tokio::test]
+    async fn a_machine_that_another_cell_has_under_that_name_does_not_end_the_wait() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (server, connection, context) = served(folder.path()).await;
+        let capacity = Some(Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ..Resources::default() });
+        let (name, boot_id) = ("m1".to_owned(), "boot-1".to_owned());
+        let machine = RegisterMachine { name, boot_id, capacity, ..RegisterMachine::default() };
+        let request = RegisterRequest { machine: Some(machine), ..RegisterRequest::default() };
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.address())).expect("an address");
+        let mut agents = AgentsClient::new(endpoint.connect_lazy());
+        let registered = agents.register(request).await.expect("a machine").into_inner();
+        let begun = ChangeResponse { revision: registered.revision, changed: true };
+        let limit = async |accepted: Accepted| at_the_limit(&context, &connection, "m1", (&begun, &accepted)).await;
+        let failure = limit(Accepted::elsewhere(begun.revision)).await.expect_err("it is another cell's");
+        assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+        let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
+        assert_eq!(limit(accepted).await, Err(ended_by_another("m1")));
         server.shutdown().await.expect("a server that ends");
     }
 
@@ -404,6 +483,8 @@ mod tests {
         let failure = accepted_all_the_same(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &begun);
         assert_eq!(failure.code, "OUTCOME_UNKNOWN");
         assert!(failure.message.starts_with("the drain of m1 (revision 9) was accepted, and goes on; "), "{failure}");
+        let failure = accepted_all_the_same(Failure::new(OTHER_CELL, "it is an older copy"), "m1", &begun);
+        assert_eq!(failure.code, "OUTCOME_UNKNOWN", "{failure}");
         let there = ChangeResponse { revision: 9, changed: false };
         let failure = accepted_all_the_same(Failure::new("UNAVAILABLE", "no cell answers"), "m1", &there);
         assert!(failure.message.starts_with("m1 was draining already (seen at revision 9), and the drain goes on; "));

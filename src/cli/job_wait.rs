@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Context, JobName,
+    accepted::Accepted,
     ended::{failed_filter, final_groups, has_failed, is_of},
     hints,
     interrupt::{if_not_interrupted, unless_interrupted},
@@ -119,15 +120,19 @@ impl Wait<'_> {
                 self.job.called()
             )
         };
-        unless_interrupted(self.reached_at_last(), goes_on).await
+        let waiting = async {
+            let accepted = Accepted::at(self.connection, self.since, hints::look_until(self.deadline)).await;
+            self.reached_at_last(&accepted).await
+        };
+        unless_interrupted(waiting, goes_on).await
     }
 
-    async fn reached_at_last(&self) -> Result<Look, Failure> {
-        let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
+    async fn reached_at_last(&self, accepted: &Accepted) -> Result<Look, Failure> {
+        let (mut period, mut silence) = (WAIT_PERIOD_MIN, None);
         let (began, mut waits) = (Instant::now(), LongWait::default());
         let (mut last, mut failures) = (None, Failures::default());
         loop {
-            let answer = in_time(self.deadline, self.look()).await;
+            let answer = in_time(self.deadline, self.look(accepted)).await;
             let is_at_the_limit = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
             if let Err(failure) = &answer
                 && is_at_the_limit
@@ -135,40 +140,60 @@ impl Wait<'_> {
             {
                 return Err(self.accepted_all_the_same(failure.clone()));
             }
-            let answer = found(answer, &mut silent_since).map_err(|failure| self.accepted_all_the_same(failure))?;
+            let answer = found(answer, &mut silence).map_err(|failure| self.accepted_all_the_same(failure))?;
             if let Some(look) = answer {
                 if let Some(reason) = waits.news(&look.view.waiting_reason, began.elapsed()) {
                     output::tell(&waiting_line(&format!("job {}", self.job.called()), &look.view, &reason));
                 }
-                // A picture from before the change may show the end of an earlier run of the job.
-                if look.revision >= self.since {
-                    if !self.goal.is_of(&look.view) {
-                        return Err(self.replaced());
-                    }
-                    if look.running_revision.is_some() || look.is_over() {
-                        return Ok(look);
-                    }
-                    if self.goal.is_running() {
-                        failures.look(self, &look.view).await;
-                    }
+                if self.is_end(&look) {
+                    return if self.goal.is_of(&look.view) { Ok(look) } else { Err(self.replaced()) };
+                }
+                if self.goal.is_running() && look.revision >= self.since {
+                    failures.look(self, &look.view).await;
                 }
                 last = Some(look);
             }
             let what = self.goal.unreached(&self.job.called(), last.as_ref(), failures.newest.as_ref());
-            let what = what + silence_words(silent_since);
+            let what = what + silence_words(silence);
             rest_or_give_up(self.job, (what, "it goes on"), &mut period, self.deadline).await?;
         }
     }
 
-    async fn look(&self) -> Result<Look, Failure> {
-        let (revision, view) = get_job_to_its_end(self.connection, self.job, self.since).await?;
+    /// Whether the wait ends with it. A picture from before the change may show the end of an earlier run of the job.
+    fn is_end(&self, look: &Look) -> bool {
+        let is_reached = look.running_revision.is_some() || look.is_over();
+        look.revision >= self.since && (is_reached || !self.goal.is_of(&look.view))
+    }
+
+    /// The job as it is, or was at its end, and at which revision. Of a cell that has not got what was changed it is not told that there is none, or none any
+    /// more.
+    async fn job_to_its_end(&self, accepted: &Accepted) -> Result<(u64, JobView), Failure> {
+        let found = get_job_to_its_end(self.connection, self.job, self.since).await;
+        let is_gone = |failure: &Failure| matches!(failure.code.as_str(), "NO_SUCH_JOB" | "HISTORY_BEHIND");
+        if found.as_ref().is_err_and(is_gone) {
+            accepted.expect_known_to(self.connection).await?;
+        }
+        found
+    }
+
+    /// The job as it is. What ends the wait is taken from the cell that was asked alone: another one, or an older copy, may have a job of that name, too.
+    async fn look(&self, accepted: &Accepted) -> Result<Look, Failure> {
+        let look = self.look_at_tasks(accepted).await?;
+        if self.is_end(&look) {
+            accepted.expect_known_to(self.connection).await?;
+        }
+        Ok(look)
+    }
+
+    async fn look_at_tasks(&self, accepted: &Accepted) -> Result<Look, Failure> {
+        let (revision, view) = self.job_to_its_end(accepted).await?;
         let mut look = Look { revision, view, ..Look::default() };
         let has_to_run = self.goal.is_running() && revision >= self.since && !look.is_over();
         if !has_to_run || !look.running().are_all_there() {
             return Ok(look);
         }
         let listed = list_allocations(self.connection, self.job, "state=running,ready=false", (false, 0)).await?;
-        let (later, after) = get_job_to_its_end(self.connection, self.job, self.since).await?;
+        let (later, after) = self.job_to_its_end(accepted).await?;
         look.down = listed.allocations;
         // What is listed has a revision of its own, at which the job itself was not looked at.
         let is_between = (revision..=later).contains(&listed.revision);
@@ -341,10 +366,12 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape};
+    use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape, StopRequest, SubmitRequest};
+    use plenum_server::{Server, ServerOptions};
 
-    use super::super::silence::SILENCE_MAX;
+    use super::super::silence::{OTHER_CELL, SILENCE_MAX, Silence};
     use super::*;
+    use crate::job_file::JobFile;
 
     #[test]
     fn a_job_that_failed_says_why() {
@@ -381,7 +408,7 @@ mod tests {
         // Nobody had seen it: it was said to wait.
         assert_eq!(told(end, None), "job ml/web is not known to have ended at the time limit");
         assert_eq!(silence_words(None), "");
-        assert_eq!(silence_words(Some(Instant::now())), "; how it is now the cell has not told");
+        assert_eq!(silence_words(Some(Silence::since(Instant::now()))), "; how it is now the cell has not told");
     }
 
     // Of two that ran the same file, one ended with what became of the other's submission, and its own failure was told to nobody.
@@ -455,6 +482,54 @@ mod tests {
         assert_eq!(logs_of(&view, std::slice::from_ref(&split)), told(&split), "it was stopped before");
     }
 
+    // Where the server came back on an empty directory the wait ended, and the job was said to be retired.
+    #[tokio::test]
+    async fn a_job_that_another_cell_does_not_know_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
+        let connection = &Connection::open(&server.address().to_string()).await.expect("a connection");
+        let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let goal = Goal::End { id: 7, version: Some(2) };
+        let accepted = &Accepted::numbered(1 << 40);
+        let wait = Wait { connection, job, goal, since: accepted.revision, deadline: Some(Instant::now()) };
+        assert_eq!(wait.reached_at_last(accepted).await.expect_err("it is not known").code, "TIME_LIMIT");
+        assert_eq!(wait.look(accepted).await.expect_err("it is another cell's").code, OTHER_CELL);
+        // Where no revision is known, the cell is believed.
+        let (wait, accepted) = (Wait { since: 0, ..wait }, &Accepted::numbered(0));
+        assert_eq!(wait.look(accepted).await.expect_err("there is none").code, "NO_SUCH_JOB");
+        server.shutdown().await.expect("a server that ends");
+    }
+
+    // Any cell of more revisions was believed, and what had become of its own job of that name.
+    #[tokio::test]
+    async fn a_job_that_another_cell_has_under_that_name_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
+        let connection = &Connection::open(&server.address().to_string()).await.expect("a connection");
+        let text = "name = \"web\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+                    resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+        let file = JobFile::parse("web.toml", text).expect("a job file").in_namespace(Some("ml"), None).expect("a job");
+        let request = SubmitRequest { spec: Some(file.spec), ..Default::default() };
+        let submitted = connection.jobs().submit(request).await.expect("a job").into_inner();
+        let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let request =
+            StopRequest { namespace: job.namespace.clone(), name: job.name.clone(), ..StopRequest::default() };
+        connection.jobs().stop(request).await.expect("it is stopped");
+        let accepted = &Accepted::at(connection, submitted.revision, hints::look_until(None)).await;
+        let elsewhere = &Accepted::elsewhere(submitted.revision);
+        let end = |id| Goal::End { id, version: Some(submitted.version) };
+        for goal in [end(submitted.job), end(submitted.job + 1)] {
+            let wait = Wait { connection, job, goal, since: submitted.revision, deadline: Some(Instant::now()) };
+            let failure = wait.reached_at_last(elsewhere).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, "TIME_LIMIT", "{goal:?}: {failure}");
+            let found = wait.reached_at_last(accepted).await;
+            let found = found.map(|look| look.view.state()).map_err(|failure| failure.code);
+            let is_there = goal == end(submitted.job);
+            assert_eq!(found, if is_there { Ok(JobState::JobStopped) } else { Err("JOB_OVER".to_owned()) });
+        }
+        server.shutdown().await.expect("a server that ends");
+    }
+
     // The code was `UNAVAILABLE`, which says of a change that it was not made: a script that tried again had the job run twice.
     #[tokio::test]
     async fn a_wait_that_is_given_up_does_not_read_as_if_nothing_had_been_accepted() {
@@ -464,8 +539,8 @@ mod tests {
         let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
         let goal = Goal::End { id: 7, version: Some(2) };
         let wait = Wait { connection, job, goal, since: 9, deadline: None };
-        let mut silent_since = Instant::now().checked_sub(SILENCE_MAX);
-        let away = found::<()>(Err(Failure::new("UNAVAILABLE", "no cell answers")), &mut silent_since);
+        let mut silence = Instant::now().checked_sub(SILENCE_MAX).map(Silence::since);
+        let away = found::<()>(Err(Failure::new("UNAVAILABLE", "no cell answers")), &mut silence);
         let failure = wait.accepted_all_the_same(away.expect_err("it is away for too long"));
         assert_eq!((failure.code.as_str(), failure.exit), (OUTCOME_UNKNOWN, EXIT_FAILED));
         let told = "what was asked of job ml/web (version 2, revision 9) was accepted, and goes on; for 2m0s the cell has not told how: no cell answers";

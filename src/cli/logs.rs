@@ -10,7 +10,7 @@ use super::{
     Context,
     colours::{self, Colours},
     gaps,
-    silence::found,
+    silence::{Silence, found},
 };
 use crate::{
     connect::Connection,
@@ -134,7 +134,7 @@ impl Log {
         let mut jobs = connection.jobs();
         let mut chunks = next(connection, follow, jobs.logs(self.asked)).await?.into_inner();
         // It takes back that the cell did not answer.
-        found(Ok(()), &mut away.server_since)?;
+        found(Ok(()), &mut away.silence)?;
         *away = Away::default();
         while let Some(chunk) = next(connection, follow, chunks.message()).await? {
             self.note(&chunk);
@@ -177,7 +177,7 @@ async fn next<T>(
 /// Whoever does not answer a reader.
 #[derive(Default)]
 struct Away {
-    server_since: Option<Instant>,
+    silence: Option<Silence>,
     told_of_agent: bool,
     /// Since when the allocation is known to have ended.
     ended_since: Option<Instant>,
@@ -190,7 +190,7 @@ impl Away {
             let request = GetAllocationRequest { allocation, at: None };
             let answer = connection.jobs().get_allocation(request).await.map_err(Failure::from);
             // What the cell does not know either is not waited for.
-            let Ok(answer) = found(answer, &mut self.server_since) else { return Err(failure) };
+            let Ok(answer) = found(answer, &mut self.silence) else { return Err(failure) };
             if let Some(answer) = answer {
                 // The word of its end may be here before its agent is asked for logs again.
                 let ended = has_ended(answer.into_inner().state());
@@ -202,7 +202,7 @@ impl Away {
                 }
             }
         } else {
-            found::<()>(Err(failure), &mut self.server_since)?;
+            found::<()>(Err(failure), &mut self.silence)?;
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())

@@ -1,5 +1,6 @@
 //! The command line: reads it, asks the cell, prints what it answered, and ends with the promised exit code.
 
+mod accepted;
 mod alloc;
 mod args;
 mod at;
@@ -141,6 +142,20 @@ impl Context {
         let namespace = if wanted.namespace { namespace_given.or(preferences.namespace) } else { None };
         let (format, request_timeout) = (global.output, global.request_timeout);
         Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout, timeout: None })
+    }
+
+    /// What asks the cell at an address, and has no other wish.
+    #[cfg(test)]
+    fn asking(address: String) -> Self {
+        Self {
+            address,
+            address_given: None,
+            namespace: None,
+            namespace_flag: None,
+            format: Format::Table,
+            request_timeout: None,
+            timeout: None,
+        }
     }
 
     /// The same for a command that may take so many microseconds.

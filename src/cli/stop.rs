@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Context, JobName, get_job, hints,
+    Context, JobName,
+    accepted::Accepted,
+    get_job, hints,
     interrupt::unless_interrupted,
     job::tell_job_change,
     job_wait::{WAIT_PERIOD_MIN, rest_or_give_up},
@@ -41,8 +43,13 @@ pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<I
     let object = stopped_json(job, answer.as_ref(), unknown.as_ref());
     if let Some(deadline) = wait {
         let since = answer.map_or(0, |answer| answer.revision);
+        // A job that was over already changed at no revision, and the cell has shown this one.
+        let shown = since.max(unknown.as_ref().map_or(0, |unknown| unknown.revision));
         let connection = connection.patient();
-        let waiting = wait_for(context, &connection, job, (since, deadline), object);
+        let waiting = async {
+            let accepted = Accepted::at(&connection, shown, until).await;
+            wait_for(context, &connection, job, (since, deadline), &accepted, object).await
+        };
         unless_interrupted(waiting, || {
             let (called, JobName { namespace, name }) = (job.called(), job);
             format!("job {called} goes on stopping; `plenum job show {namespace}/{name}` tells what is left")
@@ -107,34 +114,47 @@ fn stopped_json(job: &JobName, answer: Option<&ChangeResponse>, unknown: Option<
     object
 }
 
+/// One look at a job that was stopped, with the revision; `None` where it is retired, so that nothing is left of it. What ends the wait is taken from the
+/// cell that was asked alone: another one, or an older copy, may have no such job, or one that looks as if it had been submitted anew.
+async fn look(connection: &Connection, job: &JobName, accepted: &Accepted) -> Result<Option<(u64, JobView)>, Failure> {
+    let found = match get_job(connection, job, None).await {
+        Err(failure) if failure.code == "NO_SUCH_JOB" => None,
+        found => Some(found?),
+    };
+    let is_end = found.as_ref().is_none_or(|(revision, view)| *revision >= accepted.revision && left(view).is_none());
+    if is_end {
+        accepted.expect_known_to(connection).await?;
+    }
+    Ok(found)
+}
+
 /// Waits until nothing runs of the job that was stopped at revision `since`, and says what is left each time that it changed.
 async fn wait_for(
     context: &Context,
     connection: &Connection,
     job: &JobName,
     (since, deadline): (u64, Option<Instant>),
+    accepted: &Accepted,
     object: Value,
 ) -> Result<(), Failure> {
-    let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
+    let (mut period, mut silence) = (WAIT_PERIOD_MIN, None);
     let mut told = String::new();
     loop {
-        match in_time(deadline, get_job(connection, job, None)).await {
-            // Retired: there is nothing left of it.
-            Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, object),
-            answer => {
-                let answer =
-                    found(answer, &mut silent_since).map_err(|failure| accepted_all_the_same(failure, job, since))?;
-                if let Some((revision, view)) = answer.filter(|(revision, _)| *revision >= since) {
-                    let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
-                    if left != told {
-                        output::tell(&format!("{}: {left}", job.called()));
-                        told = left;
-                    }
-                }
+        let looked = in_time(deadline, look(connection, job, accepted)).await;
+        let found = found(looked, &mut silence).map_err(|failure| accepted_all_the_same(failure, job, since))?;
+        let answer = match found {
+            Some(None) => return done(context, job, None, object),
+            found => found.flatten(),
+        };
+        if let Some((revision, view)) = answer.filter(|(revision, _)| *revision >= accepted.revision) {
+            let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
+            if left != told {
+                output::tell(&format!("{}: {left}", job.called()));
+                told = left;
             }
         }
         let left = if told.is_empty() { "not known to have ended" } else { told.as_str() };
-        let what = format!("{}: {left} at the time limit{}", job.called(), silence_words(silent_since));
+        let what = format!("{}: {left} at the time limit{}", job.called(), silence_words(silence));
         rest_or_give_up(job, (what, "it goes on stopping"), &mut period, deadline).await?;
     }
 }
@@ -187,7 +207,62 @@ fn ended_json(mut object: Value, seen: Option<(u64, &JobView)>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::{Quota, SetQuota, SubmitRequest};
+    use plenum_server::{Server, ServerOptions};
+
     use super::*;
+    use crate::job_file::JobFile;
+
+    // Where the server came back on an empty directory all tasks of the job were said to have ended.
+    #[tokio::test]
+    async fn a_job_that_another_cell_does_not_know_is_not_told_as_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
+        let address = server.address().to_string();
+        let connection = Connection::open(&address).await.expect("a connection");
+        let context = Context::asking(address);
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let waited = async |accepted: Accepted, deadline: Option<Instant>| {
+            wait_for(&context, &connection, &job, (1, deadline), &accepted, json!({})).await
+        };
+        let ended = waited(Accepted::numbered(1 << 40), Some(Instant::now())).await;
+        let failure = ended.expect_err("it is another cell's");
+        assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+        let told = "ml/web: not known to have ended at the time limit; how it is now the cell has not told";
+        assert_eq!(failure.message, told);
+        let limit = Some(Quota { cpu_millis: Some(1), ..Quota::default() });
+        let quota = SetQuota { namespace: "ml".to_owned(), limit };
+        let begun = connection.govern().set_quota(quota).await.expect("a change").into_inner();
+        let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
+        assert_eq!(waited(accepted, None).await, Ok(()), "it is retired");
+        server.shutdown().await.expect("a server that ends");
+    }
+
+    // Where the server came back on a copy from before the stop, the job that ran there was taken for one that had been submitted anew: all its tasks were
+    // said to have ended, and ran on.
+    #[tokio::test]
+    async fn a_job_that_another_cell_has_under_that_name_is_not_told_as_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
+        let address = server.address().to_string();
+        let connection = Connection::open(&address).await.expect("a connection");
+        let text = "name = \"web\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/web\"]\n\
+                    resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+        let file = JobFile::parse("web.toml", text).expect("a job file").in_namespace(Some("ml"), None).expect("a job");
+        let request = SubmitRequest { spec: Some(file.spec), ..Default::default() };
+        let submitted = connection.jobs().submit(request).await.expect("a job").into_inner();
+        let context = Context::asking(address);
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let waited = async |accepted: Accepted| {
+            let at_once = (accepted.revision, Some(Instant::now()));
+            wait_for(&context, &connection, &job, at_once, &accepted, json!({})).await
+        };
+        let failure = waited(Accepted::elsewhere(submitted.revision)).await.expect_err("it is another cell's");
+        assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+        let accepted = Accepted::at(&connection, submitted.revision, hints::look_until(None)).await;
+        assert_eq!(waited(accepted).await, Ok(()), "it was submitted anew");
+        server.shutdown().await.expect("a server that ends");
+    }
 
     #[test]
     fn a_stopped_job_is_waited_for_until_none_of_its_tasks_is_left() {

@@ -137,11 +137,11 @@ async fn print_each(
     let mut shown: Option<(u64, String)> = None;
     let mut painted = (Instant::now(), None);
     let mut back = None;
-    let mut silent_since = None;
+    let mut silence = None;
     loop {
         let listed = list().await;
         // Who watches goes on when a server does that is away for a while, such as for a restart.
-        let listed = if shown.is_some() { found(listed, &mut silent_since)? } else { Some(listed?) };
+        let listed = if shown.is_some() { found(listed, &mut silence)? } else { Some(listed?) };
         let Some(listed) = listed else {
             tokio::time::sleep(PERIOD).await;
             continue;
