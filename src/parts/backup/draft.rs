@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use nix::fcntl::OFlag;
 use plenum_proto::v1::BackupManifest;
 use plenum_server::BackupError;
 
@@ -129,7 +130,7 @@ impl Draft {
                     return Err(failure(&BackupError::Exists { path }));
                 }
                 expect_the_same(&path, &manifest)?;
-                // Who removes old backups by the age of the files would remove the one that there is. Another user's keeps its time.
+                // Who removes old backups by the age of the files would remove the one that there is. Another user's, where it can be read, keeps its time.
                 let _ = fs::File::open(&path).and_then(|there| there.set_modified(SystemTime::now()));
                 *stage = Stage::Named;
                 // Whoever gave it its name may have been killed before that was durable.
@@ -163,6 +164,10 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 /// Makes sure that a backup that has the name of this one already shows the same, whole: a cell that stands still is backed up on time, too, and what was
 /// written then is taken as if it were this one.
 fn expect_the_same(path: &Path, manifest: &BackupManifest) -> Result<(), Failure> {
+    // Who opens a pipe waits for its other end.
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(failure(&BackupError::Exists { path: path.to_owned() }));
+    }
     let why = match plenum_server::check_backup(path) {
         Ok(there) if shows_the_same(&there, manifest) => return Ok(()),
         Ok(_) => return Err(failure(&BackupError::Exists { path: path.to_owned() })),
@@ -182,14 +187,18 @@ fn remove_left_over(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_draft =
             entry.file_name().to_str().is_some_and(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1));
-        if is_draft && is_left_over(&entry.path()).unwrap_or(false) {
+        // Nothing else is a draft, nor is it opened: who opens a pipe waits for its other end, and a link may lead to one.
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_draft && is_file && is_left_over(&entry.path()).unwrap_or(false) {
             drop(fs::remove_file(entry.path()));
         }
     }
 }
 
 fn is_left_over(draft: &Path) -> io::Result<bool> {
-    let file = fs::File::open(draft)?;
+    // Something else may have the name by now.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(draft)?;
     let is_old = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age >= LEFT_OVER_AFTER);
     Ok(is_old && file.try_lock().is_ok())
 }
@@ -213,6 +222,8 @@ fn name(manifest: &BackupManifest) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
 
     use super::*;
 
@@ -263,6 +274,38 @@ mod tests {
         drop(Draft::begin(folder.path(), &nothing()).unwrap());
         assert!(!old.exists());
         assert!([&young, &other, &backup, &slow.path].iter().all(|path| path.exists()));
+    }
+
+    /// What work comes to that must not wait for anybody.
+    fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tells, told) = mpsc::channel();
+        std::thread::spawn(move || tells.send(work()));
+        told.recv_timeout(Duration::from_secs(20)).expect("it waits for nobody")
+    }
+
+    // A backup waited for ever, having said nothing, for somebody to write to the pipe.
+    #[test]
+    fn a_pipe_or_a_link_that_is_called_as_drafts_are_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let [pipe, link] = [".plenum-backup-1-0.partial", ".plenum-backup-1-1.partial"].map(path);
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let old = fs::File::create(path("old")).unwrap();
+        old.set_modified(SystemTime::now() - 2 * LEFT_OVER_AFTER).unwrap();
+        std::os::unix::fs::symlink(path("old"), &link).unwrap();
+        let out = folder.path().to_owned();
+        let begun = at_once(move || Draft::begin(&out, &nothing()).map(drop));
+        assert_eq!(begun, Ok(()));
+        assert!([&pipe, &link].iter().all(|path| path.symlink_metadata().is_ok()));
+    }
+
+    #[test]
+    fn a_pipe_that_has_the_name_of_a_backup_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join(name(&BackupManifest::default()));
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let failure = at_once(move || expect_the_same(&pipe, &BackupManifest::default())).unwrap_err();
+        assert_eq!(failure.code, "ALREADY_THERE", "{failure}");
     }
 
     #[test]
