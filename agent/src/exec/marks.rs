@@ -59,6 +59,16 @@ impl Marks {
         self.under_way.borrow().contains(&allocation)
     }
 
+    /// It ended and was forgotten, whether or not it could be marked. Waits for the disk.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    pub(super) fn has_ended(&self, directory: &AllocationDirectory, allocation: AllocationId) -> io::Result<bool> {
+        // In this order: it may be marked in between.
+        let is_unmarked = self.failed().contains(&allocation);
+        Ok((is_unmarked && directory.root().try_exists()?) || directory.ended().try_exists()?)
+    }
+
     /// Comes back when all is marked that can be.
     pub(super) async fn made(&self) {
         drop(self.under_way.subscribe().wait_for(BTreeSet::is_empty).await);

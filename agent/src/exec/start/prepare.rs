@@ -52,7 +52,7 @@ pub(super) fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::R
         return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
     }
     // What ended in an earlier life of the cell did so with its last start, whatever the number of the one that this life asks for.
-    let last = if directory.ended().try_exists()? { directory.last_ended()? } else { None };
+    let last = if forgotten.has_ended(&directory, task.allocation)? { directory.last_ended()? } else { None };
     match (recover::look(&directory, last.unwrap_or(facts.restart))?, last) {
         // There it was not made, which was told, and in this life not tried; or this life has heard of that end, and asks for the start after it.
         (recover::Trace::Exit(exit), Some(_)) if facts.restart > 0 || was_never_made(&exit) => {}
@@ -331,6 +331,22 @@ mod tests {
             let exit = end_of(&shared, &task);
             assert_eq!((exit, directory.spec().exists()), (complete.clone(), false));
         }
+    }
+
+    // As long as that end could not be marked, it ran once more, too.
+    #[test]
+    fn what_completed_in_an_earlier_life_of_the_cell_is_not_made_again_before_it_can_be_marked() {
+        let complete = Exit { code: Some(0), started_unix_ms: Some(1), ..Exit::default() };
+        let place = tempfile::tempdir().unwrap();
+        let (shared, task, directory) = ended_before(place.path(), &[(300, complete.clone())]);
+        fs::remove_file(directory.ended()).unwrap();
+        // It can't be made where a folder is.
+        fs::create_dir(directory.ended()).unwrap();
+        assert!(shared.forgotten.forget(task.allocation));
+        shared.forgotten.mark(&directory, task.allocation);
+        fs::remove_dir(directory.ended()).unwrap();
+        let exit = end_of(&shared, &task);
+        assert_eq!((exit, directory.spec().exists()), (complete, false));
     }
 
     // Only the first of them was tried, and the ends of the others told once more; what had been stopped before it was made had failed in this life.
