@@ -14,6 +14,7 @@
 //! <agent>/jobs/job-<slot>-<generation>-v<version>/    shared by the tasks of one version of a job on this machine
 //! <agent>/allocs/.removed-*, <agent>/jobs/.removed-*    what is being removed
 //! <agent>/instance                 which agent this directory makes
+//! <agent>/instance-place           which file that stands in, by which a copied directory is told
 //! <agent>/cell.json                which cell it belongs to, under which name, and what it has seen of it
 //! ```
 
