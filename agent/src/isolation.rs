@@ -100,6 +100,11 @@ impl Isolation {
                 let _ = mount(None::<&str>, tree, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
             }
         }
+        if self.mount && probing {
+            // As its group is shown to a task in place of all groups.
+            mount(Some("/dev/null"), "/dev/null", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(|errno| Refused::new("a mount of what is there", errno))?;
+        }
         if self.hidden && probing {
             mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::MS_NOSUID, None::<&str>)
                 .map_err(|errno| Refused::new("mounting a tmpfs", errno))?;

@@ -6,18 +6,25 @@
 //! (`{"start": TASK}`, `{"stop": ID}`, `{"forget": ID}`) and writes what it recovered, then events, in the same way. With
 //! MACHINE, tasks get cgroups and what namespaces the kernel gives; without, neither.
 //!
+//! `plenum-agent-alone into GROUP` starts a process in the control group of version 2 at this path, which tells the group that it then is in.
+//!
 //! `plenum-agent-alone late PROGRAM ARGUMENT…` becomes that program, as on a machine that has much else to do: after a while.
 
 use std::{
     env,
     ffi::OsString,
+    fs::{self, File},
     io::{self, Write},
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::process::CommandExt,
+    },
     process::{Command, ExitCode},
     thread,
     time::Duration,
 };
 
+use nix::{errno::Errno, libc, sys::wait::wait};
 use plenum_agent::{
     Options,
     cgroup::{AgentCgroup, Mounts},
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "shim" => shim::main(arguments),
+        Some(first) if first == "into" => finish(into_group(arguments)),
         Some(first) if first == "late" => finish(late(arguments)),
         Some(first) if first == "run" => {
             finish(run(texts(arguments)).and_then(|options| plenum_agent::run(&options).map_err(io::Error::other)))
@@ -69,6 +77,24 @@ fn finish(outcome: io::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn into_group(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+    /// The flag of `clone3` for it, since Linux 5.7.
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    let group = File::open(arguments.next().ok_or_else(|| io::Error::other("expected a control group"))?)?;
+    let descriptor = u64::try_from(group.as_raw_fd()).map_err(io::Error::other)?;
+    let exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    // The first is its flags, the fifth its signal, the last the group.
+    let words = [CLONE_INTO_CGROUP, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, descriptor];
+    // SAFETY: this process has one thread, so that the child may do whatever its parent might; the words live during the call.
+    #[allow(unsafe_code)]
+    let child = unsafe { libc::syscall(libc::SYS_clone3, words.as_ptr(), size_of_val(&words)) };
+    if Errno::result(child)? == 0 {
+        return say(fs::read_to_string("/proc/self/cgroup")?.trim_end());
+    }
+    wait()?;
+    Ok(())
 }
 
 fn late(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {

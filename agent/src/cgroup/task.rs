@@ -1,7 +1,8 @@
 //! The control group of one task: made before its command runs, killed and removed after its end.
 //!
 //! It has the limits, and the command runs in another one below it. A task of root may make a namespace of control groups and mount them there;
-//! what it finds at the root of that mount is the group that it is in, with its files. The one with the limits lies above.
+//! what it finds at the root of that mount is the group that it is in, with its files. The one with the limits lies above, and nothing of the task may
+//! come into that one.
 
 use std::{
     collections::BTreeMap,
@@ -229,6 +230,12 @@ impl TaskCgroup {
                 let _ = fs::remove_dir(above);
             }
         }
+    }
+
+    /// In version 2, the group in which the command runs, and where its hierarchy is mounted: above those of the machine and of all agents.
+    pub(crate) fn in_unified_hierarchy(&self) -> Option<(PathBuf, PathBuf)> {
+        let directory = self.distinct_directories().next().filter(|_| self.version == Version::V2)?;
+        Some((directory.join(COMMAND_GROUP), directory.ancestors().nth(3)?.to_owned()))
     }
 
     fn distinct_directories(&self) -> impl Iterator<Item = &Path> {

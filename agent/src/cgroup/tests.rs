@@ -26,6 +26,7 @@ fn version_one_gets_a_directory_and_limits_in_each_hierarchy() {
     assert_eq!(read(&mount("cpu").join("plenum/m1/7-1/cpu.cfs_period_us")), "100000");
     assert_eq!(read(&mount("memory").join("plenum/m1/7-1/memory.limit_in_bytes")), "67108864");
     assert_eq!(read(&mount("pids").join("plenum/m1/7-1/pids.max")), "32");
+    assert_eq!(task.in_unified_hierarchy(), None);
     assert!(!mount("memory").join("plenum/m1/7-1/memory.memsw.limit_in_bytes").exists(), "swap isn't counted here");
     assert_eq!(agent.names().unwrap(), ["7-1"]);
 
@@ -88,6 +89,7 @@ fn version_two_hands_controllers_down_and_writes_one_directory() {
     assert_eq!(read(&directory.join("memory.swap.max")), "0");
     assert_eq!(read(&directory.join("memory.oom.group")), "1");
     assert_eq!(read(&directory.join("pids.max")), "32");
+    assert_eq!(task.in_unified_hierarchy(), Some((directory.join("command"), tree.path().to_owned())));
     fs::write(directory.join("memory.events"), "low 0\noom 2\noom_kill 2\noom_group_kill 1\n").unwrap();
     assert_eq!(task.oom_kills(), 2);
 }

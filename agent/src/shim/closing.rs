@@ -1,6 +1,6 @@
 //! Closing to a task what it could change the whole machine by, and what others left open. It knows no task.
 
-use std::ffi::CString;
+use std::{ffi::CString, path::Path};
 
 use nix::{
     errno::Errno,
@@ -61,9 +61,17 @@ fn set_mount_attributes(tree: &str, set: u64) -> nix::Result<()> {
     Errno::result(outcome).map(drop)
 }
 
+/// Puts the control group of a command in the place where its hierarchy is mounted, for this mount namespace. In version 2 root may start a process in
+/// any group that it can open (`CLONE_INTO_CGROUP`), and the kernel does not ask whether that is on a read-only mount. The group with its limits must
+/// not be seen either: a process in there makes a namespace of control groups, mounts them, and may write those.
+pub(super) fn show_only_group(group: &Path, mounted_at: &Path) -> nix::Result<()> {
+    mount(Some(group), mounted_at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+}
+
 /// Files of `/proc` through which root changes or ends the whole machine by writing, whatever its capabilities: the program that
-/// the kernel runs, outside of all namespaces, for each process that crashes; the key that reboots.
-const KERNEL_FILES: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
+/// the kernel runs, outside of all namespaces, for each process that crashes; the key that reboots; disks that are taken away.
+const KERNEL_FILES: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/scsi", "/proc/acpi"];
 
 /// Makes them read-only for this mount namespace. Where one is not there, nothing needs to be done.
 pub(super) fn close_kernel_files() {

@@ -36,10 +36,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ShimSpec,
-    closing::{close_kernel_files, close_on_exec_all, make_read_only},
+    closing::{close_kernel_files, close_on_exec_all, make_read_only, show_only_group},
     setup, watched_signals,
 };
 use crate::{
+    cgroup::TaskCgroup,
     directories::AllocationDirectory,
     driver::{Failure, FailureKind},
     isolation::{Isolation, hide},
@@ -107,6 +108,8 @@ pub(super) struct Command {
     job_directory: PathBuf,
     /// The agent's directory, where the task shall not see the rest of it.
     hidden_root: Option<PathBuf>,
+    /// The group in which it runs, and where the hierarchy is mounted of which it shall see no other; `None` in version 1.
+    group: Option<(PathBuf, PathBuf)>,
     open_files: Option<u64>,
 }
 
@@ -139,6 +142,7 @@ impl Command {
             working_directory: directory.task(),
             job_directory: spec.job_directory.clone(),
             hidden_root: spec.isolation.hidden.then(|| directory.agent()).flatten(),
+            group: spec.cgroup.as_ref().and_then(TaskCgroup::in_unified_hierarchy),
             open_files: spec.open_files,
         })
     }
@@ -418,13 +422,16 @@ fn become_command(
     for mut entry in entries {
         entry.write_all(b"0").map_err(|error| setup(format!("entering its cgroup: {error}")))?;
     }
+    let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
     if isolation.mount {
+        if let Some((group, mounted_at)) = &command.group {
+            step(&format!("showing {} in place of all groups", group.display()), show_only_group(group, mounted_at))?;
+        }
         make_read_only("/sys");
         if Uid::effective().is_root() {
             close_kernel_files();
         }
     }
-    let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
     step("a session", setsid().map(drop))?;
     reset_signals().map_err(|error| setup(format!("signals: {error}")))?;
     let null = File::open("/dev/null").map_err(|error| setup(format!("/dev/null: {error}")))?;

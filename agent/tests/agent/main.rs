@@ -5,6 +5,7 @@
 
 mod bench;
 mod crash;
+mod groups;
 mod limits;
 mod mounts;
 mod namespaces;

@@ -9,7 +9,8 @@ use crate::skips::skipped;
 
 /// Whether programs that know nothing of ours get all namespaces, and may mount in them what tasks need.
 fn others_get_everything() -> bool {
-    let mounts = "mount -t tmpfs tmpfs /dev && mount -t proc -o nosuid,nodev,noexec proc /proc";
+    let mounts = "mount --bind /dev/null /dev/null && mount -t tmpfs tmpfs /dev && \
+                  mount -t proc -o nosuid,nodev,noexec proc /proc";
     let mut attempt = Command::new("unshare");
     attempt.args(["--fork", "--pid", "--ipc", "--mount", "/bin/sh", "-c", mounts]);
     let attempt = attempt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

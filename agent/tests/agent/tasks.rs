@@ -473,7 +473,7 @@ async fn a_task_is_not_spared_when_memory_is_short_as_its_agent_is() {
     assert_eq!(bench.output(allocation), "0\n");
 }
 
-// A root task could name the program that the kernel runs, outside of all namespaces, for each crash on the machine.
+// A root task could name the program that the kernel runs, outside of all namespaces, for each crash on the machine; and take disks away.
 #[tokio::test]
 async fn an_isolated_task_can_not_write_to_the_kernel() {
     let mut bench = Bench::isolated();
@@ -482,7 +482,9 @@ async fn an_isolated_task_can_not_write_to_the_kernel() {
     }
     let task = bench.shell(
         "for file in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger; do \
-         (: >> $file) 2> /dev/null && echo $file; done; cat /proc/sys/kernel/ostype; echo 0 > /proc/self/oom_score_adj && echo own",
+         (: >> $file) 2> /dev/null && echo $file; done; \
+         for place in /proc/scsi /proc/acpi; do test -w $place && echo $place; done; \
+         cat /proc/sys/kernel/ostype; echo 0 > /proc/self/oom_score_adj && echo own",
     );
     let allocation = task.allocation;
     assert!(bench.run(task).await.succeeded());
