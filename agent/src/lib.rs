@@ -21,6 +21,7 @@ pub mod reconciler;
 pub mod removal;
 mod service;
 pub mod shim;
+mod threads;
 pub mod traces;
 
 pub use service::{AgentError, Options, Surroundings, end_tasks_left, registration, run};

@@ -94,6 +94,7 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::Renamed { .. } => "MACHINE_RENAMED",
+        AgentError::Panicked { .. } => "INTERNAL",
         // What the system answers is of other kinds.
         AgentError::Machine(source) if source.kind() == io::ErrorKind::InvalidInput => "CONFIG",
         AgentError::Directory { .. }

@@ -36,6 +36,7 @@ use crate::{
     open_files,
     process::ProcessIdentity,
     removal::remove_tree,
+    threads::{self, Alarm, on_a_thread},
 };
 
 pub use self::left::Left;
@@ -123,6 +124,8 @@ pub struct ExecDriver {
     /// True while starts may be made.
     gate: Option<watch::Receiver<bool>>,
     permission: turn::Permission,
+    /// For a panic of what watches a start, or is done in the background.
+    alarm: Alarm,
     recording: Arc<clean::Recording>,
     cleaning: Arc<clean::Cleaning>,
     /// Directories of jobs, too.
@@ -172,6 +175,7 @@ impl ExecDriver {
             forgotten: Arc::default(),
             gate: None,
             permission: turn::Permission::default(),
+            alarm: mpsc::channel(1).0,
             recording: Arc::default(),
             cleaning: Arc::default(),
             cleaned_at: Instant::now(),
@@ -199,6 +203,11 @@ impl ExecDriver {
     /// made by then waits. Before the first call there is no such time.
     pub(crate) fn start_until(&mut self, until: watch::Receiver<Option<Duration>>) {
         self.permission = turn::Permission::until(until);
+    }
+
+    /// Tells `alarm` when it does not watch a start any more, or does not clean, for a panic. Before the first call nobody hears of that.
+    pub(crate) fn alarm(&mut self, alarm: Alarm) {
+        self.alarm = alarm;
     }
 
     /// What gives room back that ended tasks take.
@@ -232,6 +241,7 @@ impl ExecDriver {
             forgotten: Arc::clone(&self.forgotten),
             cleaning: Arc::clone(&self.cleaning),
             removals: Arc::clone(&self.removals),
+            alarm: self.alarm.clone(),
         }
     }
 
@@ -247,7 +257,8 @@ impl ExecDriver {
             gate: self.gate.clone(),
             permission: self.permission.clone(),
         };
-        drop(tokio::spawn(start::live(start, shared, self.events.clone(), stopped)));
+        let life = start::live(start, shared, self.events.clone(), stopped);
+        drop(threads::spawn("what watches a task", &self.alarm, life));
         self.starts.insert(allocation, Handle { stop });
     }
 
@@ -262,7 +273,7 @@ impl ExecDriver {
 impl Driver for ExecDriver {
     fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let mut all = Vec::new();
-        for (recovered, there) in recover::recover(&self.options)? {
+        for (recovered, there) in recover::recover(&self.options, &self.alarm)? {
             if let Some(start) = there {
                 self.watch_start(recovered.allocation, start);
             } else if recovered.found == crate::driver::Found::NotStarted {
@@ -298,14 +309,14 @@ impl Driver for ExecDriver {
         // elsewhere, too.
         if self.forgotten.forget(allocation) {
             let cleaner = self.cleaner();
-            in_background(&self.marks, move || {
+            in_background(&self.marks, &self.alarm, move || {
                 let directory = cleaner.options.directory.allocation(allocation);
                 // Until it is marked nothing of it is started anew: what removes its files later must not meet those of such a start.
                 let files = clean::set_files_aside(&cleaner.options.directory, allocation);
                 cleaner.forgotten.mark(&directory, allocation);
                 // Its output is kept for readers, its files are not: the cell may give their room away.
                 if let Some(files) = files {
-                    in_background(&cleaner.removals, move || drop(remove_tree(&files)));
+                    in_background(&cleaner.removals, &cleaner.alarm, move || drop(remove_tree(&files)));
                 }
                 // Counted when it is marked, as what is not stays: the end of many at once may be the last for long.
                 let (tasks, bytes) = cleaner.cleaning.ended(printed::bytes(&directory));
@@ -324,6 +335,7 @@ struct Cleaner {
     forgotten: Arc<marks::Marks>,
     cleaning: Arc<clean::Cleaning>,
     removals: Arc<Semaphore>,
+    alarm: Alarm,
 }
 
 impl Cleaner {
@@ -332,8 +344,8 @@ impl Cleaner {
         if !self.cleaning.ask(jobs) {
             return;
         }
-        let Self { options, recording, forgotten, cleaning, removals } = self;
-        in_background(&removals, move || {
+        let Self { options, recording, forgotten, cleaning, removals, alarm } = self;
+        in_background(&removals, &alarm, move || {
             let jobs = cleaning.begin();
             forgotten.try_again(&options.directory);
             clean::clean(&options, &recording, jobs);
@@ -342,12 +354,13 @@ impl Cleaner {
 }
 
 /// Does it on another thread, when it is its turn: starts and receipts don't wait for it. What an agent does not come to, the next one removes.
-fn in_background(turns: &Arc<Semaphore>, work: impl FnOnce() + Send + 'static) {
+fn in_background(turns: &Arc<Semaphore>, alarm: &Alarm, work: impl FnOnce() + Send + 'static) {
     let turns = Arc::clone(turns);
-    drop(tokio::spawn(async move {
+    let when_it_is_its_turn = async move {
         let _turn = turns.acquire().await;
-        drop(tokio::task::spawn_blocking(work).await);
-    }));
+        on_a_thread(work).await;
+    };
+    drop(threads::spawn("what marks and removes what ended", alarm, when_it_is_its_turn));
 }
 
 /// The record of a start that shall never be made: no shim that is still on its way can take it any more.
@@ -367,6 +380,12 @@ fn options_at(directory: PathBuf) -> ExecOptions {
         ended_kept_max: 0,
         ended_bytes_max: 1 << 20,
     }
+}
+
+/// Of an agent that hears of no panic; for tests.
+#[cfg(test)]
+fn no_alarm() -> Alarm {
+    mpsc::channel(1).0
 }
 
 /// A start of a command that ends at once, as tests record it.
@@ -498,12 +517,31 @@ mod tests {
         for _ in 0..1000 {
             let held = Arc::clone(&held);
             // Until the sender is gone.
-            in_background(&turns, move || drop(held.lock().map(|held| held.recv())));
+            in_background(&turns, &no_alarm(), move || drop(held.lock().map(|held| held.recv())));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         let start = tokio::task::spawn_blocking(|| 7);
         let made = tokio::time::timeout(Duration::from_secs(5), start).await;
         drop(hold);
         assert!(matches!(made, Ok(Ok(7))), "{made:?}");
+    }
+
+    // It was a panic of whoever waited, and the turn went to the next one, whose work was not done either.
+    #[test]
+    fn what_finds_no_thread_keeps_its_turn() {
+        threads::runtime_without_threads().block_on(async {
+            let turns = Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX));
+            in_background(&turns, &no_alarm(), || ());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(turns.available_permits(), REMOVALS_AT_ONCE_MAX - 1);
+        });
+    }
+
+    // Nothing was cleaned from then on, until the disk was full.
+    #[tokio::test]
+    async fn of_a_panic_of_what_is_done_in_the_background_the_agent_hears() {
+        let (alarm, mut panics) = mpsc::channel(1);
+        in_background(&Arc::new(Semaphore::new(1)), &alarm, || panic!("no such disk"));
+        assert_eq!(panics.recv().await.unwrap().what, "no such disk");
     }
 }

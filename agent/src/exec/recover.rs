@@ -29,6 +29,7 @@ use crate::{
     process::{ProcessIdentity, boot_id, kill_listed, with_environment_entry},
     removal::remove_tree,
     shim::{ShimSpec, unix_ms},
+    threads::{self, Alarm, on_a_thread},
 };
 
 /// How long the end of one task is waited for at once. There are only so many threads for that: what hangs in the kernel must not keep
@@ -161,13 +162,13 @@ pub(crate) fn holds_any(directory: &AgentDirectory) -> io::Result<bool> {
 }
 
 /// Everything that has not been forgotten, with what is to be watched of it. Cgroups that belong to nothing of it are emptied and removed, on
-/// another thread where that takes long.
+/// another thread where that takes long; of a panic of that `alarm` is told.
 ///
 /// What of one can't be read ends, and with it what may run of it ([`unread`]); of many it is the whole disk.
 ///
 /// # Errors
 /// When something can't be found out of what may run. Nothing was killed then.
-pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Option<Start>)>> {
+pub(super) fn recover(options: &ExecOptions, alarm: &Alarm) -> io::Result<Vec<(Recovered, Option<Start>)>> {
     let mut looked = Vec::new();
     for allocation in allocations(&options.directory)? {
         let directory = options.directory.allocation(allocation);
@@ -195,7 +196,7 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
     }
     if !left.is_empty() {
         let strays = Strays { directory: options.directory.clone(), groups: left, told: BTreeSet::new() };
-        drop(tokio::spawn(remove_patiently(strays)));
+        drop(threads::spawn("what removes control groups", alarm, remove_patiently(strays)));
     }
     Ok(found)
 }
@@ -204,14 +205,13 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
 async fn remove_patiently(mut strays: Strays) {
     let mut pause = STRAYS_PAUSE_MIN;
     loop {
-        let looking = tokio::task::spawn_blocking(move || {
+        strays = on_a_thread(move || {
             strays.remove();
             strays
-        });
-        match looking.await {
-            Ok(left) if !left.groups.is_empty() => strays = left,
-            // That all are gone, or that the agent ends.
-            _ => return,
+        })
+        .await;
+        if strays.groups.is_empty() {
+            return;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STRAYS_PAUSE_MAX);
@@ -535,7 +535,7 @@ mod tests {
             durable::write_atomically(&directory.spec(), &spec).unwrap();
             durable::write_atomically(&directory.exit(0), &Exit { code: Some(3), ..Exit::default() }).unwrap();
         }
-        let found = recover(&options).unwrap();
+        let found = recover(&options, &exec::no_alarm()).unwrap();
         let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
     }
@@ -592,7 +592,7 @@ mod tests {
         // Who is root may look whatever they are.
         let is_open = || all().map(|one| mode(one) == 0o700).collect::<Vec<_>>();
         shut();
-        let found = recover(&options).unwrap();
+        let found = recover(&options, &exec::no_alarm()).unwrap();
         let found: Vec<_> = found.into_iter().map(|(one, _)| (one.allocation.slot, one.found)).collect();
         assert!(matches!(&found[..], [(1, Found::Ended(exit))] if exit.code == Some(3)), "{found:?}");
         assert_eq!(is_open(), [true; 4]);

@@ -35,6 +35,7 @@ use plenum_model::AllocationId;
 use crate::{
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
     shim::is_readable,
+    threads::on_a_thread,
 };
 
 /// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
@@ -201,7 +202,7 @@ async fn patiently(
             Some(turn) => turn.taken().await,
             None => None,
         };
-        match blocking(work.clone()).await {
+        match on_a_thread(work.clone()).await {
             Ok(prepared) => return prepared,
             Err(error) => tell(allocation, &error, &mut told),
         }
@@ -217,18 +218,6 @@ fn tell(allocation: AllocationId, error: &io::Error, told: &mut bool) {
         tracing::debug!(%allocation, %error, "a start waits to be made");
     } else if !std::mem::replace(told, true) {
         tracing::warn!(%allocation, %error, "can't find out where a task stands: tries again");
-    }
-}
-
-/// Runs what waits for the disk on another thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        // Cancelled: the runtime is on its way down, and so is this task. A panic is ours to see.
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 
@@ -337,7 +326,7 @@ async fn marked(running: PathBuf) {
     loop {
         tokio::time::sleep(RUNNING_LOOKED_FOR_EVERY).await;
         let running = running.clone();
-        if blocking(move || running.exists()).await {
+        if on_a_thread(move || running.exists()).await {
             return;
         }
     }

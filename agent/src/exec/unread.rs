@@ -259,11 +259,11 @@ mod tests {
             directory.spec()
         });
         let specs: Vec<_> = specs.collect();
-        let told = recover::recover(&options).err().unwrap().to_string();
+        let told = recover::recover(&options, &exec::no_alarm()).err().unwrap().to_string();
         assert!(told.contains("alloc-1-1/spec.json can't be read") && told.ends_with("(and so of 8 others)"), "{told}");
         assert!(specs.iter().all(|spec| spec.is_symlink()), "nothing was changed");
         fs::remove_file(&specs[8]).unwrap();
-        let found = recover::recover(&options).unwrap();
+        let found = recover::recover(&options, &exec::no_alarm()).unwrap();
         assert_eq!(found.len(), 8, "of so many each ends by itself");
     }
 

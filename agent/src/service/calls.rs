@@ -1,6 +1,7 @@
 //! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
 
 use std::{
+    net::ToSocketAddrs,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::{
     bounds::CONNECTION_WINDOW_BYTES,
@@ -22,6 +24,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tower::service_fn;
 
 use super::AgentError;
 use crate::{
@@ -29,6 +32,7 @@ use crate::{
     isolation::Isolation,
     machine::Machine,
     reconciler::{Input, Registration, Status},
+    threads::{self, Alarm, on_a_thread},
     traces::Item,
 };
 
@@ -109,9 +113,21 @@ pub(super) struct Connector {
 impl Connector {
     /// A client with a connection of its own, which connects when there is something to say, and again whenever the connection broke.
     pub(super) fn client(&self) -> Client {
-        AgentsClient::with_interceptor(self.endpoint.connect_lazy(), self.principal.clone())
+        AgentsClient::with_interceptor(self.channel(), self.principal.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn channel(&self) -> Channel {
+        // By itself it would look names up on a thread of tokio's, and be of no use any more where the system gave none once.
+        let mut http = HttpConnector::new_with_resolver(service_fn(|name: Name| {
+            on_a_thread(move || (name.as_str(), 0).to_socket_addrs())
+        }));
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        // Not of the endpoint, which would count the lookup, too: that takes as long by itself where the first server of names is down.
+        http.set_connect_timeout(Some(CONNECT_WITHIN));
+        self.endpoint.connect_with_connector_lazy(http)
     }
 }
 
@@ -120,6 +136,8 @@ pub(super) struct Calls {
     client: Client,
     instance: String,
     arrivals: mpsc::Sender<Arrival>,
+    /// For a panic of what calls.
+    alarm: Alarm,
     following: Option<JoinHandle<()>>,
     /// Assignments could not be followed, and nothing of them has come since.
     unheard: Arc<AtomicBool>,
@@ -132,12 +150,11 @@ impl Calls {
         machine: &str,
         instance: String,
         arrivals: mpsc::Sender<Arrival>,
+        alarm: Alarm,
     ) -> Result<Self, AgentError> {
         let wrong = |message: String| AgentError::Address { address: server.to_owned(), message };
         let endpoint = Endpoint::from_shared(server.to_owned())
             .map_err(|error| wrong(error.to_string()))?
-            .connect_timeout(CONNECT_WITHIN)
-            .tcp_nodelay(true)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .keep_alive_timeout(ALIVE_WITHIN);
@@ -145,7 +162,8 @@ impl Calls {
         let value = instance.parse().map_err(|_| wrong("the agent's instance".to_owned()))?;
         let principal = Principal { principal, instance: value, cell: Arc::default() };
         let connector = Connector { endpoint, principal };
-        Ok(Self { client: connector.client(), connector, instance, arrivals, following: None, unheard: Arc::default() })
+        let (client, unheard) = (connector.client(), Arc::default());
+        Ok(Self { connector, client, instance, arrivals, alarm, following: None, unheard })
     }
 
     /// From now on calls are meant for this cell, by its id in hexadecimal; with an empty one, for whoever answers.
@@ -172,7 +190,7 @@ impl Calls {
         let request = v1::RegisterRequest { machine, revision, incarnation, instance, named, asked_micros };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         let server = self.connector.endpoint.uri().to_string();
-        drop(tokio::spawn(async move {
+        let call = async move {
             let arrival = match within(client.register(request)).await {
                 Ok(response) => Arrival::Registered(response),
                 Err(status) if code_of(&status) == MACHINE_TAKEN => Arrival::Taken(status.message().to_owned()),
@@ -183,7 +201,8 @@ impl Calls {
                 }
             };
             let _ = arrivals.send(arrival).await;
-        }));
+        };
+        drop(threads::spawn("what registers the machine", &self.alarm, call));
     }
 
     pub(super) fn report(
@@ -205,7 +224,7 @@ impl Calls {
             incarnation,
         };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
-        drop(tokio::spawn(async move {
+        let call = async move {
             let input = match within(client.report(request)).await {
                 Ok(response) => {
                     Input::ReportAnswered { number, revision: response.revision, register: response.register }
@@ -220,7 +239,8 @@ impl Calls {
                 }
             };
             let _ = arrivals.send(Arrival::Input(input)).await;
-        }));
+        };
+        drop(threads::spawn("what reports of tasks", &self.alarm, call));
     }
 
     /// Follows this epoch's assignments instead of what was followed before, of a cell that has what was seen.
@@ -230,7 +250,7 @@ impl Calls {
         }
         let request = v1::FollowRequest { machine: machine.to_bits(), epoch, revision, incarnation };
         let (client, arrivals, unheard) = (self.client.clone(), self.arrivals.clone(), self.unheard.clone());
-        self.following = Some(tokio::spawn(async move {
+        let call = async move {
             let mut input = Input::FollowEnded;
             if let Err(status) = read_assignments(client, request, (machine, epoch), &arrivals, &unheard).await {
                 tracing::warn!(code = ?status.code(), message = words(&status), "can't follow assignments");
@@ -240,7 +260,8 @@ impl Calls {
                 }
             }
             let _ = arrivals.send(Arrival::Input(input)).await;
-        }));
+        };
+        self.following = Some(threads::spawn("what follows assignments", &self.alarm, call));
     }
 }
 
@@ -392,7 +413,19 @@ mod tests {
     use plenum_model::AllocationState;
 
     use super::*;
-    use crate::traces::Traces;
+    use crate::{threads::runtime_without_threads, traces::Traces};
+
+    // The server's name could not be looked up, of which a panic was made. No later call was made either, until the agent was started again.
+    #[test]
+    fn where_the_system_gives_no_thread_a_connection_waits_for_the_servers_address() {
+        runtime_without_threads().block_on(async {
+            let ((arrivals, _answers), (alarm, _panics)) = (mpsc::channel(1), mpsc::channel(1));
+            let calls = Calls::new("http://localhost:1", "m1", "one".to_owned(), arrivals, alarm).expect("an address");
+            let mut client = calls.client();
+            let asked = timeout(Duration::from_millis(200), client.report(v1::ReportRequest::default())).await;
+            assert!(asked.is_err(), "{asked:?}");
+        });
+    }
 
     // The cell takes 4 MiB, and refused it each time.
     #[test]

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
@@ -14,7 +15,9 @@ use plenum_model::Unfit;
 use tokio::sync::mpsc;
 
 use super::calls::Arrival;
-use crate::{directories::AgentDirectory, durable::FILE_BYTES_MAX, exec::Relief, reconciler::Input};
+use crate::{
+    directories::AgentDirectory, durable::FILE_BYTES_MAX, exec::Relief, reconciler::Input, threads::on_a_thread,
+};
 
 /// How often it is tried.
 const EVERY: Duration = Duration::from_secs(5);
@@ -41,17 +44,18 @@ where
         let bytes = if unfit.is_none() { ROOM_BYTES } else { ROOM_AGAIN_BYTES };
         let probe = probe.clone();
         // A disk that does not answer keeps this thread waiting, and no other. It is waited for, however long: another try would keep another one.
-        let mut trying = tokio::task::spawn_blocking(move || probe(bytes));
+        let mut trying = pin!(on_a_thread(move || probe(bytes)));
         let tried = loop {
             let Ok(tried) = tokio::time::timeout(every * PATIENCE_PERIODS, &mut trying).await else {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+                let error =
+                    io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer, or no thread is left to ask it");
                 unfit = heed(Err(error), unfit, directory);
                 if !is_heard(unfit, arrivals).await {
                     return;
                 }
                 continue;
             };
-            break tried.unwrap_or_else(|error| Err(io::Error::other(error)));
+            break tried;
         };
         unfit = heed(tried, unfit, directory);
         if !is_heard(unfit, arrivals).await {

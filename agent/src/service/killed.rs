@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::cgroup::{self, AgentCgroup};
+use crate::{
+    cgroup::{self, AgentCgroup},
+    threads::on_a_thread,
+};
 
 /// How often it is looked, and so how often at most the log tells of one task.
 const EVERY: Duration = Duration::from_secs(60);
@@ -15,17 +18,13 @@ pub(super) async fn watch(cgroup: Option<AgentCgroup>) {
     let mut kills = Kills::default();
     loop {
         let cgroup = cgroup.clone();
-        let looking = tokio::task::spawn_blocking(move || {
+        kills = on_a_thread(move || {
             for (allocation, killed) in kills.look(cgroup::oom_kills_of_machine(), || cgroup.oom_kills()) {
                 tracing::warn!(allocation, killed, "processes of a task were killed for want of memory");
             }
             kills
-        });
-        match looking.await {
-            Ok(looked) => kills = looked,
-            // The agent ends.
-            Err(_) => return,
-        }
+        })
+        .await;
         tokio::time::sleep(EVERY).await;
     }
 }

@@ -23,6 +23,7 @@ use super::calls::{Client, Connector, within};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs,
+    threads::on_a_thread,
 };
 
 /// Readers at once; more are told to come back.
@@ -222,9 +223,10 @@ async fn is_there(path: PathBuf) -> bool {
     read(move || Ok(path.exists())).await.unwrap_or_default()
 }
 
-/// Asks the disk on another thread. It may not answer, and on this one the agent keeps its lease.
+/// Asks the disk on another thread. It may not answer, and on this one the agent keeps its lease. A panic is told to the reader, too: it is that of one
+/// log, and the agent goes on.
 async fn read<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::spawn(on_a_thread(work)).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 #[cfg(test)]
@@ -419,6 +421,13 @@ mod tests {
         standing.send_replace(Standing::Over);
         assert!(sent.recv().await.is_none());
         sending.await.unwrap().unwrap();
+    }
+
+    // The call broke off, and whoever read heard neither why nor that the machine's agent was there.
+    #[tokio::test]
+    async fn a_panic_over_a_log_is_told_to_who_reads_it() {
+        let told = read::<()>(|| panic!("no such line")).await.unwrap_err().to_string();
+        assert!(told.contains("no such line"), "{told}");
     }
 
     // Lines were missing, and nobody said so.

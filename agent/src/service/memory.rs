@@ -8,7 +8,10 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::Remembered;
-use crate::durable;
+use crate::{
+    durable,
+    threads::{self, Alarm, on_a_thread},
+};
 
 pub(super) struct Memory {
     newest: watch::Sender<Remembered>,
@@ -20,10 +23,10 @@ pub(super) struct Memory {
 
 impl Memory {
     /// To be called inside a runtime.
-    pub(super) fn at(path: PathBuf) -> Self {
+    pub(super) fn at(path: PathBuf, alarm: &Alarm) -> Self {
         let (newest, values) = watch::channel(Remembered::default());
         let is_written = Arc::new(watch::channel(true).0);
-        let writing = tokio::spawn(write(path, values, Arc::clone(&is_written)));
+        let writing = threads::spawn("what writes down the cell", alarm, write(path, values, Arc::clone(&is_written)));
         Self { newest, is_written, writing }
     }
 
@@ -56,8 +59,8 @@ async fn write(path: PathBuf, mut values: watch::Receiver<Remembered>, is_writte
     while values.changed().await.is_ok() {
         let value = values.borrow_and_update().clone();
         let path = path.clone();
-        let written = tokio::task::spawn_blocking(move || durable::write_surely(&path, &value)).await;
-        if let Ok(Err(error)) = written {
+        let written = on_a_thread(move || durable::write_surely(&path, &value)).await;
+        if let Err(error) = written {
             tracing::warn!(%error, "can't write down which cell this agent belongs to");
         }
         if matches!(values.has_changed(), Ok(false)) {
@@ -72,8 +75,10 @@ mod tests {
     use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, time::Duration};
 
     use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::threads::runtime_without_threads;
 
     // The agent's loop wrote it, with each registration. On a disk that did not answer no lease was renewed any more,
     // and the tasks ran elsewhere, too.
@@ -84,7 +89,7 @@ mod tests {
         // Where it is prepared: a pipe is opened for writing when somebody reads.
         let prepared_in = place.path().join(format!("cell.json.{}.tmp", std::process::id()));
         mkfifo(&prepared_in, Mode::S_IRWXU).unwrap();
-        let memory = Memory::at(path.clone());
+        let memory = Memory::at(path.clone(), &mpsc::channel(1).0);
         let mut gate = memory.gate();
         assert!(*gate.borrow());
         for revision in 1..=3 {
@@ -103,5 +108,20 @@ mod tests {
         memory.keep(Remembered { revision: 4, ..written });
         tokio::time::timeout(patience, memory.end()).await.unwrap();
         assert_eq!(durable::read::<Remembered>(&path).unwrap().unwrap().revision, 4, "an end loses nothing");
+    }
+
+    // Who was to write it panicked. Nothing was started from then on, what was placed there stayed granted, and nobody said so.
+    #[test]
+    fn where_the_system_gives_no_thread_the_value_waits_for_one() {
+        let place = tempfile::tempdir().unwrap();
+        runtime_without_threads().block_on(async {
+            let (alarm, mut panics) = mpsc::channel(1);
+            let memory = Memory::at(place.path().join("cell.json"), &alarm);
+            memory.keep(Remembered::default());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(!*memory.gate().borrow(), "nothing is started before it is written");
+            assert!(!memory.writing.is_finished(), "and it will be");
+            assert!(panics.try_recv().is_err());
+        });
     }
 }

@@ -49,6 +49,7 @@ use crate::{
     machine::{self, Discovery, Machine},
     process::{boot_id, hear_of_children, let_others_pass, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
+    threads::{self, Alarm, Panicked},
 };
 
 /// What waits to be looked at: events of tasks, and answers of the cell. Who has more waits.
@@ -117,6 +118,14 @@ pub enum AgentError {
     /// The kernel refuses what every agent needs.
     #[error("starting the agent: {0}")]
     Start(#[source] io::Error),
+    /// A part panicked without which it must not go on: it would look well, and tasks be neither started nor watched.
+    #[error("{part} failed, which is a fault of Plenum: {what} (tasks go on, and the next agent finds them)")]
+    Panicked {
+        /// What it does.
+        part: &'static str,
+        /// What it said.
+        what: String,
+    },
 }
 
 /// What an agent remembers of its cell, over restarts.
@@ -172,7 +181,7 @@ impl Remembered {
 ///
 /// # Errors
 /// When it can't begin. A server that can't be reached is no error, nor is one of another cell than what the directory has is of: it is asked
-/// again for ever. Another name than that of the directory's tasks is one: it stays the same for as long as this agent runs.
+/// again for ever. Another name than that of the directory's tasks is one: it stays the same for as long as this agent runs. When a part of it panics.
 pub fn run(options: &Options) -> Result<(), AgentError> {
     hear_of_children();
     outlive_limits_of_files();
@@ -269,6 +278,16 @@ pub fn registration(directory: &Path) -> (PathBuf, Option<u64>) {
     (path, remembered.map(|remembered| remembered.revision))
 }
 
+/// Starts what looks for things around the agent that come or pass.
+fn look_around(options: &Options, surroundings: &Surroundings, arrivals: &mpsc::Sender<Arrival>, alarm: &Alarm) {
+    drop(threads::spawn("what looks for killed processes", alarm, killed::watch(surroundings.cgroup.clone())));
+    if surroundings.hindrance.is_some() {
+        let (shim, had) = (options.shim.clone(), surroundings.isolation);
+        let asking = namespaces::watch(shim, had, namespaces::PAUSE_MIN, arrivals.clone());
+        drop(threads::spawn("what asks for namespaces", alarm, asking));
+    }
+}
+
 struct Agent {
     directory: AgentDirectory,
     machine: Machine,
@@ -282,6 +301,7 @@ struct Agent {
     events: mpsc::Receiver<DriverEvent>,
     calls: Calls,
     arrivals: mpsc::Receiver<Arrival>,
+    panics: mpsc::Receiver<Panicked>,
     log_uploads: LogUploads,
     remembered: Remembered,
     memory: Memory,
@@ -327,19 +347,18 @@ impl Agent {
         let path = directory.root().to_owned();
         let mut driver =
             ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
-        let memory = Memory::at(remembered_file(&directory));
+        let (alarm, panics) = mpsc::channel(1);
+        let memory = Memory::at(remembered_file(&directory), &alarm);
         // Of what is started in a cell, the next agent must know which cell that is.
         driver.start_through(memory.gate());
         let (starts_until, until) = watch::channel(None);
         driver.start_until(until);
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
-        drop(tokio::spawn(fitness::watch(directory.clone(), driver.relief(), arrival_sender.clone())));
-        drop(tokio::spawn(killed::watch(surroundings.cgroup.clone())));
-        if surroundings.hindrance.is_some() {
-            let (shim, had) = (options.shim.clone(), surroundings.isolation);
-            drop(tokio::spawn(namespaces::watch(shim, had, namespaces::PAUSE_MIN, arrival_sender.clone())));
-        }
-        let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender)?;
+        let fitness = fitness::watch(directory.clone(), driver.relief(), arrival_sender.clone());
+        drop(threads::spawn("what tries the disk", &alarm, fitness));
+        look_around(options, surroundings, &arrival_sender, &alarm);
+        driver.alarm(alarm.clone());
+        let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender, alarm)?;
         calls.mean(&remembered.cell_id);
         let clock = Clock::start();
         let settings =
@@ -357,6 +376,7 @@ impl Agent {
             directory,
             calls,
             arrivals,
+            panics,
             remembered,
             memory,
             noted_at: Instant::now(),
@@ -387,6 +407,7 @@ impl Agent {
             tokio::select! {
                 Some(event) = self.events.recv() => self.handle(Input::Driver(event)),
                 Some(arrival) = self.arrivals.recv() => self.arrived(arrival),
+                Some(Panicked { part, what }) = self.panics.recv() => return Err(AgentError::Panicked { part, what }),
                 () = sleep_until(wake.into()) => self.handle(Input::Tick),
                 Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
                     self.end_requests += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::calls::Arrival;
-use crate::{exec::ShimProgram, isolation::Isolation};
+use crate::{exec::ShimProgram, isolation::Isolation, threads::on_a_thread};
 
 /// How soon it is asked again; each time, twice as long.
 pub(super) const PAUSE_MIN: Duration = Duration::from_secs(5);
@@ -19,8 +19,7 @@ pub(super) async fn watch(shim: ShimProgram, mut had: Isolation, mut pause: Dura
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         let shim = shim.clone();
-        // Where there is no thread for it, it is asked later.
-        let Ok(probed) = tokio::task::spawn_blocking(move || shim.probe()).await else { continue };
+        let probed = on_a_thread(move || shim.probe()).await;
         let (missing, missed) = (probed.isolation.missing(), had.missing());
         if missing.len() < missed.len() {
             had = probed.isolation;
@@ -41,7 +40,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::isolation::Probed;
+    use crate::{isolation::Probed, threads::runtime_without_threads};
 
     // They were asked for once: after one moment without memory no task of that agent had any, until it was started again.
     #[tokio::test]
@@ -66,5 +65,17 @@ mod tests {
         }
         assert_eq!(told, [part, full]);
         assert_eq!(std::fs::read_to_string(place.path().join("asked")).unwrap(), "\n\n\n");
+    }
+
+    // Where the system gave no thread either, they were not asked for again.
+    #[test]
+    fn where_the_system_gives_no_thread_they_are_asked_for_as_soon_as_there_is_one() {
+        runtime_without_threads().block_on(async {
+            let shim = ShimProgram { program: "/bin/false".into(), arguments: Vec::new() };
+            let (sender, _arrivals) = mpsc::channel(1);
+            let watching = tokio::spawn(watch(shim, Isolation::default(), Duration::from_millis(1), sender));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(!watching.is_finished());
+        });
     }
 }
