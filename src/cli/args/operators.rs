@@ -71,7 +71,7 @@ pub(crate) enum Quotas {
         #[command(flatten)]
         told: Told,
     },
-    /// Sets a namespace's whole quota: what is not named is not limited. Lowering it stops nothing
+    /// Sets a namespace's whole quota: what is not named is not limited, and devices never are. Lowering it stops nothing
     Set {
         /// The namespace
         #[arg(value_name = "NAMESPACE")]
