@@ -7,6 +7,7 @@ pub mod cell;
 pub mod command;
 pub mod delta;
 pub mod planted;
+pub mod rare;
 pub mod session;
 
 mod alike;

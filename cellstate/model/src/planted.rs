@@ -4,8 +4,6 @@
 //! time, and nothing of them is left. With it, one bug can be planted by name in the thread that runs a simulation, or in all threads
 //! of a process that runs a server. So one build has all of them, and each run has at most one.
 //!
-//! Beside them, rare paths are marked, so that a report can show that each was taken.
-//!
 //! A hook is a line where a rule is kept: `if !planted::is(Bug::…)`. It knows nothing of simulations.
 
 macro_rules! bugs {
@@ -259,8 +257,7 @@ bugs! {
 #[cfg(feature = "planted-bugs")]
 mod there {
     use std::borrow::Cow;
-    use std::cell::{Cell, RefCell};
-    use std::collections::BTreeMap;
+    use std::cell::Cell;
     use std::fmt;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -273,18 +270,6 @@ mod there {
     thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
         static ASKED: Cell<u64> = const { Cell::new(0) };
-        static TAKEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
-    }
-
-    /// Notes that a rare path was taken in this thread: see [`rare!`](crate::rare).
-    pub fn took(path: &'static str) {
-        TAKEN.with_borrow_mut(|taken| *taken.entry(path).or_default() += 1);
-    }
-
-    /// How often which rare path was taken in this thread since this was asked last.
-    #[must_use]
-    pub fn taken() -> BTreeMap<&'static str, u64> {
-        TAKEN.take()
     }
 
     /// Plants a bug in this thread, or none, until the next call.
@@ -365,7 +350,7 @@ mod there {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use there::{any, clouded, count_anew, folded, is, plant, plant_everywhere, strikes, taken, took};
+pub use there::{any, clouded, count_anew, folded, is, plant, plant_everywhere, strikes};
 
 /// Whether this bug is planted: never, without the feature.
 #[cfg(not(feature = "planted-bugs"))]
@@ -410,17 +395,4 @@ pub const fn clouded(delta: &crate::Delta) -> std::borrow::Cow<'_, crate::Delta>
 #[inline(always)]
 pub const fn folded(delta: &crate::Delta, _bug: Bug) -> std::borrow::Cow<'_, crate::Delta> {
     std::borrow::Cow::Borrowed(delta)
-}
-
-/// Notes nothing, without the feature.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub const fn took(_path: &'static str) {}
-
-/// Marks a path that is rarely taken, by a sentence of its own: simulations count how often, and none may be never.
-#[macro_export]
-macro_rules! rare {
-    ($path:literal) => {
-        $crate::planted::took($path)
-    };
 }

@@ -126,7 +126,7 @@ fn play(seed: u64, told: bool) -> Result<Tally, Box<Failure>> {
 /// Rare paths that this thread took: known only where they are marked.
 fn take_marks() -> BTreeMap<String, u64> {
     #[cfg(feature = "planted-bugs")]
-    return planted::taken().into_iter().map(|(path, count)| (path.to_owned(), count)).collect();
+    return plenum_model::rare::taken().into_iter().map(|(path, count)| (path.to_owned(), count)).collect();
     #[cfg(not(feature = "planted-bugs"))]
     BTreeMap::new()
 }
