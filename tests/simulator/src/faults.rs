@@ -95,33 +95,30 @@ faults! {
     ManyLost: "several machines that were lost at once",
 }
 
-/// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
+/// Faults that `apart` draws: see [`Mix::draw`].
 const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::OtherRack, Fault::LateRegistration];
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
-/// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
+/// Faults that `later` draws.
 const LATER: [Fault; 5] =
     [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet, Fault::RecordUnreadable, Fault::OtherHardware];
 /// How often one of these is in a mix, in thousandths.
 const LATER_THOUSANDTHS: u64 = 60;
-/// Sets these numbers apart. With this one, no seed that failed once has any of these faults.
-const LATER_SEED: u64 = 49 << 40;
-
 /// How often there are many machines, in thousandths: then several are lost at once, and of these no more are given up within a minute than may be.
 const CROWD_THOUSANDTHS: u64 = 100;
 /// How often the bounds of the core are small, in thousandths.
 const BOUNDS_THOUSANDTHS: u64 = 150;
 /// How often there are several users, in thousandths.
 const USERS_THOUSANDTHS: u64 = 200;
-/// Sets the numbers apart of which each of these is drawn. With them, no seed that failed once is another run.
+/// How often the log takes so few bytes of a request that some are refused after they were decided, in thousandths.
+const SMALL_ENTRY_THOUSANDTHS: u64 = 150;
+
+/// What sets the generators of [`Mix::draw`] apart.
+const LATER_SEED: u64 = 49 << 40;
+const SMALL_ENTRY_SEED: u64 = 919 << 40;
 const CROWD_SEED: u64 = 1279 << 40;
 const BOUNDS_SEED: u64 = 1329 << 40;
 const USERS_SEED: u64 = 1200 << 40;
-
-/// How often the log takes so few bytes of a request that some are refused after they were decided, in thousandths.
-const SMALL_ENTRY_THOUSANDTHS: u64 = 150;
-/// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
-const SMALL_ENTRY_SEED: u64 = 919 << 40;
 
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
@@ -159,9 +156,9 @@ pub(crate) struct Mix {
     pub(crate) jobs: usize,
     /// Restarts within an allocation, and failures.
     pub(crate) failing_thousandths: u64,
-    /// How long it takes at most until an order to start a task is written down, in milliseconds: 0 where that is at once. Drawn as the faults apart.
+    /// How long it takes at most until an order to start a task is written down, in milliseconds: 0 where that is at once.
     pub(crate) recorded_ms_max: u64,
-    /// Most bytes that a request may come to in the log until faults end: what is more is decided, and must then leave no trace. Drawn by itself.
+    /// Most bytes that a request may come to in the log until faults end: what is more is decided, and must then leave no trace.
     pub(crate) entry_bytes: usize,
     /// So many of a thousand machines may be given up within a minute, and one at least.
     pub(crate) lost_millis_a_minute: u32,
@@ -194,7 +191,21 @@ impl Mix {
         }
     }
 
-    /// The mix of a seed, whose first numbers are `random`'s.
+    /// The mix of a seed.
+    ///
+    /// A new draw comes from a generator of its own, so that old seeds stay the same runs: all that don't draw it, among which its `…_SEED` is chosen to have
+    /// those that failed once. The draws of a generator keep their order, and so do the fields below, which are drawn as they stand.
+    ///
+    /// | generator | seeded by | draws |
+    /// |---|---|---|
+    /// | `random` | the seed; the run goes on with it | all else |
+    /// | `apart` | `!seed` | the faults of [`APART`], then `recorded_ms_max` |
+    /// | `later` | [`LATER_SEED`] | the faults of [`LATER`] |
+    /// | `small` | [`SMALL_ENTRY_SEED`] | `entry_bytes` |
+    /// | in [`Mix::draw_apart`] | [`CROWD_SEED`] | many machines, and [`Fault::ManyLost`] |
+    /// | | [`BOUNDS_SEED`] | `bounds` |
+    /// | | [`USERS_SEED`] | `has_users` |
+    /// | | [`outfit::numbers`] | `outfit`, and [`Fault::OtherHardware`] where `later` has none |
     pub(crate) fn draw(random: &mut Random, seed: u64) -> Self {
         let (mut apart, mut later) = (Random::new(!seed), Random::new(!seed ^ LATER_SEED));
         let mut small = Random::new(!seed ^ SMALL_ENTRY_SEED);
@@ -250,7 +261,7 @@ impl Mix {
         mix
     }
 
-    /// Draws what is in few mixes, each of it from numbers of its own: a seed that draws none of it is the same run as if there were none of it.
+    /// Draws what is in few mixes: see [`Mix::draw`].
     fn draw_apart(&mut self, seed: u64, calm: bool) {
         let draw = |apart: u64, thousandths: u64| {
             let mut random = Random::new(!seed ^ apart);
