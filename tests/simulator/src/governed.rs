@@ -102,6 +102,12 @@ pub(crate) fn above_bound(counts: &mut Counts, command: &Command) {
     *counts.entry(format!("{what} and is above a small bound")).or_default() += 1;
 }
 
+/// The same of a hold that a scheduler asks for.
+pub(crate) fn hold_above_bound(counts: &mut Counts) {
+    count_one(counts, Governed::AboveBound);
+    count_one(counts, Governed::HoldAboveBound);
+}
+
 /// What there is beside CPU and memory, and not in every run.
 const MORE: [Resource; 3] = [Resource::DiskBytes, Resource::Custom(0), Resource::Custom(1)];
 

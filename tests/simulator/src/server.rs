@@ -430,13 +430,17 @@ impl Server {
             Ticket::Reports { told } => self.reported(world, told, at, &decision),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection, command } => {
-                // What is refused where the log takes little of a request may be refused for that.
-                if Self::is_above(&decision) && world.mix.bounds.is_some() && world.entry_bytes() == usize::MAX {
+                if Self::is_above_a_small_bound(world, &decision) {
                     governed::above_bound(&mut world.tally.governed, &command);
                 }
                 self.answered(world, connection, &decision);
             }
-            Ticket::Hold { connection } => Self::hold_answered(world, connection, at, &decision),
+            Ticket::Hold { connection } => {
+                if Self::is_above_a_small_bound(world, &decision) {
+                    governed::hold_above_bound(&mut world.tally.governed);
+                }
+                Self::hold_answered(world, connection, at, &decision);
+            }
         }
         Ok(())
     }
@@ -600,6 +604,11 @@ impl Server {
     /// Whether something is above a bound, of the core or of a request.
     fn is_above(decision: &Decision) -> bool {
         matches!(decision, Decision::Rejected(rejection) if rejection.code == RejectionCode::LimitReached)
+    }
+
+    /// The same, in a run with small bounds. What is refused where the log takes little of a request may be refused for that.
+    fn is_above_a_small_bound(world: &World, decision: &Decision) -> bool {
+        Self::is_above(decision) && world.mix.bounds.is_some() && world.entry_bytes() == usize::MAX
     }
 
     fn principal() -> Arc<str> {

@@ -1,5 +1,6 @@
 //! Bounds of the core: no step leaves more of anything than there may be, unless there was more before, as another setting left it. What is over and
-//! waits to be retired is judged in [`super::dues`], and what is forgotten in [`super::memory`].
+//! waits to be retired is judged in [`super::dues`], and what is forgotten in [`super::memory`]. `stops_max` is judged nowhere: it bounds what one step stops, and not
+//! what there is.
 
 use plenum_core::CoreOptions;
 use plenum_model::{Cell, JobId, SessionChange};

@@ -4,10 +4,15 @@
 use plenum_model::Command;
 
 use crate::random::Random;
+use crate::server;
 
 /// Who asks where there are no users.
 pub(super) const OWNER: &str = "owner";
-const USERS: [&str; 3] = [OWNER, "user/ann", "user/bob"];
+/// The owner, and those whose the schedulers are.
+const USERS: [&str; 3] = {
+    let [one, other] = server::USERS;
+    [OWNER, one, other]
+};
 /// As servers call schedulers that say who they are.
 const SCHEDULERS: [&str; 3] = ["scheduler/cron", "scheduler/batch", "scheduler/rival"];
 /// How often a launch is a scheduler's, in thousandths.
