@@ -23,7 +23,7 @@ use crate::evictions::{self, Denied, Evictions, Seat};
 use crate::gpus::{Books, GpuPolicy, Gpus};
 use crate::shared_machine::{self, Width};
 
-/// The columns, and what one decision has found out so far.
+/// The columns, what is remembered from decision to decision, and what the one in the making has found out so far.
 #[derive(Debug)]
 pub(crate) struct Placer {
     policy: Policy,
@@ -31,35 +31,41 @@ pub(crate) struct Placer {
     /// What earlier decisions found out about equal tasks.
     index: Index,
     settings: Settings,
-    /// Machines chosen in this decision for jobs whose tasks share one.
-    homes: BTreeMap<JobId, u32>,
-    /// What did not fit in this decision, and why. Room only shrinks in the course of one, so what is equal doesn't either:
-    /// a thousand equal jobs that wait cost one scan.
-    hopeless: BTreeMap<Need, Hopeless>,
-    /// Machines whose devices and ports a need is known not to get in this decision, one bit each.
-    ruled_out: BTreeMap<Need, Vec<u64>>,
-    /// What jobs ask of a machine that their tasks share, in this decision: as long as they have none, each group that waits asks for it, and to find out
-    /// which groups may run side by side can take a million steps.
-    needs: BTreeMap<JobId, Arc<shared_machine::Need>>,
-    /// Why jobs that share a machine found none in this decision.
-    homeless: BTreeMap<Arc<shared_machine::Need>, Hopeless>,
-    /// Of how many of their tasks at once a machine had the devices and ports at most in this decision.
-    widths: BTreeMap<Arc<shared_machine::Need>, Width>,
-    /// Devices, ports and limits; made when the first group asks for some.
-    specials: Option<Specials>,
-    /// What namespaces may still have.
-    quotas: Quotas,
-    /// To so many of what comes before the work this decision has left room, as far as there was any.
-    left_to: usize,
+    pass: Pass,
     /// Who may be evicted.
     evictions: Evictions,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
     gpus: Option<Gpus>,
     /// In which cell the last decision was, and in which incarnation of it.
     life: ([u8; 16], u64),
-    /// Machines that were judged one by one in this decision: what it costs beyond scans.
+}
+
+/// What one decision has found out, and what it has left to others: the next one begins without any of it.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Machines chosen for jobs whose tasks share one.
+    homes: BTreeMap<JobId, u32>,
+    /// What did not fit, and why. Room only shrinks in the course of a decision, so what is equal doesn't either:
+    /// a thousand equal jobs that wait cost one scan.
+    hopeless: BTreeMap<Need, Hopeless>,
+    /// Machines whose devices and ports a need is known not to get, one bit each.
+    ruled_out: BTreeMap<Need, Vec<u64>>,
+    /// What jobs ask of a machine that their tasks share: as long as they have none, each group that waits asks for it, and to find out which groups may
+    /// run side by side can take a million steps.
+    needs: BTreeMap<JobId, Arc<shared_machine::Need>>,
+    /// Why jobs that share a machine found none.
+    homeless: BTreeMap<Arc<shared_machine::Need>, Hopeless>,
+    /// Of how many of their tasks at once a machine had the devices and ports at most.
+    widths: BTreeMap<Arc<shared_machine::Need>, Width>,
+    /// Devices, ports and limits; made when the first group asks for some.
+    specials: Option<Specials>,
+    /// What namespaces may still have.
+    quotas: Quotas,
+    /// To so many of what comes before the work room was left, as far as there was any.
+    left_to: usize,
+    /// Machines that were judged one by one: what it costs beyond scans.
     #[cfg(test)]
-    pub(crate) judged: std::cell::Cell<usize>,
+    judged: std::cell::Cell<usize>,
 }
 
 /// Why nothing more of some need fits.
@@ -148,20 +154,10 @@ impl Placer {
             columns: Columns::default(),
             index: Index::default(),
             settings: Settings::default(),
-            homes: BTreeMap::new(),
-            hopeless: BTreeMap::new(),
-            ruled_out: BTreeMap::new(),
-            needs: BTreeMap::new(),
-            homeless: BTreeMap::new(),
-            widths: BTreeMap::new(),
-            specials: None,
-            quotas: Quotas::default(),
-            left_to: 0,
+            pass: Pass::default(),
             evictions: Evictions::default(),
             gpus: None,
             life: ([0; 16], 0),
-            #[cfg(test)]
-            judged: std::cell::Cell::default(),
         }
     }
 
@@ -188,35 +184,25 @@ impl Placer {
         self.columns.follow(view.cell(), view.changed_machines(), view.promised());
         self.gpus.iter_mut().for_each(|gpus| gpus.begin(view.changed_machines()));
         self.settings = settings;
-        self.homes.clear();
-        self.hopeless.clear();
-        self.ruled_out.clear();
-        self.needs.clear();
-        self.homeless.clear();
-        self.widths.clear();
-        self.specials = None;
-        self.quotas = Quotas::default();
-        self.left_to = 0;
+        self.pass = Pass::default();
         self.evictions.begin(view);
-        #[cfg(test)]
-        self.judged.set(0);
         is_elsewhere
     }
 
     /// A task of the group is stopped in the plan in the making: its limits and its quota don't count that one in the rest of this decision.
     pub(crate) fn leave(&mut self, view: &View<'_>, work: &Work, leaving: AllocationRef<'_>) {
-        self.quotas.gives_back(view, leaving.id);
+        self.pass.quotas.gives_back(view, leaving.id);
         let slot = leaving.row.machine;
         if GroupCounts::are_needed_by(work.shape()) {
-            let specials = self.specials.get_or_insert_with(|| view.specials());
+            let specials = self.pass.specials.get_or_insert_with(|| view.specials());
             specials.leave(view.cell(), &work.job, work.group, slot);
         }
     }
 
     /// Undoes a [`Placer::leave`]: no plan came of it.
     pub(crate) fn stay(&mut self, view: &View<'_>, work: &Work, leaving: AllocationRef<'_>) {
-        self.quotas.keeps(view, leaving.id);
-        let specials = self.specials.as_mut().filter(|_| GroupCounts::are_needed_by(work.shape()));
+        self.pass.quotas.keeps(view, leaving.id);
+        let specials = self.pass.specials.as_mut().filter(|_| GroupCounts::are_needed_by(work.shape()));
         if let Some(specials) = specials {
             specials.stay(view.cell(), &work.job, work.group, leaving.row.machine);
         }
@@ -322,7 +308,7 @@ impl Placer {
             self.tell_of_quota(view, &beyond, placed == wanted, decision);
         }
         // What found no room leaves its quota to others.
-        within.first().into_iter().for_each(|first| self.quotas.give(view, first, wanted - placed));
+        within.first().into_iter().for_each(|first| self.pass.quotas.give(view, first, wanted - placed));
         placed
     }
 
@@ -335,9 +321,9 @@ impl Placer {
         let (mut within, mut beyond) = (Vec::new(), Vec::new());
         for work in equals {
             let at_once = (work.least as usize).max(1);
-            let room = self.quotas.headroom(view, work).min(work.tasks.len());
+            let room = self.pass.quotas.headroom(view, work).min(work.tasks.len());
             let (placed, left) = work.tasks.split_at(if room < at_once { 0 } else { room });
-            self.quotas.take(view, work, placed.len());
+            self.pass.quotas.take(view, work, placed.len());
             if !left.is_empty() {
                 // Of a gang that has begun, one more is wanted at a time.
                 let at_once = if placed.is_empty() { at_once } else { 1 };
@@ -354,7 +340,7 @@ impl Placer {
     /// waits for. Else the next one waits for room, of which more was said before: whoever raises the quota for it gets nothing.
     fn tell_of_quota(&mut self, view: &View<'_>, beyond: &BeyondQuota<'_>, others_fit: bool, decision: &mut Decision) {
         let &BeyondQuota { work, left, at_once } = beyond;
-        let short = self.quotas.shortage(view, work, if others_fit { at_once } else { left });
+        let short = self.pass.quotas.shortage(view, work, if others_fit { at_once } else { left });
         let Some(short) = short else { return };
         let short = short.words_in(&view.cell().identity().custom_resources);
         let quota = format!("the quota of {} is short of {short}", work.job.shape.namespace);
@@ -383,7 +369,7 @@ impl Placer {
         let need = Need::of(shape, home, first.least as usize);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);
-        let known = self.hopeless.get(&need).filter(|_| hold.is_none()).cloned();
+        let known = self.pass.hopeless.get(&need).filter(|_| hold.is_none()).cloned();
         let scheduler = &first.job.shape.scheduler;
         let eligible = self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, view.cell());
         let siblings = match self.policy {
@@ -445,7 +431,7 @@ impl Placer {
             hopeless.others_have_it &= hopeless.at_most >= u64::from(first.least);
         }
         if let Some(hopeless) = hopeless.as_ref().filter(|_| !is_limited && request.hold.is_none()) {
-            self.hopeless.insert(need.clone(), hopeless.clone());
+            self.pass.hopeless.insert(need.clone(), hopeless.clone());
         }
         (chosen, hopeless)
     }
@@ -473,14 +459,14 @@ impl Placer {
         if is_part {
             // For an equal one, which does not look again, there is as much. Seats are not told of: whom to evict is not looked for each time.
             let fit = hopeless.map_or(0, |known| known.fit).max(free.machines.len());
-            if let Some(known) = self.hopeless.get_mut(need).filter(|_| request.hold.is_none()) {
+            if let Some(known) = self.pass.hopeless.get_mut(need).filter(|_| request.hold.is_none()) {
                 known.fit = fit;
             }
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest. Nobody goes for it.
             self.evictions.spare(work.shape(), &seats);
             free.machines.extend(std::mem::take(&mut seats).iter().map(|seat| seat.machine));
             self.give_back(view, work, std::mem::take(&mut free).machines);
-            self.ruled_out.remove(need);
+            self.pass.ruled_out.remove(need);
             let at_most = hopeless.map_or(u64::MAX, |known| known.at_most);
             reason = reason.map(|reason| not_at_once(least, (fit, at_most), &reason));
         }
@@ -513,11 +499,11 @@ impl Placer {
         (tasks, free): (usize, &[u32]),
     ) -> (Vec<Seat>, Denied) {
         let special = Special::is_needed_by(work.shape());
-        let specials = if special { Some(self.specials.get_or_insert_with(|| view.specials())) } else { None };
+        let specials = if special { Some(self.pass.specials.get_or_insert_with(|| view.specials())) } else { None };
         let spread = matches!(self.policy, Policy::Spread).then_some(free);
         let books = evictions::Books { view, columns: &mut self.columns, specials, spread };
         let (seats, denied) = self.evictions.seats(books, work, asked, tasks);
-        if let (Some(gpus), Some(specials)) = (&mut self.gpus, self.specials.as_ref().filter(|_| special)) {
+        if let (Some(gpus), Some(specials)) = (&mut self.gpus, self.pass.specials.as_ref().filter(|_| special)) {
             for seat in seats.iter().filter(|seat| !seat.devices.is_empty()) {
                 gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, seat.machine);
             }
@@ -549,7 +535,7 @@ impl Placer {
     fn give_back(&mut self, view: &View<'_>, work: &Work, machines: Vec<u32>) {
         for machine in machines.into_iter().rev() {
             self.columns.give(machine, &work.shape().resources);
-            let Some(specials) = self.specials.as_mut().filter(|_| Special::is_needed_by(work.shape())) else {
+            let Some(specials) = self.pass.specials.as_mut().filter(|_| Special::is_needed_by(work.shape())) else {
                 continue;
             };
             specials.give(view.cell(), &work.job, work.group, machine);
@@ -563,13 +549,19 @@ impl Placer {
     fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Unplaced {
         let shape = work.shape();
         self.count_judged(|| if request.home.is_some() { 1 } else { view.cell().machines().count() });
-        let beyond = |slot: u32| beyond(self.specials.as_ref()?, view.cell(), work, slot);
+        let beyond = |slot: u32| beyond(self.pass.specials.as_ref()?, view.cell(), work, slot);
         explain(&self.columns, view.cell(), &requirement(work, request), &shape.constraints, &[&shape.devices], beyond)
+    }
+
+    /// Machines that this decision has judged one by one so far.
+    #[cfg(test)]
+    pub(crate) fn judged(&self) -> usize {
+        self.pass.judged.get()
     }
 
     #[cfg(test)]
     fn count_judged(&self, machines: impl FnOnce() -> usize) {
-        self.judged.set(self.judged.get() + machines());
+        self.pass.judged.set(self.pass.judged.get() + machines());
     }
 
     #[cfg(not(test))]
@@ -584,32 +576,32 @@ impl Placer {
         if !work.job.shape.same_machine {
             return Ok(None);
         }
-        let known = self.homes.get(&work.job.id).copied().or_else(|| view.home(&work.job));
+        let known = self.pass.homes.get(&work.job.id).copied().or_else(|| view.home(&work.job));
         if let Some(home) = known {
             return Ok(Some(home));
         }
         let need = self.need(view, &work.job);
         let hold = view.cell().hold(work.job.id);
-        if let Some(hopeless) = self.homeless.get(&need).filter(|_| hold.is_none()).cloned() {
+        if let Some(hopeless) = self.pass.homeless.get(&need).filter(|_| hold.is_none()).cloned() {
             return self.home_of_others(view, work, &need, &hopeless).map(Some);
         }
         let settings = self.settings_of(&work.job.shape.groups);
-        let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
-        let width = self.widths.get(&need).copied().filter(|_| hold.is_none()).unwrap_or_default();
+        let specials = need.is_special().then(|| &*self.pass.specials.get_or_insert_with(|| view.specials()));
+        let width = self.pass.widths.get(&need).copied().filter(|_| hold.is_none()).unwrap_or_default();
         let known = (&*need, width);
         match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, settings) {
             Ok(home) => {
                 if hold.is_none() {
-                    self.widths.insert(need, home.width);
+                    self.pass.widths.insert(need, home.width);
                 }
-                self.homes.insert(work.job.id, home.machine);
+                self.pass.homes.insert(work.job.id, home.machine);
                 Ok(Some(home.machine))
             }
             Err(why) => {
                 self.count_judged(|| view.cell().machines().count());
                 let hopeless = Hopeless::of(&why);
                 if hold.is_none() {
-                    self.homeless.insert(need.clone(), hopeless.clone());
+                    self.pass.homeless.insert(need.clone(), hopeless.clone());
                 }
                 self.home_of_others(view, work, &need, &hopeless).map(Some)
             }
@@ -619,7 +611,7 @@ impl Placer {
     /// What a job asks of the machine that its tasks share.
     fn need(&mut self, view: &View<'_>, job: &Job) -> Arc<shared_machine::Need> {
         let need = || Arc::new(shared_machine::Need::of(view.cell(), job));
-        self.needs.entry(job.id).or_insert_with(need).clone()
+        self.pass.needs.entry(job.id).or_insert_with(need).clone()
     }
 
     /// The machine on which others are evicted for a job whose tasks share one, as they need its room. By room alone: what asks for devices waits for them.
@@ -635,7 +627,7 @@ impl Placer {
             let eligible = shared_machine::eligible(&mut self.columns, view.cell(), &work.job, need);
             match self.evictions.home((view, &self.columns), work, eligible.as_deref(), need) {
                 Ok(home) => {
-                    self.homes.insert(work.job.id, home);
+                    self.pass.homes.insert(work.job.id, home);
                     return Ok(home);
                 }
                 Err(why) => denied = why,
@@ -645,7 +637,7 @@ impl Placer {
         if matches!(denied, Denied::Enough | Denied::Usable) && view.cell().hold(work.job.id).is_none() {
             // Those behind it are of no higher band.
             let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0, at_most: u64::MAX };
-            self.homeless.insert(need.clone(), known);
+            self.pass.homeless.insert(need.clone(), known);
         }
         Err(Some(no_home(view.cell(), work, need, &reason)))
     }

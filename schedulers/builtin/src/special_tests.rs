@@ -322,7 +322,7 @@ fn counted(machines: u32, jobs: impl IntoIterator<Item = JobBuilder>) -> (Stage,
     // How many machines the last decision judged one by one.
     let judged = Rc::new(Cell::new(0));
     let last = Rc::clone(&judged);
-    let note = move |placer: &Placer, _: &Decision| last.set(placer.judged.get());
+    let note = move |placer: &Placer, _: &Decision| last.set(placer.judged());
     let seat: Seat = stage.seat(Noted { placer: Placer::new(Policy::BestFit), note });
     // The cell hears nothing of the decision: so there is one only.
     stage.hold(seat);

@@ -10,11 +10,11 @@ impl Placer {
     /// Leaves room and quota, as far as there is any, to what comes before the work that is placed next. Nobody is evicted for it: whose turn that is its owner knows, and what rests evicts by itself then.
     pub(crate) fn leave_room(&mut self, view: &View<'_>, next: &Work, decision: &mut Decision) {
         let end = before(view, next);
-        let works = view.ahead().get(self.left_to..end).unwrap_or_default();
+        let works = view.ahead().get(self.pass.left_to..end).unwrap_or_default();
         if works.is_empty() {
             return;
         }
-        self.left_to = end;
+        self.pass.left_to = end;
         let (mut plan, mut said) = (Plan::incremental(), Decision::default());
         let was_off = self.evictions.set_off(true);
         self.place_alike(view, works, &mut plan, &mut said);

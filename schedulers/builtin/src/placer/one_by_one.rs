@@ -25,19 +25,19 @@ impl Placer {
         need: &Need,
     ) -> Chosen {
         let limited = GroupCounts::are_needed_by(work.shape());
-        let specials = self.specials.get_or_insert_with(|| view.specials());
+        let specials = self.pass.specials.get_or_insert_with(|| view.specials());
         if limited {
             specials.count(view.cell(), &work.job, work.group);
         }
-        let mut ruled_out = self.ruled_out.remove(need).unwrap_or_default();
+        let mut ruled_out = self.pass.ruled_out.remove(need).unwrap_or_default();
         ruled_out.resize(view.cell().machine_rows().len().div_ceil(64) as usize, 0);
         let mut chosen = self.choose_by_gpus(view, work, request, &mut ruled_out);
         self.choose_by_room(view, work, request, &mut ruled_out, &mut chosen);
         if !limited {
-            if self.ruled_out.len() >= RULED_OUT_MAX {
-                self.ruled_out.clear();
+            if self.pass.ruled_out.len() >= RULED_OUT_MAX {
+                self.pass.ruled_out.clear();
             }
-            self.ruled_out.insert(need.clone(), ruled_out);
+            self.pass.ruled_out.insert(need.clone(), ruled_out);
         }
         chosen
     }
@@ -45,7 +45,7 @@ impl Placer {
     /// Machines for tasks that the policy for GPUs knows how to rank; none for others.
     fn choose_by_gpus(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>, ruled_out: &mut [u64]) -> Chosen {
         let mut chosen = Chosen::default();
-        let (Some(gpus), Some(specials)) = (&mut self.gpus, &mut self.specials) else { return chosen };
+        let (Some(gpus), Some(specials)) = (&mut self.gpus, &mut self.pass.specials) else { return chosen };
         let Some(task) = gpus.task(work.shape()) else { return chosen };
         gpus.prepare(Books { cell: view.cell(), columns: &self.columns, specials });
         let mut judged = 0;
@@ -84,7 +84,7 @@ impl Placer {
         ruled_out: &mut [u64],
         chosen: &mut Chosen,
     ) {
-        let Some(specials) = &mut self.specials else { return };
+        let Some(specials) = &mut self.pass.specials else { return };
         let count = u32::try_from(work.tasks.len() - chosen.machines.len()).unwrap_or(u32::MAX);
         let mut obstructed = Vec::new();
         let mut take = |slot: u32| {
