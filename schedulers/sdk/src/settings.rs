@@ -18,7 +18,7 @@ pub struct Settings {
     /// Most tasks that are offered to one call of `decide`, 1 to 16,384. Bounds a transaction, and how long a call takes.
     pub tasks_max: usize,
     /// Least time between two calls of `decide`, so that a burst of deltas is one occasion and not a thousand. There is
-    /// none behind a call that had nothing to place and sent nothing.
+    /// none behind a call that had nothing to place and sent nothing. It also passes behind a look for work that finds nothing but gangs that wait for their predecessors.
     pub pause_micros: i64,
     /// Before a job is tried again that was refused everything.
     pub retry: Backoff,

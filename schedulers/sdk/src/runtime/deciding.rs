@@ -163,7 +163,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
         self.look_after_holds(now_micros, outputs);
-        self.note_blocked(&mut gathered);
+        let is_blocked = self.note_blocked(&mut gathered);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.held_back |= gathered.held_back;
         let asked_micros = self.asked_micros();
@@ -186,6 +186,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             // Counted from when the decision was made: what came in meanwhile is all read before the next one.
             let pause_micros = pause_micros.saturating_add(took_micros);
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
+        } else if is_blocked {
+            // As behind a decision: a burst of deltas is one occasion, and each look walks over the queue.
+            self.decide_not_before_micros = now_micros.saturating_add(self.settings.pause_micros);
         }
         if self.pass.is_none() {
             let is_own = |job| self.share.is_own(job);
@@ -414,12 +417,15 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.queue.jobs(None, None).filter(|id| self.share.is_own(*id)).filter(waits).count()
     }
 
-    /// Says why groups are not offered of which too few tasks can be placed. Not of a peer's job, which is only tried here: the peer says so, and knows what it holds.
-    fn note_blocked(&mut self, gathered: &mut Gathered) {
+    /// Says why groups are not offered of which too few tasks can be placed, and gives whether there are any. Not of a peer's job, which is only tried here: the peer says
+    /// so, and knows what it holds.
+    fn note_blocked(&mut self, gathered: &mut Gathered) -> bool {
+        let is_blocked = !gathered.blocked.is_empty();
         // As of what stays unplaced: what is held for it may change.
-        self.hungry |= !gathered.blocked.is_empty();
+        self.hungry |= is_blocked;
         let blocked = std::mem::take(&mut gathered.blocked).into_iter().filter(|note| self.share.is_own(note.job));
         gathered.notes.extend(blocked.map(|note| self.with_hold(note)));
+        is_blocked
     }
 
     /// Why something waits, after the words of what its job holds, or held in vain.

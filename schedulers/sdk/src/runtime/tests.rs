@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 mod beyond;
+mod blocked;
 mod books;
 mod numbers;
 mod refusing;
