@@ -123,7 +123,7 @@ pub enum Notice {
     },
     /// The connection is gone.
     Lost {
-        /// The cell refused the stream, with a code: nothing is wrong with the connection.
+        /// The cell ended or refused the stream, with a code: nothing is wrong with the connection.
         answered: bool,
         /// The cell answered, and does not let this scheduler in: it or its options have to change.
         turned_away: bool,
@@ -187,7 +187,7 @@ impl fmt::Display for Notice {
             Self::Lost { answered, turned_away, reason, retry_micros } => {
                 let what = match (*turned_away, *answered) {
                     (true, _) => "the cell does not let this scheduler in",
-                    (false, true) => "the cell refused the stream",
+                    (false, true) => "the cell ended the stream",
                     (false, false) => "no connection to the cell",
                 };
                 write!(f, "{what}: {reason}; next attempt in {} ms", retry_micros / 1000)

@@ -322,7 +322,7 @@ mod tests {
 
     // Who looked for a network that fails found none: the cell had answered.
     #[tokio::test]
-    async fn that_the_cell_refused_the_stream_is_told_apart_from_a_connection_that_is_gone() {
+    async fn that_the_cell_ended_the_stream_is_told_apart_from_a_connection_that_is_gone() {
         let watch = Client::new("http://127.0.0.1:1", "user/ann").unwrap().watch();
         let mut full = Status::resource_exhausted("all that is arriving takes too much room");
         full.metadata_mut().insert(CODE_KEY, "QUEUE_FULL".parse().unwrap());

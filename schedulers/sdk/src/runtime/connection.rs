@@ -64,7 +64,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let refused = matches!(self.link, Link::Greeting);
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
-        let answered = refused && !code.is_empty();
+        let answered = !code.is_empty();
         // That ends also a stream that had begun: somebody closed its session.
         let is_closed = code == RejectionCode::NoSuchSession.as_str();
         if is_closed || (refused && SESSION_IS_OVER.contains(&status)) {
@@ -124,7 +124,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.leave(reason, 0, outputs);
     }
 
-    /// Tries again after a while, `least_micros` at least. `answered`: the cell refused the stream; `turned_away`: it does not want this scheduler.
+    /// Tries again after a while, `least_micros` at least. `answered`: the cell ended or refused the stream, with a code; `turned_away`: it does not want this scheduler.
     fn reconnect(
         &mut self,
         reason: String,

@@ -138,22 +138,26 @@ fn who_is_not_let_in_is_told_so_and_asks_again_slowly() {
     assert_eq!(notice.to_string(), "the cell does not let this scheduler in: gone; next attempt in 2000 ms");
 }
 
-// It was told that there is no connection, where the cell had answered: that its disk is full, or that it has been restored.
+// It was told that there is no connection, where the cell had answered: that its disk is full, or that it has been restored; and of a stream that had begun, whatever the
+// cell ended it for.
 #[test]
-fn that_the_cell_refused_the_stream_is_told_as_such() {
-    let told = |status: i32, code: &str| {
-        let mut runtime = begun();
-        greeting(&mut runtime);
-        match refuse(&mut runtime, status, code).first() {
+fn that_the_cell_ended_or_refused_the_stream_is_told_as_such() {
+    let told = |runtime: &mut SchedulerRuntime<Idle>, status: i32, code: &str| {
+        let outputs = refuse(runtime, status, code);
+        match outputs.first() {
             Some(Output::Notice(notice)) => notice.to_string(),
             other => panic!("{other:?}"),
         }
     };
-    for (status, code) in [(8, "READ_ONLY"), (10, "OTHER_INCARNATION")] {
-        let refused = told(status, code);
-        assert!(refused.starts_with("the cell refused the stream: gone; next attempt in "), "{code}: {refused}");
+    for (status, code) in [(8, "READ_ONLY"), (10, "OTHER_INCARNATION"), (8, "QUEUE_FULL")] {
+        let mut greeted = begun();
+        greeting(&mut greeted);
+        for mut runtime in [greeted, at_five()] {
+            let ended = told(&mut runtime, status, code);
+            assert!(ended.starts_with("the cell ended the stream: gone; next attempt in "), "{code}: {ended}");
+        }
     }
-    let away = told(14, "");
+    let away = told(&mut at_five(), 14, "");
     assert!(away.starts_with("no connection to the cell: gone; next attempt in "), "{away}");
 }
 
