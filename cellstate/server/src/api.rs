@@ -2,9 +2,10 @@
 
 mod agents;
 mod allocations;
-mod apart;
-pub(crate) mod arriving;
+mod arriving;
 mod backup;
+pub(crate) mod budget;
+mod bypass;
 mod cell;
 mod conflicts;
 mod culprits;
@@ -14,6 +15,7 @@ mod elsewhere;
 mod ended;
 mod evictions;
 pub(crate) mod failure;
+mod following;
 mod gauges;
 mod govern;
 mod guard;
@@ -154,9 +156,9 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
             let settings = &shared.settings;
             let mut taken = arriving::Taken::of(uri.path(), settings.message_bytes_max, settings.greeting);
             if uri.path() == session::SESSION {
-                let apart = apart::Apart::default();
-                parts.extensions.insert(apart.clone());
-                taken = taken.with(apart);
+                let bypass = bypass::Bypass::default();
+                parts.extensions.insert(bypass.clone());
+                taken = taken.with(bypass);
             }
             let (body, unanswered) = arriving::counted(&shared.arriving, body, taken);
             let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;

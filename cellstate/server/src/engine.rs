@@ -33,7 +33,7 @@ use plenum_journal::Journal;
 use plenum_model::Cell;
 
 pub(crate) use backlog::Backlog;
-pub(crate) use clock::{Apart, Clock};
+pub(crate) use clock::{Clock, ClockGap};
 pub(crate) use feed::{Feed, Stopped};
 pub(crate) use held_back::HeldBack;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};

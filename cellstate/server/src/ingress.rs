@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use plenum_model::{Decision, Outcome, Revision};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::arriving::{Arriving, Room};
+use crate::api::budget::{Budget, Share};
 use crate::api::failure::Failure;
 use crate::api::retired::Retired;
 use crate::commit::{Answer, Asked, outcome_bytes};
@@ -35,7 +35,7 @@ pub(crate) enum Told {
     /// What stands nowhere, and is short; and the revision at which it was judged.
     Other(Revision, Decision),
     /// The same of a dry run: its outcome may be large, and has its room among what was not read.
-    DryRun(Revision, Box<Outcome>, Room),
+    DryRun(Revision, Box<Outcome>, Share),
     /// It was rejected, and may have been decided before: the history has to be asked first.
     Retired(Box<Retired>),
     /// It was not queued.
@@ -58,7 +58,7 @@ pub(crate) enum Reply {
 impl Reply {
     /// Answers. An asker who left does not mind. Gives the answer back if nobody needs it any more. What a stream is told that it need not read at
     /// once has its room here, or is not told.
-    pub(crate) fn send(self, answered: Answered, unread: &Arc<Arriving>) -> Option<Answer> {
+    pub(crate) fn send(self, answered: Answered, unread: &Arc<Budget>) -> Option<Answer> {
         match self {
             Self::Once(to) => to.send(answered).err().map(|answered| answered.answer),
             Self::Session { number, digest, to } => {
@@ -81,9 +81,9 @@ impl Reply {
 }
 
 /// A dry run can be asked for again: nothing of it was executed.
-fn dry_run(at: Revision, outcome: Box<Outcome>, unread: &Arc<Arriving>) -> Told {
+fn dry_run(at: Revision, outcome: Box<Outcome>, unread: &Arc<Budget>) -> Told {
     let bytes = outcome_bytes(&outcome);
-    match Room::take(unread, bytes).or_else(|| Room::alone(unread, bytes)) {
+    match Share::take(unread, bytes).or_else(|| Share::alone(unread, bytes)) {
         Some(room) => Told::DryRun(at, outcome, room),
         None => Told::Refused(Box::new(Failure::too_much_unread(unread.most()))),
     }
@@ -417,7 +417,7 @@ mod tests {
     // The whole history was searched for it.
     #[test]
     fn a_number_that_certainly_never_was_is_told_so_without_a_search() {
-        let unread = Arc::new(Arriving::new(1 << 20));
+        let unread = Arc::new(Budget::new(1 << 20));
         let (to, mut told) = mpsc::unbounded_channel();
         for never_was in [true, false] {
             let rejection = Rejection { never_was, ..Rejection::new(RejectionCode::NumberRetired, "old") };
@@ -432,7 +432,7 @@ mod tests {
     // A stream that was not read kept 256 of them, which may be a gigabyte, and there was no bound over all streams.
     #[test]
     fn the_outcome_of_a_dry_run_is_told_to_a_stream_as_long_as_there_is_room_among_what_was_not_read() {
-        let unread = Arc::new(Arriving::new(1 << 20));
+        let unread = Arc::new(Budget::new(1 << 20));
         let (to, mut told) = mpsc::unbounded_channel();
         let send = |number: u64| {
             let answer = Answer::Unchanged(Decision::Outcome(Box::new(refused())));
@@ -456,7 +456,7 @@ mod tests {
         send(9);
         assert!(matches!(told.try_recv().unwrap(), (9, Told::DryRun(..))));
         // One that is larger than all of it would never be told.
-        let narrow = Arc::new(Arriving::new(1 << 10));
+        let narrow = Arc::new(Budget::new(1 << 10));
         let alone = [(); 2].map(|()| dry_run(Revision(1), Box::new(refused()), &narrow));
         assert!(matches!(alone, [Told::DryRun(..), Told::Refused(_)]), "{alone:?}");
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::commit::Committer;
-use crate::engine::{self, Apart, Feed, Threads};
+use crate::engine::{self, ClockGap, Feed, Threads};
 use crate::error::ServerError;
 use crate::options::ServerOptions;
 use crate::recovery::{self, Opened};
@@ -259,7 +259,7 @@ impl Drop for Handle {
 /// Opens the directory and starts the threads.
 fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> {
     let Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes } = recovery::open(&options)?;
-    Apart::of_start(mirror.cell().time()).into_iter().for_each(Apart::log);
+    ClockGap::of_start(mirror.cell().time()).into_iter().for_each(ClockGap::log);
     let core = Core::from_cell(mirror.cell().clone(), options.settings.core_options());
     let committer = Committer::new(core, options.settings.commit_options());
     let feed = Feed::new(history, lag_bytes);

@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::agents::{Hub, LogRelay, Respite};
 use crate::ahead::Ahead;
-use crate::api::arriving::Arriving;
+use crate::api::budget::Budget;
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::calls::Calls;
@@ -61,8 +61,8 @@ pub(crate) struct Shared {
     pub(crate) identity: CellIdentity,
     pub(crate) clock: Clock,
     pub(crate) respite: Respite,
-    pub(crate) arriving: Arc<Arriving>,
-    pub(crate) unread: Arc<Arriving>,
+    pub(crate) arriving: Arc<Budget>,
+    pub(crate) unread: Arc<Budget>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
@@ -160,8 +160,8 @@ impl Shared {
         Self {
             respite: Respite::new(settings.lease, clock.monotonic_micros()),
             clock,
-            arriving: Arc::new(Arriving::new(settings.arriving_bytes)),
-            unread: Arc::new(Arriving::new(settings.unread_bytes)),
+            arriving: Arc::new(Budget::new(settings.arriving_bytes)),
+            unread: Arc::new(Budget::new(settings.unread_bytes)),
             calls: Arc::new(Calls::new(settings.shared_calls)),
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(recent),

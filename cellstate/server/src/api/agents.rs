@@ -16,6 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::custom;
 use super::failure::Failure;
+use super::following::follow;
 use super::principal;
 use super::registered::{Known, Queued, Registered};
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Noting, Registering, leave_out_known};
@@ -531,103 +532,6 @@ impl Drop for Sending<'_> {
     fn drop(&mut self) {
         self.request.into_iter().for_each(|request| self.logs.broken_off(request));
     }
-}
-
-/// Sees to it that the hub knows what runs where.
-async fn make_index(shared: &Arc<Shared>) -> Result<(), Failure> {
-    while shared.hub.needs_index().is_some() {
-        let turn = shared.reads.turn_to_index().await?;
-        // Another agent's stream may have made it meanwhile.
-        let Some(revision) = shared.hub.needs_index() else { break };
-        let (cell, making) = (shared.snapshot_with(revision).await, shared.clone());
-        let made = turn.take(move || {
-            making.hub.make_index(&cell);
-            Ok(())
-        });
-        made.await?;
-    }
-    Ok(())
-}
-
-/// Tells an agent what to run, until its epoch or its connection is over.
-async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
-    let machine = follower.machine();
-    if let Err(failure) = make_index(&shared).await {
-        drop(out.send(Err(failure.into_status())).await);
-        return;
-    }
-    // The agent may be back by now: its next stream is the one that is asked for logs.
-    if out.is_closed() {
-        return;
-    }
-    tell(&shared, &mut follower, &out).await;
-    shared.hub.unfollow(machine);
-    shared.hub.logs.agent_left(machine);
-}
-
-/// What [`follow`] says, for as long as somebody listens.
-async fn tell(shared: &Shared, follower: &mut Follower, out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
-    let mut changes = shared.hub.follow(follower.machine());
-    let mut asked = shared.hub.logs.agent(follower.machine());
-    let mut ended = std::pin::pin!(shared.ended());
-    let mut due = true;
-    // What was told last goes on with another part.
-    let mut more = false;
-    loop {
-        if due {
-            due = false;
-            let revision = *changes.borrow_and_update();
-            // The picture is let go of before the message is sent: an agent that does not read must not keep it.
-            let next = {
-                let cell = tokio::select! {
-                    cell = shared.snapshot_with(revision) => cell,
-                    () = out.closed() => return,
-                    () = ended.as_mut() => return say_ending(out),
-                };
-                shared.hub.next(follower, &cell)
-            };
-            match next {
-                Ok(None) => {}
-                Ok(Some(part)) => {
-                    let is_one_of_many = std::mem::replace(&mut more, part.more) || part.more;
-                    if out.send(Ok(part)).await.is_err() {
-                        return;
-                    }
-                    if is_one_of_many {
-                        // The rest follows at once; and what was asked for meanwhile, once that is told.
-                        due = true;
-                        continue;
-                    }
-                }
-                Err(_) => {
-                    let message = "the machine's epoch is over; register again";
-                    let over = Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into_status();
-                    // An agent that left needs no word of it.
-                    drop(out.send(Err(over)).await);
-                    return;
-                }
-            }
-        }
-        tokio::select! {
-            changed = changes.changed() => match changed {
-                Ok(()) => due = true,
-                Err(_) => return,
-            },
-            Some(logs) = asked.recv() => {
-                let message = v1::Assignments { revision: shared.durable_revision().0, logs: vec![logs], ..Default::default() };
-                if out.send(Ok(message)).await.is_err() {
-                    return;
-                }
-            }
-            () = out.closed() => return,
-            () = ended.as_mut() => return say_ending(out),
-        }
-    }
-}
-
-/// The last word of a cell that ends, if there is room for it.
-fn say_ending(out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
-    drop(out.try_send(Err(Failure::ending().into_status())));
 }
 
 #[cfg(test)]

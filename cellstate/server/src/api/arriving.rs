@@ -18,11 +18,8 @@ use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::apart::Apart;
-
-/// What is beyond so many bytes of a message leaves a quarter of the room to smaller ones: who begins large ones and does not end them
-/// must not keep agents from renewing their leases.
-pub(super) const SMALL_BYTES: usize = 64 << 10;
+use super::budget::{Budget, SMALL_BYTES};
+use super::bypass::Bypass;
 
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;
@@ -45,76 +42,9 @@ const STREAMED: [&str; 2] = ["/plenum.v1.Cell/Session", "/plenum.v1.Agents/SendL
 /// What methods of reflection begin with, whose callers may ask for several things in one request.
 const REFLECTION: &str = "/grpc.reflection.";
 
-/// The bytes of all requests that are arriving, or of all answers that were not read.
-#[derive(Debug)]
-pub(crate) struct Arriving {
-    bytes: AtomicUsize,
-    most: usize,
-}
-
-impl Arriving {
-    /// At most so many.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { bytes: AtomicUsize::new(0), most }
-    }
-
-    /// The bound.
-    pub(crate) fn most(&self) -> usize {
-        self.most
-    }
-
-    pub(super) fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Whether there is room for so many bytes more, of a message that has so many by then.
-    pub(super) fn take(&self, bytes: usize, of_message: usize) -> bool {
-        let most = if of_message <= SMALL_BYTES { self.most } else { self.most - self.most / 4 };
-        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= most);
-        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-}
-
-/// Room for something whole; given back with it.
-#[derive(Debug)]
-pub(crate) struct Room {
-    of: Arc<Arriving>,
-    bytes: usize,
-}
-
-impl Room {
-    /// For so many bytes, if there is so much.
-    pub(crate) fn take(of: &Arc<Arriving>, bytes: usize) -> Option<Self> {
-        Self::of_message(of, bytes, bytes)
-    }
-
-    /// The same, for a part of a message that has so many bytes with it.
-    pub(super) fn of_message(of: &Arc<Arriving>, bytes: usize, of_message: usize) -> Option<Self> {
-        of.take(bytes, of_message).then(|| Self { of: of.clone(), bytes })
-    }
-
-    /// For so many bytes, as long as nothing else has any, however much that is: for what is larger than all room there is, and would never have any.
-    pub(crate) fn alone(of: &Arc<Arriving>, bytes: usize) -> Option<Self> {
-        let is_alone = of.bytes.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        is_alone.then(|| Self { of: of.clone(), bytes })
-    }
-
-    /// Gives back what is more than this.
-    pub(crate) fn keep(&mut self, bytes: usize) {
-        self.of.give_back(self.bytes.saturating_sub(bytes));
-        self.bytes = self.bytes.min(bytes);
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.keep(0);
-    }
-}
-
 /// What one request has of the room; given back with it.
 struct Held {
-    arriving: Arc<Arriving>,
+    arriving: Arc<Budget>,
     bytes: AtomicUsize,
     answered: AtomicBool,
 }
@@ -160,7 +90,7 @@ pub(super) struct Taken {
     /// Whether there may be a second message.
     several: bool,
     /// Where messages that come in pieces go, if their reader takes them from there.
-    apart: Option<Apart>,
+    bypass: Option<Bypass>,
 }
 
 impl Taken {
@@ -169,17 +99,17 @@ impl Taken {
     pub(super) fn of(method: &str, message_bytes_max: usize, patience: Duration) -> Self {
         let is_stream = STREAMED.contains(&method);
         let several = is_stream || method.starts_with(REFLECTION);
-        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several, apart: None }
+        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several, bypass: None }
     }
 
     /// The same, of a request whose reader takes messages that come in pieces from there.
-    pub(super) fn with(self, apart: Apart) -> Self {
-        Self { apart: Some(apart), ..self }
+    pub(super) fn with(self, bypass: Bypass) -> Self {
+        Self { bypass: Some(bypass), ..self }
     }
 }
 
 /// The body of a request, counted.
-pub(super) fn counted(arriving: &Arc<Arriving>, body: Body, taken: Taken) -> (Body, Unanswered) {
+pub(super) fn counted(arriving: &Arc<Budget>, body: Body, taken: Taken) -> (Body, Unanswered) {
     let (counted, unanswered) = Counted::new(arriving, body, taken);
     (Body::from_stream(counted), unanswered)
 }
@@ -248,7 +178,7 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(arriving: &Arc<Arriving>, body: Body, taken: Taken) -> (Self, Unanswered) {
+    fn new(arriving: &Arc<Budget>, body: Body, taken: Taken) -> (Self, Unanswered) {
         let held = Held { arriving: arriving.clone(), bytes: AtomicUsize::new(0), answered: AtomicBool::new(false) };
         let held = Arc::new(held);
         let counted = Self {
@@ -303,7 +233,7 @@ impl Counted {
     fn in_pieces(&mut self, mut data: Bytes) -> Bytes {
         let mut begun = mem::take(&mut self.begun);
         let is_plain = begun.first() == Some(&0);
-        let Some(apart) = self.taken.apart.as_ref().filter(|_| is_plain) else {
+        let Some(bypass) = self.taken.bypass.as_ref().filter(|_| is_plain) else {
             begun.extend_from_slice(&data);
             let mut whole = Bytes::from(begun);
             // Its reader makes room for what it says it has, beside what it was given.
@@ -320,7 +250,7 @@ impl Counted {
         }
         let mut message = Bytes::from(begun);
         message.advance(HEAD_BYTES);
-        apart.put(message);
+        bypass.put(message);
         self.behind_head = data;
         Bytes::from_static(EMPTY)
     }
@@ -345,7 +275,7 @@ impl Stream for Counted {
                 return Poll::Ready(is_cut.then(|| Err(Status::internal(CUT).into())));
             };
             if !this.held.take(data.len(), this.messages.arrived + data.len()) {
-                let most = this.held.arriving.most;
+                let most = this.held.arriving.most();
                 let message = format!("there is room for {most} bytes of requests that are arriving; try again later");
                 return Poll::Ready(Some(Err(Status::resource_exhausted(message).into())));
             }
@@ -372,7 +302,7 @@ mod tests {
     use super::*;
 
     /// Messages of up to 8 MiB, for which it waits.
-    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None, several: true, apart: None };
+    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None, several: true, bypass: None };
 
     /// A message of so many bytes, with its head.
     fn message(bytes: usize) -> Vec<u8> {
@@ -411,7 +341,7 @@ mod tests {
     // Its reader made room for all of a message when five bytes of it had come, and had that room for as long as no more came.
     #[tokio::test]
     async fn nothing_is_handed_on_of_a_message_that_is_not_whole() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         let sent = [message(5), message(300), message(6), message(40_000)].concat();
         for piece in [1, 4, 5, 7, 300, 1000, 50_000] {
             let (mut counted, _unanswered) = Counted::new(&arriving, pieces(sent.clone(), piece), ANY);
@@ -433,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_begin_hold_no_more_than_what_came_of_them() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         let whole = message(4 << 20);
         let mut calls = Vec::new();
         for bytes in [1, 5, 6, 1000].repeat(64) {
@@ -443,14 +373,14 @@ mod tests {
             assert!(call.begun.capacity() <= bytes.max(8), "{} for {bytes}", call.begun.capacity());
             calls.push((call, unanswered));
         }
-        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 64 * 1012);
+        assert_eq!(arriving.taken(), 64 * 1012);
         drop(calls);
-        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(arriving.taken(), 0);
     }
 
     #[tokio::test]
     async fn a_message_that_is_too_large_is_refused_by_its_head_behind_those_before_it() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         let sent = [message(100), message(1 << 20)[..20].to_vec()].concat();
         let few = Taken { message_bytes_max: 1000, ..ANY };
         let (body, _unanswered) = counted(&arriving, begun(&sent), few);
@@ -465,7 +395,7 @@ mod tests {
     // JSON was told that it is a message of half a gigabyte, or was waited for as if more of it were to come.
     #[test]
     fn what_begins_as_no_message_does_is_refused_as_such_by_its_first_byte() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         for sent in [&b"{\"spec\": {}}"[..], &[2, 0, 0, 0, 9, 1], &b"{"[..]] {
             let (mut call, _unanswered) = Counted::new(&arriving, begun(sent), ANY);
             let polled = Pin::new(&mut call).poll_next(&mut Context::from_waker(Waker::noop()));
@@ -479,7 +409,7 @@ mod tests {
     // Such a call stayed for as long as its connection.
     #[tokio::test]
     async fn a_request_of_which_nothing_more_comes_is_refused_and_a_stream_may_be_silent() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         let at_once = |method| Taken::of(method, 1 << 20, Duration::ZERO);
         // Its end belongs to it.
         for (sent, whole) in [(50, 0), (300, 300), (0, 0)] {
@@ -504,7 +434,7 @@ mod tests {
     // The second one was read and let go of, and the call was answered as if all of it had been done.
     #[tokio::test]
     async fn a_request_with_a_second_message_is_refused_before_the_first_is_acted_upon() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         let sent = [message(300), message(5)].concat();
         let end = |method, sent: Vec<u8>, piece| {
             let taken = Taken::of(method, 1 << 20, Duration::from_secs(60));
@@ -547,8 +477,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_counts_until_it_is_answered_and_a_stream_until_it_waits_for_more() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
-        let held = || arriving.bytes.load(Ordering::Relaxed);
+        let arriving = Arc::new(Budget::new(1 << 20));
+        let held = || arriving.taken();
         let sent = [message(100), message(200), message(300)[..50].to_vec()].concat();
         let (body, unanswered) = counted(&arriving, pieces(sent.clone(), 10), ANY);
         let (mut body, mut read) = (body.into_data_stream(), 0);
@@ -572,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_ends_within_a_message_is_no_request() {
-        let arriving = Arc::new(Arriving::new(1 << 20));
+        let arriving = Arc::new(Budget::new(1 << 20));
         for sent in [1, 5, 299] {
             let (body, _unanswered) = counted(&arriving, pieces(message(300)[..sent].to_vec(), 100), ANY);
             let mut body = body.into_data_stream();
@@ -583,13 +513,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_there_is_no_room_for_is_refused_and_holds_nothing() {
-        let arriving = Arc::new(Arriving::new(400 << 10));
+        let arriving = Arc::new(Budget::new(400 << 10));
         let (large, _unanswered) = counted(&arriving, pieces(message(301 << 10), 1 << 10), ANY);
         let mut large = large.into_data_stream();
         let refused = large.next().await.unwrap().unwrap_err();
         let status = Status::from_error(refused.into());
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 300 << 10);
+        assert_eq!(arriving.taken(), 300 << 10);
         let (small, _unanswered) = counted(&arriving, pieces(message(64 << 10), 1 << 10), ANY);
         assert!(small.into_data_stream().all(|data| data.is_ok()).await, "a quarter is left for small ones");
         drop((large, _unanswered));

@@ -19,7 +19,7 @@ use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 use v1::cell_server::{CellServer as Generated, SERVICE_NAME};
 
-use super::apart::{Apart, SessionCodec};
+use super::bypass::{Bypass, SessionCodec};
 use super::cell::CellService;
 
 /// The methods that are served here; the others are by the generated code.
@@ -175,9 +175,9 @@ where
         match request.uri().path() {
             SESSION => {
                 let sessions = Sessions(self.service.clone());
-                let apart = request.extensions_mut().remove::<Apart>().unwrap_or_default();
+                let bypass = request.extensions_mut().remove::<Bypass>().unwrap_or_default();
                 Box::pin(async move {
-                    let mut grpc = Grpc::new(SessionCodec::new(apart)).apply_max_message_size_config(most, None);
+                    let mut grpc = Grpc::new(SessionCodec::new(bypass)).apply_max_message_size_config(most, None);
                     Ok(grpc.streaming(sessions, request).await)
                 })
             }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
-use super::arriving::{Arriving, Room, SMALL_BYTES};
+use super::budget::{Budget, SMALL_BYTES, Share};
 use super::cell::{leaves_nothing_out, no_such_session};
 use super::failure::Failure;
 use super::hello;
@@ -80,7 +80,7 @@ pub(super) struct Watcher {
     taken: Vec<(Asked, Reply)>,
     taken_bytes: usize,
     /// For the outcome that comes next, which is large.
-    room: Option<Room>,
+    room: Option<Share>,
     /// How long it waits if there is none.
     room_pause_micros: i64,
     carried: Carried,
@@ -524,7 +524,7 @@ pub(super) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Sen
 enum ReadBack {
     Small(Bytes),
     /// It has its room.
-    Large(Bytes, Room),
+    Large(Bytes, Share),
     /// There is none for so many bytes: nothing of it is kept.
     NoRoom(usize),
     Failed(Failure),
@@ -532,7 +532,7 @@ enum ReadBack {
 
 /// Reads what was decided then, with the room that it was given before, if it was. How large it is may be known only now; what has no room is given up
 /// here, as what is told to a stream may wait for as long as its connection takes nothing.
-async fn read_back(shared: Arc<Shared>, at: Revision, room: Option<Room>) -> ReadBack {
+async fn read_back(shared: Arc<Shared>, at: Revision, room: Option<Share>) -> ReadBack {
     match shared.read_back(at).await.map_err(Failure::of_what_was_decided).and_then(outcome_of) {
         Ok(encoded) if encoded.len() > SMALL_BYTES => match room.or_else(|| room_of(&shared.unread, encoded.len())) {
             Some(room) => ReadBack::Large(encoded, room),
@@ -544,8 +544,8 @@ async fn read_back(shared: Arc<Shared>, at: Revision, room: Option<Room>) -> Rea
 }
 
 /// Room for a large outcome. One that has more than a quarter of all the room there is takes that: it would never go otherwise.
-fn room_of(unread: &Arc<Arriving>, bytes: usize) -> Option<Room> {
-    Room::of_message(unread, bytes.min(unread.most() / 4), bytes)
+fn room_of(unread: &Arc<Budget>, bytes: usize) -> Option<Share> {
+    Share::of_message(unread, bytes.min(unread.most() / 4), bytes)
 }
 
 /// A snapshot that is taken back from who reads it too slowly.
@@ -567,7 +567,7 @@ struct Wake {
 }
 
 /// The other side is gone, or was told why it has to go.
-struct Gone;
+pub(super) struct Gone;
 
 /// What a stream does after a handful of messages.
 enum Last {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::arriving::{Arriving, Room, SMALL_BYTES};
+use super::budget::{Budget, SMALL_BYTES, Share};
 use super::failure::Failure;
 
 /// Whether a method only reads, and answers at once: its answer may be large, and can be refused as nothing was changed. What changes
@@ -50,7 +50,7 @@ impl Effect {
 }
 
 /// The answer to a call of this method, counted if it may be large.
-pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Response<Body>) -> Response<Body> {
+pub(super) fn counted(unread: &Arc<Budget>, method: &str, mut response: Response<Body>) -> Response<Body> {
     if let Some(carried) = response.extensions_mut().remove::<Carried>() {
         return response.map(|body| Body::new(Carrying { body, carried, last: None }));
     }
@@ -63,26 +63,26 @@ pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Respon
 }
 
 /// All of a page, as long as there is room for it: it is whole before its first byte goes out.
-pub(super) fn page(unread: &Arc<Arriving>, page: String) -> Option<Bytes> {
-    let room = Room::take(unread, page.len())?;
+pub(super) fn page(unread: &Arc<Budget>, page: String) -> Option<Bytes> {
+    let room = Share::take(unread, page.len())?;
     Some(Bytes::from_owner(Held { data: page.into(), _room: room }))
 }
 
 /// The room of a large message of a stream, from when the message was put into a piece of the body until that piece is let out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Carried(Arc<Mutex<Option<Room>>>);
+pub(super) struct Carried(Arc<Mutex<Option<Share>>>);
 
 impl Carried {
     /// An encoded message that has its room until it is put into a piece of the body, and goes on to have it there if it is large: such a piece ends
     /// with it. The room of a small one is given back then, as others have none.
-    pub(super) fn message(&self, encoded: Bytes, room: Room) -> Bytes {
+    pub(super) fn message(&self, encoded: Bytes, room: Share) -> Bytes {
         Bytes::from_owner(Unsent { encoded, room: Some(room), carried: self.clone() })
     }
 }
 
 struct Unsent {
     encoded: Bytes,
-    room: Option<Room>,
+    room: Option<Share>,
     carried: Carried,
 }
 
@@ -142,7 +142,7 @@ impl HttpBody for Carrying {
 
 struct Unread {
     body: Body,
-    unread: Arc<Arriving>,
+    unread: Arc<Budget>,
     effect: Effect,
     /// It is a stream: each of its pieces counts by itself, and what was read of it is nobody's any more.
     goes_on: bool,
@@ -156,7 +156,7 @@ struct Unread {
 /// Bytes of an answer, and their room: whoever sends them, and keeps them until they are sent, gives both back together.
 struct Held {
     data: Bytes,
-    _room: Room,
+    _room: Share,
 }
 
 impl AsRef<[u8]> for Held {
@@ -182,8 +182,8 @@ impl HttpBody for Unread {
             end => return Poll::Ready(end),
         };
         let bytes = if self.goes_on { data.len() } else { self.bytes + data.len() };
-        let room = match Room::of_message(&self.unread, data.len(), bytes) {
-            None if self.may_be_alone => Room::alone(&self.unread, data.len()),
+        let room = match Share::of_message(&self.unread, data.len(), bytes) {
+            None if self.may_be_alone => Share::alone(&self.unread, data.len()),
             room => room,
         };
         if let Some(room) = room {
@@ -267,35 +267,35 @@ mod tests {
     // A thousand of them that did not read had a gibibyte, of which nothing was counted.
     #[test]
     fn a_watcher_ends_where_there_is_no_room_and_has_none_for_what_was_read() {
-        let room = Arc::new(Arriving::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20));
         let kibibytes = [700, 700, 60, 700].map(|kibibytes| Frame::data(Bytes::from(vec![0; kibibytes << 10])));
-        let mut body = counted(&room, WATCH, Response::new(Body::new(Frames(kibibytes.into())))).into_body();
+        let mut body = counted(&budget, WATCH, Response::new(Body::new(Frames(kibibytes.into())))).into_body();
         drop(next(&mut body).into_data().unwrap());
         let unread = next(&mut body).into_data().unwrap();
-        let others = Room::take(&room, 60 << 10).unwrap();
+        let others = Share::take(&budget, 60 << 10).unwrap();
         let small =
             next(&mut body).into_data().expect("the last quarter is for small ones, however much was read before");
         let end = next(&mut body).into_trailers().expect("there is no room");
         assert_eq!(end.get(super::super::failure::CODE).unwrap(), "QUEUE_FULL");
         assert!(body.is_end_stream());
         drop((unread, others, small));
-        assert!(Room::of_message(&room, 1 << 20, 1).is_some(), "it is given back");
+        assert!(Share::of_message(&budget, 1 << 20, 1).is_some(), "it is given back");
     }
 
     // Its room was given back when it was encoded, which is before anything of it is sent.
     #[test]
     fn a_large_message_has_its_room_until_its_piece_is_gone_and_another_one_made() {
-        let room = Arc::new(Arriving::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20));
         let held = |bytes: usize| {
             let left = (1 << 20) - bytes;
-            Room::of_message(&room, left, 0).is_some() && Room::of_message(&room, left + 1, 0).is_none()
+            Share::of_message(&budget, left, 0).is_some() && Share::of_message(&budget, left + 1, 0).is_none()
         };
         let carried = Carried::default();
-        let message = |bytes: usize| carried.message(vec![0; bytes].into(), Room::take(&room, bytes).unwrap());
+        let message = |bytes: usize| carried.message(vec![0; bytes].into(), Share::take(&budget, bytes).unwrap());
         let frames = [200 << 10, 100, 200 << 10].map(|bytes| Frame::data(Bytes::from(vec![0; bytes])));
         let mut answer = Response::new(Body::new(Frames(frames.into())));
         answer.extensions_mut().insert(carried.clone());
-        let mut body = counted(&room, "/plenum.v1.Cell/Session", answer).into_body();
+        let mut body = counted(&budget, "/plenum.v1.Cell/Session", answer).into_body();
         let (small, large) = (message(SMALL_BYTES), message(100 << 10));
         assert!(held(SMALL_BYTES + (100 << 10)), "they wait");
         drop((small, large));
@@ -322,17 +322,17 @@ mod tests {
     // It was decided, and its outcome never told: each time it was asked for again, there was too little room for it in all.
     #[test]
     fn an_outcome_that_is_larger_than_all_room_is_told_while_nothing_else_is_unread_and_a_listing_is_not() {
-        let room = Arc::new(Arriving::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20));
         let answer = |effect: Option<Effect>, method| {
             let frames = [Frame::data(Bytes::from(vec![0; 3 << 20])), Frame::trailers(HeaderMap::new())];
             let mut answer = Response::new(Body::new(Frames(frames.into())));
             if let Some(effect) = effect {
                 answer.extensions_mut().insert(effect);
             }
-            counted(&room, method, answer).into_body()
+            counted(&budget, method, answer).into_body()
         };
         let code = |trailers: HeaderMap| trailers.get(super::super::failure::CODE).cloned();
-        let small = Room::take(&room, 1).unwrap();
+        let small = Share::take(&budget, 1).unwrap();
         let refused = next(&mut answer(Some(Effect::Decided), "/plenum.v1.Cell/Commit"));
         assert_eq!(code(refused.into_trailers().unwrap()).unwrap(), "OUTCOME_UNKNOWN");
         drop(small);
@@ -340,7 +340,7 @@ mod tests {
             let mut told = answer(Some(effect), "/plenum.v1.Cell/Commit");
             let data = next(&mut told).into_data().unwrap();
             assert_eq!(data.len(), 3 << 20);
-            assert!(Room::take(&room, 1).is_none(), "all of it counts");
+            assert!(Share::take(&budget, 1).is_none(), "all of it counts");
             assert_eq!(code(next(&mut told).into_trailers().unwrap()), None);
         }
         let listed = next(&mut answer(None, "/plenum.v1.Jobs/List"));
@@ -350,12 +350,12 @@ mod tests {
     // Its end was refused where others had taken the last quarter meanwhile; and its room was given back when all had been let out.
     #[test]
     fn an_answer_that_had_room_is_ended_and_has_it_until_its_bytes_are_gone() {
-        let room = Arc::new(Arriving::new(1 << 20));
+        let budget = Arc::new(Budget::new(1 << 20));
         let frames = [Frame::data(Bytes::from(vec![0; 700 << 10])), Frame::trailers(HeaderMap::new())];
         let answer = Response::new(Body::new(Frames(frames.into())));
-        let mut body = counted(&room, "/plenum.v1.Jobs/List", answer).into_body();
+        let mut body = counted(&budget, "/plenum.v1.Jobs/List", answer).into_body();
         let data = next(&mut body).into_data().unwrap();
-        let small = || room.take(60 << 10, 60 << 10);
+        let small = || budget.take(60 << 10, 60 << 10);
         assert!((0..5).all(|_| small()), "they may have the last quarter");
         let end = next(&mut body).into_trailers().unwrap();
         assert!(end.is_empty(), "{end:?}");

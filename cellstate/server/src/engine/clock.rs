@@ -15,14 +15,14 @@ const TOLD_AHEAD_MICROS: i64 = 30 * 24 * 3_600_000_000;
 
 /// How far the system's clock is from the time of the last batch, at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Apart {
+pub(crate) enum ClockGap {
     /// So many seconds behind it: log time goes on where it was.
     Behind(i64),
     /// So many seconds ahead of it: log time goes there, and never back.
     Ahead(i64),
 }
 
-impl Apart {
+impl ClockGap {
     /// As far as it is worth a line in the server's log.
     pub(crate) fn of_start(log: LogTime) -> Option<Self> {
         Self::of(log, system_micros())
@@ -194,11 +194,11 @@ mod tests {
     fn a_clock_that_is_far_from_the_last_entry_is_told_of() {
         const DAY: i64 = 24 * 3_600_000_000;
         let now = 1000 * DAY;
-        let apart = |log| Apart::of(LogTime::from_micros(log), now);
-        assert_eq!([now, now + 50_000_000, now - 29 * DAY, 0].map(apart), [None; 4]);
-        assert_eq!(apart(now + 26_000 * DAY), Some(Apart::Behind(26_000 * 86_400)));
-        assert_eq!(apart(now - 31 * DAY), Some(Apart::Ahead(31 * 86_400)));
-        assert_eq!(Apart::of_start(Clock::new(LogTime::default()).now()), None);
+        let gap = |log| ClockGap::of(LogTime::from_micros(log), now);
+        assert_eq!([now, now + 50_000_000, now - 29 * DAY, 0].map(gap), [None; 4]);
+        assert_eq!(gap(now + 26_000 * DAY), Some(ClockGap::Behind(26_000 * 86_400)));
+        assert_eq!(gap(now - 31 * DAY), Some(ClockGap::Ahead(31 * 86_400)));
+        assert_eq!(ClockGap::of_start(Clock::new(LogTime::default()).now()), None);
     }
 
     // A server was started once with a clock that was a year ahead: the warning in the log of its next start was all that told of it.

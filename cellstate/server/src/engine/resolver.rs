@@ -182,12 +182,13 @@ impl Resolver {
         self.shared.metrics.queued(now.saturating_duration_since(arrival.since));
         let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
         let command = &arrival.asked.request().command;
-        let (grants, opens) = (matches!(command, Command::SetRights { .. }), matches!(command, Command::OpenServer(_)));
+        let sets_rights = matches!(command, Command::SetRights { .. });
+        let opens_server = matches!(command, Command::OpenServer(_));
         self.committer.handle(self.shared.clock.at(now), Input::Request { ticket, asked: arrival.asked });
-        if grants {
+        if sets_rights {
             self.set_priorities();
         }
-        if opens {
+        if opens_server {
             self.opened();
         }
         if let Some(durable) = self.shared.ingress.take_written() {

@@ -167,7 +167,7 @@ async fn a_large_outcome_that_is_read_back_waits_for_room_and_comes_when_there_i
     let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
     watcher.outstanding = 1;
     watcher.answered(1, Told::Decided(at));
-    let others = Room::take(&shared.unread, shared.unread.most() / 4 * 3).unwrap();
+    let others = Share::take(&shared.unread, shared.unread.most() / 4 * 3).unwrap();
     let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
     let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
     assert!(watcher.send_due(&out, &mut wake).await.is_ok());
@@ -179,7 +179,7 @@ async fn a_large_outcome_that_is_read_back_waits_for_room_and_comes_when_there_i
     let read = apart(read_back(shared.clone(), at, None)).await;
     let Some(ReadBack::Large(encoded, room)) = read else { panic!("there is room") };
     let left = shared.unread.most() / 4 * 3 - encoded.len();
-    assert!(Room::take(&shared.unread, left + 1).is_none(), "it is counted before the stream has it");
+    assert!(Share::take(&shared.unread, left + 1).is_none(), "it is counted before the stream has it");
     drop((encoded, room));
     let comes = async {
         loop {
@@ -246,9 +246,9 @@ async fn the_outcome_of_a_dry_run_has_its_room_until_it_goes_into_a_message() {
         evicted: Vec::new(),
         divergences: Vec::new(),
     };
-    let unread = Arc::new(super::super::arriving::Arriving::new(60_000));
-    let room = Room::take(&unread, 60_000).unwrap();
-    let has_room = |bytes| Room::take(&unread, bytes).is_some();
+    let unread = Arc::new(Budget::new(60_000));
+    let room = Share::take(&unread, 60_000).unwrap();
+    let has_room = |bytes| Share::take(&unread, bytes).is_some();
     let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(1) };
     let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
     let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();

@@ -18,9 +18,9 @@ use super::session::{Request, Response};
 /// One message, without its head, from when an empty one is handed on in its place until that is decoded. No more than one is ever here: the library
 /// asks for more only when it has decoded all that it has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Apart(Arc<Mutex<Option<Bytes>>>);
+pub(super) struct Bypass(Arc<Mutex<Option<Bytes>>>);
 
-impl Apart {
+impl Bypass {
     pub(super) fn put(&self, message: Bytes) {
         *self.0.lock() = Some(message);
     }
@@ -33,12 +33,12 @@ impl Apart {
 /// The codec of sessions' streams.
 pub(super) struct SessionCodec {
     plain: Codec<Response, Request>,
-    apart: Apart,
+    bypass: Bypass,
 }
 
 impl SessionCodec {
-    pub(super) fn new(apart: Apart) -> Self {
-        Self { plain: Codec::counted(&census::SESSION), apart }
+    pub(super) fn new(bypass: Bypass) -> Self {
+        Self { plain: Codec::counted(&census::SESSION), bypass }
     }
 }
 
@@ -53,14 +53,14 @@ impl tonic::codec::Codec for SessionCodec {
     }
 
     fn decoder(&mut self) -> SessionReader {
-        SessionReader { plain: self.plain.decoder(), apart: self.apart.clone() }
+        SessionReader { plain: self.plain.decoder(), bypass: self.bypass.clone() }
     }
 }
 
 /// Reads what comes on a session's stream.
 pub(super) struct SessionReader {
     plain: Reader<Request>,
-    apart: Apart,
+    bypass: Bypass,
 }
 
 impl Decoder for SessionReader {
@@ -68,8 +68,8 @@ impl Decoder for SessionReader {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
-        let apart = if from.has_remaining() { None } else { self.apart.take() };
-        match apart {
+        let message = if from.has_remaining() { None } else { self.bypass.take() };
+        match message {
             Some(message) => self.plain.read(message).map(Some),
             // An empty message that is meant is read here, too.
             None => self.plain.decode(from),
@@ -87,7 +87,8 @@ mod tests {
     use tonic::Streaming;
     use tonic::codec::Codec as _;
 
-    use super::super::arriving::{Arriving, Taken, counted};
+    use super::super::arriving::{Taken, counted};
+    use super::super::budget::Budget;
     use super::super::session::{Ask, SESSION};
     use super::*;
 
@@ -95,10 +96,10 @@ mod tests {
     fn read(sent: &[u8], piece: usize) -> Streaming<Request> {
         let pieces: Vec<_> = sent.chunks(piece).map(|piece| Ok::<_, BoxError>(Bytes::copy_from_slice(piece))).collect();
         let body = Body::from_stream(tokio_stream::iter(pieces));
-        let apart = Apart::default();
-        let taken = Taken::of(SESSION, 4 << 20, Duration::from_secs(60)).with(apart.clone());
-        let (body, _unanswered) = counted(&Arc::new(Arriving::new(16 << 20)), body, taken);
-        Streaming::new_request(SessionCodec::new(apart).decoder(), body, None, Some(4 << 20))
+        let bypass = Bypass::default();
+        let taken = Taken::of(SESSION, 4 << 20, Duration::from_secs(60)).with(bypass.clone());
+        let (body, _unanswered) = counted(&Arc::new(Budget::new(16 << 20)), body, taken);
+        Streaming::new_request(SessionCodec::new(bypass).decoder(), body, None, Some(4 << 20))
     }
 
     /// The message on the wire.
