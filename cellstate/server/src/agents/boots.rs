@@ -7,9 +7,9 @@ use plenum_model::{BootId, MachineId};
 /// So many of one machine are remembered: as many hosts of one image, and one more, take no turns.
 const SUPERSEDED_MAX: usize = 16;
 
-/// By slot, of machines that have booted since this server started, until their lease ends next: up to one for each, of some 100 bytes. A boot that is
-/// over does not come back. So who speaks of one is on another host, with the name and a copy of the directory of the machine's own agent: each of them
-/// would be believed to have booted, and all that the other one runs to be lost.
+/// By slot, of machines that have booted since this server started, until their lease ends next: as a rule one for each, of some 100 bytes, and 16 at
+/// most. A boot that is over does not come back. So who speaks of one is on another host, with the name and a copy of the directory of the machine's own
+/// agent: each of them would be believed to have booted, and all that the other one runs to be lost.
 #[derive(Debug, Default)]
 pub(crate) struct Boots {
     /// With the generation of the machine's id; those that were superseded last come last.

@@ -126,7 +126,10 @@ impl Hub {
                 // What it said last is not what it uses.
                 if matches!(machine.state, MachineState::Gone | MachineState::Unreachable) {
                     self.telemetry.lock().remove(&machine.id.slot);
-                    self.boots.lock().machine_left(machine.id.slot);
+                    // Its registration in a later epoch may be answered before this comes by: its boots are of that one.
+                    if !leases.is_leased(machine.id) {
+                        self.boots.lock().machine_left(machine.id.slot);
+                    }
                 }
                 told(machine.id.slot);
             }
@@ -425,7 +428,13 @@ mod tests {
         // Of an epoch that was over when it was told, which took effect all the same: the machine's own agent was refused.
         hub.booted(id, 0, second.clone(), &first);
         assert_eq!([&first, &second].map(|boot| hub.is_superseded(id, boot)), [true, false]);
-        assert_eq!(hub.expire(10), [(id, 1)]);
+        // What came by of the epoch before forgot what was noted in the next one, as that was registered already.
+        assert_eq!(hub.registered(id, 2, false, &Asking::default(), 0), Grant::Held);
+        hub.booted(id, 2, first.clone(), &second);
+        let lost = crate::agents::machine(3, 1, MachineState::Unreachable);
+        hub.fold(&[Delta { machines: vec![lost.into()], ..Delta::new(Revision(2), LogTime::from_micros(1)) }], 0);
+        assert_eq!([&first, &second].map(|boot| hub.is_superseded(id, boot)), [true, false]);
+        assert_eq!(hub.expire(10), [(id, 2)]);
         assert!(!hub.is_superseded(id, &first), "the machine is free");
     }
 
