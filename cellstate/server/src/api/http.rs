@@ -83,14 +83,12 @@ fn page(shared: &Shared, kind: &'static str, body: String) -> Response {
     }
 }
 
-/// How long is waited for the cell to be counted: half of what Prometheus waits for an answer, unless it is told otherwise.
-const COUNTED_WITHIN: Duration = Duration::from_secs(5);
+/// How long is waited for the cell to be counted: less than the 10 s that Prometheus waits for an answer, unless it is told otherwise. On a disk that is full the cell is
+/// folded for who reads it once two seconds are over, and a large one takes some more.
+const COUNTED_WITHIN: Duration = Duration::from_secs(8);
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let gauges = match gauges_within(&shared, COUNTED_WITHIN).await {
-        Ok(gauges) => gauges,
-        Err(failure) => return failed(&failure),
-    };
+    let gauges = gauges_within(&shared, COUNTED_WITHIN).await;
     let depths = [
         ("requests", shared.ingress.len()),
         ("publish_bytes", shared.published.bytes()),
@@ -101,16 +99,13 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     page(&shared, kind, shared.metrics.render(&depths, &gauges))
 }
 
-/// All gauges; where the cell is not counted by then, those that need no picture of it. There may be none while the disk does not answer, which is what
-/// some of these tell.
-async fn gauges_within(shared: &Arc<Shared>, patience: Duration) -> Result<Vec<Gauge>, Failure> {
+/// All gauges; where the cell is not counted by then, or can't be, as too many wait for that or there is no thread for it, those that need no picture of it. There may be
+/// none while the disk does not answer, which is what some of these tell.
+async fn gauges_within(shared: &Arc<Shared>, patience: Duration) -> Vec<Gauge> {
     let counting = super::inspect::status_with(shared, super::gauges::all);
     let (mut gauges, status) = match tokio::time::timeout(patience, counting).await {
-        Ok(counted) => {
-            let (status, counted) = counted?;
-            (cell_gauges(shared, &status, counted), status)
-        }
-        Err(_) => (Vec::new(), super::inspect::of_server(shared)),
+        Ok(Ok((status, counted))) => (cell_gauges(shared, &status, counted), status),
+        Ok(Err(_)) | Err(_) => (Vec::new(), super::inspect::of_server(shared)),
     };
     gauges.extend(scheduler_gauges(shared));
     gauges.extend(server_gauges(shared, &status));
@@ -120,7 +115,7 @@ async fn gauges_within(shared: &Arc<Shared>, patience: Duration) -> Result<Vec<G
     gauges.push(single("history_oldest_revision", status.oldest_revision));
     gauges.push(single("history_given_up_revisions", shared.feed.given_up()));
     gauges.push(single("history_stopped", u64::from(shared.feed.stopped().is_some())));
-    Ok(gauges)
+    gauges
 }
 
 /// What the cell and its machines tell, with what was counted besides.
@@ -318,11 +313,33 @@ mod tests {
         // None is shown, and nobody takes another one.
         shared.picture.tidy();
         assert!(!shared.picture.shows(shared.durable_revision()));
-        let gauges = gauges_within(&shared, Duration::ZERO).await.unwrap();
-        let told: Vec<&str> = gauges.into_iter().map(|(name, _)| name).collect();
+        are_without_a_picture(&gauges_within(&shared, Duration::ZERO).await);
+    }
+
+    fn are_without_a_picture(gauges: &[Gauge]) {
+        let told: Vec<&str> = gauges.iter().map(|(name, _)| *name).collect();
         for name in ["journal_write_age_seconds", "read_only", "history_stopped", "older_copy", "calls", "revision"] {
             assert_eq!(told.contains(&name), name != "revision", "{name}, of {told:?}");
         }
+    }
+
+    // Nothing was told, not even that the disk is full, where too many others waited to count.
+    #[tokio::test]
+    async fn what_needs_no_picture_of_the_cell_is_told_where_it_can_not_be_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let (mut counting, mut waiting) = (Vec::new(), Vec::new());
+        loop {
+            let mut asks = Box::pin(shared.reads.turn_to_count());
+            let turn = tokio::time::timeout(Duration::ZERO, asks.as_mut()).await;
+            match turn {
+                Ok(Ok(turn)) => counting.push(turn),
+                Ok(Err(_)) => break,
+                Err(_) => waiting.push(asks),
+            }
+        }
+        assert!(counting.len() + waiting.len() > 1);
+        are_without_a_picture(&gauges_within(&shared, Duration::from_secs(60)).await);
     }
 
     // An alert on them went on for as long as one ran that an operator had adopted.
