@@ -113,7 +113,7 @@ pub(in crate::api) fn first_ran_in(
 ) -> Result<Option<LogTime>, Failure> {
     for batch in batches {
         for revision in batch.revisions().filter(|revision| after < *revision && *revision <= last) {
-            let delta = recovery::delta_of(batch, revision).map_err(|error| Failure::internal(error.to_string()))?;
+            let delta = recovery::delta_of(batch, revision).map_err(|error| Failure::unread(&error))?;
             if is_run(&delta, id) {
                 return Ok(Some(delta.time));
             }
@@ -329,6 +329,20 @@ mod tests {
         };
         assert_eq!((ran(0, 3, 8), ran(0, 4, 8)), (Some(400), Some(700)), "what the history has is not looked at");
         assert_eq!((ran(0, 4, 6), ran(1, 3, 8)), (None, None), "it was not asked for, or is another one");
+    }
+
+    // It was told as a fault of this server.
+    #[test]
+    fn what_only_a_later_version_knows_is_told_as_that_where_the_history_has_not_got_it_yet() {
+        let machine = v1::MachineChange { id: 1 << 32, name: "m1".to_owned(), state: 300, ..Default::default() };
+        let later = v1::Delta { revision: 1, time_micros: 1, machines: vec![machine], ..Default::default() };
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::from_micros(1));
+        encoder.add(Revision(1), b"", b"", &prost::Message::encode_to_vec(&later));
+        let batch = Arc::new(LoggedBatch::parse(encoder.finish()).unwrap());
+        let id = AllocationId { slot: 0, generation: 1 };
+        let failure = first_ran_in(&[batch], id, Revision(0), Revision(1)).unwrap_err();
+        assert_eq!(failure.code, "OTHER_FORMAT", "{}", failure.message);
     }
 
     // The first grant of another incarnation was taken to tell who was there before.
