@@ -314,6 +314,8 @@ const ADMITTED_MAX: usize = 256;
 const COUNTS_MAX: usize = 2;
 /// Who counts or waits for it.
 const COUNTS_ADMITTED_MAX: usize = 256;
+/// Who makes the index at a time: whoever waits for it finds it made.
+const INDEXES_MAX: usize = 1;
 /// Who reads answers of repeated numbers at a time: whoever decides with them waits for no reads of the past, either.
 const ANSWERS_MAX: usize = 4;
 /// Who looks at a time for a number that its session does not remember any more, which may mean to look through all that is retained: nobody else is to
@@ -326,6 +328,7 @@ pub(crate) struct Reads {
     running: Arc<Semaphore>,
     admitted_to_count: Arc<Semaphore>,
     counting: Arc<Semaphore>,
+    indexing: Arc<Semaphore>,
     answering: Arc<Semaphore>,
     looking_up: Arc<Semaphore>,
 }
@@ -338,6 +341,7 @@ impl Default for Reads {
             running: semaphore(READS_MAX),
             admitted_to_count: semaphore(COUNTS_ADMITTED_MAX),
             counting: semaphore(COUNTS_MAX),
+            indexing: semaphore(INDEXES_MAX),
             answering: semaphore(ANSWERS_MAX),
             looking_up: semaphore(LOOK_UPS_MAX),
         }
@@ -362,9 +366,10 @@ impl Reads {
         Ok(Turn { _running: permit(&self.counting).await?, _admitted: Some(admitted) })
     }
 
-    /// The same to look at all rows for an index, without which no agent is told anything: whoever needs it waits however many do.
+    /// Waits for a turn to look at all rows for an index, without which no agent is told anything: for who makes it by now, however many do, and for nobody
+    /// who counts.
     pub(super) async fn turn_to_index(&self) -> Result<Turn, Failure> {
-        Ok(Turn { _running: permit(&self.counting).await?, _admitted: None })
+        Ok(Turn { _running: permit(&self.indexing).await?, _admitted: None })
     }
 }
 

@@ -223,7 +223,7 @@ async fn the_present_is_counted_while_all_turns_are_taken_by_the_past() {
 
 // However many asked for a status while it was counted, all of them waited.
 #[tokio::test]
-async fn so_many_wait_to_count_and_more_are_refused_but_for_those_that_make_an_index() {
+async fn so_many_wait_to_count_and_more_are_refused() {
     let reads = Arc::new(Reads::default());
     let mut turns = Vec::new();
     for _ in 0..COUNTS_MAX {
@@ -239,15 +239,28 @@ async fn so_many_wait_to_count_and_more_are_refused_but_for_those_that_make_an_i
     }
     let refused = reads.turn_to_count().await.err().unwrap();
     assert_eq!((refused.code, refused.retry_after.is_zero()), ("QUEUE_FULL", false));
-    let mut indexing = std::pin::pin!(reads.turn_to_index());
-    still_waits(indexing.as_mut(), "all turns are taken").await;
     drop(turns);
     while let Some(done) = waiting.join_next().await {
         done.unwrap().unwrap();
     }
-    drop(indexing.await.unwrap());
     assert_eq!(reads.counting.available_permits(), COUNTS_MAX);
     assert_eq!(reads.admitted_to_count.available_permits(), COUNTS_ADMITTED_MAX);
+}
+
+// After a start no agent was told anything until all had their status who had asked for one before.
+#[tokio::test]
+async fn an_index_is_made_while_all_turns_to_count_are_taken_and_by_one_at_a_time() {
+    let reads = Reads::default();
+    let mut turns = Vec::new();
+    for _ in 0..COUNTS_MAX {
+        turns.push(reads.turn_to_count().await.unwrap());
+    }
+    let first = tokio::time::timeout(Duration::from_secs(60), reads.turn_to_index()).await.unwrap().unwrap();
+    let mut second = std::pin::pin!(reads.turn_to_index());
+    still_waits(second.as_mut(), "another one makes it").await;
+    drop(first);
+    drop(second.await.unwrap());
+    drop(turns);
 }
 
 // Each kept the picture of the moment at which it was asked for: as many as waited, and pages were copied for all of them.
