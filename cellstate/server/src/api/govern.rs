@@ -1,5 +1,6 @@
 //! For operators: drains, quotas, partitions, paused schedulers and rights, holds, and tasks that the cell does not know.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -115,10 +116,11 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, filters::PARTITIONS)?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
-        // Each looks at all machines.
+        // Looks at all machines.
         let read = cell.read(move |cell| {
             let named = cell.partitions().filter(|(name, _)| filter.passes(|_| Some(name.to_string())));
-            let rows = named.map(|(name, partition)| partition_view(cell, name, partition));
+            let totals = LazyCell::new(|| class_totals(cell));
+            let rows = named.map(|(name, partition)| partition_view(cell, &totals, name, partition));
             Ok(page(rows, limit, |_| true))
         });
         let (partitions, truncated) = read.await?;
@@ -227,7 +229,29 @@ impl v1::govern_server::Govern for GovernService {
     }
 }
 
-fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::PartitionView {
+/// What the machines of a class come to.
+#[derive(Clone, Debug, Default)]
+struct ClassTotal {
+    machines: u32,
+    capacity: v1::Resources,
+    allocated: v1::Resources,
+}
+
+/// By the number of a class, what its machines come to: a cell has many machines, and as a rule few sets of attributes.
+fn class_totals(cell: &Cell) -> Vec<ClassTotal> {
+    let mut totals = vec![ClassTotal::default(); cell.classes().len()];
+    for machine in cell.machines() {
+        let class = cell.machine_row(machine.id.slot).and_then(|row| usize::try_from(row.class).ok());
+        let Some(total) = class.and_then(|class| totals.get_mut(class)) else { continue };
+        total.machines += 1;
+        view::add(&mut total.capacity, &machine.capacity.as_ref().into());
+        view::add(&mut total.allocated, &view::taken(&machine.capacity, &cell.room(machine.id.slot)));
+    }
+    totals
+}
+
+/// `totals`: as [`class_totals`] tells them of this cell.
+fn partition_view(cell: &Cell, totals: &[ClassTotal], name: &Arc<str>, partition: &Partition) -> v1::PartitionView {
     let mut view = v1::PartitionView {
         name: name.to_string(),
         rules: partition.machines.iter().map(Into::into).collect(),
@@ -235,11 +259,12 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
         ..v1::PartitionView::default()
     };
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
-    for machine in cell.machines().filter(|machine| partition.has(&machine.attributes)) {
-        view.machines += 1;
-        view::add(&mut capacity, &machine.capacity.as_ref().into());
-        let taken = view::taken(&machine.capacity, &cell.room(machine.id.slot));
-        view::add(&mut allocated, &taken);
+    // Machines of a class have equal attributes; some classes have none any more.
+    let classes = cell.classes().iter().zip(totals).filter(|(_, total)| total.machines > 0);
+    for (_, total) in classes.filter(|(attributes, _)| partition.has(attributes)) {
+        view.machines += total.machines;
+        view::add(&mut capacity, &total.capacity);
+        view::add(&mut allocated, &total.allocated);
     }
     (view.capacity, view.allocated) = (Some(capacity), Some(allocated));
     view
@@ -361,6 +386,79 @@ pub(super) fn held_job(cell: &Cell, holder: &Holder, bits: u64) -> Result<JobId,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::{
+        Attributes, Constraint, Delta, Grants, GroupShape, Job, JobChange, JobShape, JobState, Machine, MachineState,
+        Operator, Resources, Revision,
+    };
+
+    fn machine_in(slot: u32, rack: &str) -> Arc<Machine> {
+        let capacity = Arc::new(Resources::new(1_000 * (u64::from(slot) + 1), 1 << 30));
+        let attributes = Arc::new(Attributes::from([("rack".into(), rack.into())]));
+        let machine = crate::agents::machine(slot, 1, MachineState::Ready);
+        Arc::new(Machine { capacity, attributes, ..machine })
+    }
+
+    /// Machines of several racks with a task on each of the first two, and a class that no machine is of any more.
+    fn cell_of_several_classes() -> Cell {
+        let id = JobId { slot: 0, generation: 1 };
+        let group = GroupShape { name: "main".into(), count: 2, ..GroupShape::default() };
+        let job = Job {
+            id,
+            version: 1,
+            shape: Arc::new(JobShape { name: "web".into(), groups: vec![group], ..JobShape::default() }),
+            body: None,
+            body_digest: [0; 32],
+            submitted: LogTime::default(),
+            state: JobState::Waiting,
+            state_since: LogTime::default(),
+            reason: "".into(),
+            group_base: 0,
+            home: None,
+            last_instant_micros: None,
+        };
+        let mut first = Delta::new(Revision(1), LogTime::from_micros(1));
+        first.machines.extend((0..).zip(["a", "b", "a", "gone"]).map(|(slot, rack)| machine_in(slot, rack)));
+        first.jobs.push(JobChange::Put { job: Arc::new(job), task_bases: vec![0] });
+        first.shapes.push(Resources::new(300, 1 << 20));
+        first.scheduler_names.push("batch".into());
+        let grants = Grants {
+            job: id,
+            job_version: 1,
+            machines: vec![0, 1],
+            tasks: vec![0, 1],
+            slots: vec![0, 1],
+            generations: vec![1, 1],
+            ..Grants::default()
+        };
+        let mut second = Delta::new(Revision(2), LogTime::from_micros(2));
+        second.machines.push(machine_in(3, "b"));
+        second.grants.push(grants);
+        let mut cell = Cell::default();
+        for delta in [first, second] {
+            cell.apply(&delta).unwrap();
+        }
+        cell
+    }
+
+    // Each partition went through all machines of the cell, and judged and added up each of them anew.
+    #[test]
+    fn a_partition_comes_to_what_its_machines_do_whichever_class_they_are_of() {
+        let cell = cell_of_several_classes();
+        let totals = class_totals(&cell);
+        let rules =
+            |operator, rack: &str| vec![Constraint { attribute: "rack".into(), operator, values: vec![rack.into()] }];
+        let told = |machines: Vec<Constraint>| {
+            let partition = Partition { machines, schedulers: Vec::new() };
+            let view = partition_view(&cell, &totals, &"lab".into(), &partition);
+            let amounts = |amounts: Option<v1::Resources>| amounts.map(|amounts| amounts.cpu_millis);
+            (view.machines, amounts(view.capacity), amounts(view.allocated))
+        };
+        assert_eq!(told(rules(Operator::Equal, "a")), (2, Some(4_000), Some(300)));
+        assert_eq!(told(rules(Operator::Equal, "b")), (2, Some(6_000), Some(300)), "also who came there later");
+        assert_eq!(told(rules(Operator::NotEqual, "c")), (4, Some(10_000), Some(600)), "of several classes");
+        assert_eq!(told(rules(Operator::Equal, "gone")), (0, Some(0), Some(0)));
+        assert_eq!(told(Vec::new()), (4, Some(10_000), Some(600)));
+    }
 
     // A thousand holds of sixteen thousand machines each came to a GiB, which nobody takes.
     #[test]
