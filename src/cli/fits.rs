@@ -30,6 +30,10 @@ async fn warning(shape: &JobShape, list: impl AsyncFn(u32) -> Option<ListMachine
         if !listed.truncated {
             return Some(words);
         }
+        // Not all of them would be listed then, either.
+        if listed.exceeds_listing_rows {
+            return None;
+        }
     }
     None
 }
@@ -98,23 +102,28 @@ mod tests {
     fn where_not_all_machines_are_listed_nobody_is_warned_of_those_that_are() {
         let (large, small) =
             (job("resources = { cpu = 500, memory = \"1GiB\" }"), job("resources = { cpu = 1, memory = \"1GiB\" }"));
-        // So many machines there are, of which a server lists so many at once: the warning, and how often it was asked.
-        let told = |shape: &JobShape, count: usize, listing_rows: usize| {
+        // So many machines there are, of which a server lists so many at once, and says so, or not: the warning, and how often it was asked.
+        let told_by = |says_so: bool, shape: &JobShape, count: usize, listing_rows: usize| {
             let asked = std::cell::Cell::new(0);
             let list = async |limit: u32| {
                 asked.set(asked.get() + 1);
                 let limit = if limit == 0 { listing_rows } else { listing_rows.min(limit as usize) };
                 let machines = machines().into_iter().cycle().take(count.min(limit)).collect();
-                Some(ListMachinesResponse { machines, truncated: count > limit, ..ListMachinesResponse::default() })
+                let exceeds_listing_rows = says_so && count > listing_rows;
+                let truncated = count > limit;
+                Some(ListMachinesResponse { machines, truncated, exceeds_listing_rows, ..Default::default() })
             };
             let words = crate::cli::block_on(warning(shape, list)).unwrap();
             (words.is_some(), asked.get())
         };
+        let told = |shape: &JobShape, count, listing_rows| told_by(true, shape, count, listing_rows);
         assert_eq!(told(&large, 64, 10_000), (true, 1));
         assert_eq!(told(&large, 65, 10_000), (true, 2), "the first ones say nothing of all");
         assert_eq!(told(&small, 65, 10_000), (false, 1), "one of the first ones fits");
-        assert_eq!(told(&large, 10_001, 10_000), (false, 2));
-        assert_eq!(told(&large, 3, 2), (false, 2), "a server may list fewer than are asked for");
+        assert_eq!(told(&large, 10_001, 10_000), (false, 1), "all of them are too many to be listed");
+        assert_eq!(told(&large, 3, 2), (false, 1), "a server may list fewer than are asked for");
+        assert_eq!(told_by(false, &large, 10_001, 10_000), (false, 2), "an earlier server does not say so");
+        assert_eq!(told_by(false, &large, 3, 2), (false, 2));
         assert_eq!(told(&large, 0, 2), (true, 1));
     }
 

@@ -1,9 +1,7 @@
 //! `plenum quota`, `plenum partition`, `plenum scheduler list|history|pause|resume|set` and `plenum hold`: who may have how much, and where.
 
 use plenum_model::{agreeing, counted};
-use plenum_proto::v1::{
-    GovernHistoryRequest, ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights, StatusRequest,
-};
+use plenum_proto::v1::{GovernHistoryRequest, ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights};
 
 use super::{
     Context,
@@ -115,7 +113,7 @@ async fn quota_of(connection: &Connection, limits: &Limits) -> Result<Quota, Fai
     let mut quota =
         Quota { cpu_millis: limits.cpu, memory_bytes: limits.memory, disk_bytes: limits.disk, custom: Vec::new() };
     if !limits.resource.is_empty() {
-        let known = connection.inspect().status(StatusRequest {}).await?.into_inner().custom_resources;
+        let known = super::custom_resources(connection).await?;
         quota.custom = vec![UNLIMITED; known.len()];
         for (name, amount) in &limits.resource {
             let place = known.iter().position(|known| known == name).ok_or_else(|| no_such_resource(name, &known))?;

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use plenum_model as model;
-use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, MomentRequest, StatusRequest};
+use plenum_proto::v1::{
+    At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, MomentRequest, MomentResponse, StatusRequest,
+    StatusResponse,
+};
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::{JobName, get_job, history::where_its_story_is};
+use super::{JobName, get_job, history::where_its_story_is, tells_no_moments};
 use crate::{connect::Connection, failure::Failure, output};
 
 /// Most jobs of one name that are told of.
@@ -35,11 +38,27 @@ pub(super) async fn besides<T>(until: Instant, answer: impl Future<Output = Resu
 /// Says so where somebody has seen more of the cell than it has: what it acknowledged then is not in the copy that went on. That this cannot be found
 /// out is no reason to fail.
 pub(super) async fn warn_of_older_copy(connection: &Connection) {
-    let mut inspect = connection.inspect();
-    let Ok(Ok(answer)) = tokio::time::timeout(LOOK_MAX, inspect.status(StatusRequest {})).await else { return };
-    if let Some(warning) = of_older_copy(&answer.into_inner().older_copy) {
+    let (mut inspect, mut also) = (connection.inspect(), connection.inspect());
+    let told = older_copy(inspect.moment(MomentRequest { at: None }), also.status(StatusRequest {}));
+    let Ok(Some(words)) = tokio::time::timeout(LOOK_MAX, told).await else { return };
+    if let Some(warning) = of_older_copy(&words) {
         output::tell(&warning);
     }
+}
+
+/// What is said of a newer copy; nothing where that can't be found out. For a status the server counts the whole cell: an earlier one alone is asked for it,
+/// whose moment does not have it.
+async fn older_copy(
+    moment: impl Future<Output = Result<Response<MomentResponse>, Status>>,
+    status: impl Future<Output = Result<Response<StatusResponse>, Status>>,
+) -> Option<String> {
+    match moment.await.map(|answer| answer.into_inner().older_copy) {
+        Ok(Some(words)) => return Some(words),
+        Ok(None) => {}
+        Err(refused) if tells_no_moments(refused.code()) => {}
+        Err(_) => return None,
+    }
+    status.await.ok().map(|answer| answer.into_inner().older_copy)
 }
 
 fn of_older_copy(words: &str) -> Option<String> {
@@ -245,6 +264,31 @@ mod tests {
         assert_eq!(of_older_copy(""), None);
         let told = of_older_copy("the agent of m1 has seen revision 7").unwrap();
         assert!(told.starts_with("warning: ") && told.ends_with("OLD: the agent of m1 has seen revision 7"), "{told}");
+    }
+
+    // After each command that changed something the server counted a million rows, for one word.
+    #[test]
+    fn a_status_is_asked_for_only_where_the_moment_does_not_tell_of_a_newer_copy() {
+        let told = |moment: Result<Option<&str>, Status>| {
+            let moment = moment.map(|words| {
+                let older_copy = words.map(str::to_owned);
+                Response::new(MomentResponse { older_copy, ..MomentResponse::default() })
+            });
+            let counted = std::cell::Cell::new(0);
+            let status = async {
+                counted.set(counted.get() + 1);
+                let older_copy = "by the status".to_owned();
+                Ok(Response::new(StatusResponse { older_copy, ..StatusResponse::default() }))
+            };
+            let words = block_on(older_copy(async { moment }, status)).unwrap();
+            (words, counted.get())
+        };
+        assert_eq!(told(Ok(Some("by the moment"))), (Some("by the moment".to_owned()), 0));
+        assert_eq!(told(Ok(Some(""))), (Some(String::new()), 0));
+        let by_status = (Some("by the status".to_owned()), 1);
+        assert_eq!(told(Ok(None)), by_status, "of an earlier server");
+        assert_eq!(told(Err(Status::permission_denied("no such method"))), by_status);
+        assert_eq!(told(Err(Status::unavailable("it ends"))), (None, 0));
     }
 
     // In a cell that was a year ahead, as its server's clock had been once, each launch for an instant of now was refused, and nothing said why that one had passed.

@@ -6,8 +6,7 @@ use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
 use plenum_proto::error::{is_unanswered, no_cell};
 use plenum_proto::v1::{
     AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView,
-    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, SessionView, StatusRequest, SubmitRequest,
-    SubmitResponse,
+    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, SessionView, SubmitRequest, SubmitResponse,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -75,8 +74,7 @@ pub(crate) async fn number_resources(connection: &Connection, file: JobFile) -> 
     if !file.has_custom_resources() {
         return Ok(file);
     }
-    let status = connection.inspect().status(StatusRequest {}).await?.into_inner();
-    Ok(file.with_custom_resources(&status.custom_resources)?)
+    Ok(file.with_custom_resources(&super::custom_resources(connection).await?)?)
 }
 
 async fn submit(

@@ -173,7 +173,7 @@ impl Context {
         let connection = self.connect().await?;
         match connection.inspect().moment(MomentRequest { at }).await {
             Ok(moment) => {
-                let MomentResponse { time_micros, custom_resources } = moment.into_inner();
+                let MomentResponse { time_micros, custom_resources, .. } = moment.into_inner();
                 output::name_resources(custom_resources);
                 // The present moves on while it is watched.
                 if at.is_some() {
@@ -234,6 +234,17 @@ fn variable_of(name: &str) -> Result<Option<String>, Failure> {
 /// read anything hears so of what is asked for next.
 fn tells_no_moments(code: Code) -> bool {
     matches!(code, Code::Unimplemented | Code::PermissionDenied)
+}
+
+/// What the cell calls resources of its own, in order.
+async fn custom_resources(connection: &Connection) -> Result<Vec<String>, Failure> {
+    match connection.inspect().moment(MomentRequest { at: None }).await {
+        Ok(moment) => Ok(moment.into_inner().custom_resources),
+        Err(status) if tells_no_moments(status.code()) => {
+            Ok(connection.inspect().status(StatusRequest {}).await?.into_inner().custom_resources)
+        }
+        Err(status) => Err(status.into()),
+    }
 }
 
 /// Runs the command line of this process.

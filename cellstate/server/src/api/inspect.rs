@@ -65,8 +65,13 @@ impl v1::inspect_server::Inspect for InspectService {
 
     async fn moment(&self, request: Request<v1::MomentRequest>) -> Result<Response<v1::MomentResponse>, Status> {
         let time_micros = past::time_micros(&self.shared, request.into_inner().at).await?;
-        let custom_resources = self.shared.identity.custom_resources.iter().map(ToString::to_string).collect();
-        Ok(Response::new(v1::MomentResponse { time_micros, custom_resources }))
+        let identity = &self.shared.identity;
+        Ok(Response::new(v1::MomentResponse {
+            time_micros,
+            custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
+            older_copy: Some(self.shared.ahead.words(self.shared.clock.monotonic_micros())),
+            cell_id: Some(bytes::Bytes::copy_from_slice(&identity.cell_id)),
+        }))
     }
 
     async fn list_machines(
@@ -76,10 +81,10 @@ impl v1::inspect_server::Inspect for InspectService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, filters::MACHINES)?.with_words("state", listing::MACHINE_WORDS)?;
         let filter = filter.with_numbers("epoch")?;
-        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let most = self.shared.settings.listing_rows;
         let cell = past::cell(&self.shared, wire.at).await?;
         let lease_micros = self.shared.lease_micros();
-        let listed = cell.read(move |cell| Ok(list_machines(cell, &filter, limit, lease_micros)));
+        let listed = cell.read(move |cell| Ok(list_machines(cell, &filter, (wire.limit, most), lease_micros)));
         Ok(Response::new(listed.await?))
     }
 
@@ -193,9 +198,15 @@ impl v1::inspect_server::Inspect for InspectService {
     }
 }
 
-/// By name: slots are given in the order in which machines came, and again.
-fn list_machines(cell: &Cell, filter: &Filter, limit: usize, lease_micros: i64) -> v1::ListMachinesResponse {
+/// By name: slots are given in the order in which machines came, and again. As many as are asked for, up to the most.
+fn list_machines(
+    cell: &Cell,
+    filter: &Filter,
+    (asked, most): (u32, u32),
+    lease_micros: i64,
+) -> v1::ListMachinesResponse {
     let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
+    let limit = listing::limit(asked, most);
     let mut room = listing::Room::new(limit);
     let passes = |machine: &&Arc<Machine>| {
         filter.passes(|field| match field {
@@ -209,6 +220,7 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize, lease_micros: i64) 
         })
     };
     let mut passing: Vec<_> = cell.machines().filter(passes).collect();
+    response.exceeds_listing_rows = passing.len() > listing::limit(0, most);
     let by_name = |one: &&Arc<Machine>, other: &&Arc<Machine>| one.name.cmp(&other.name);
     // One more than is told, so that it is known whether there are more: of very many machines some few are asked for with each job.
     if limit < passing.len() {
@@ -417,12 +429,19 @@ mod tests {
         }
         let mut cell = Cell::default();
         cell.apply(&delta).unwrap();
+        let list =
+            |filter: &str, rows| list_machines(&cell, &Filter::parse(filter, filters::MACHINES).unwrap(), rows, 0);
         let listed = |filter: &str, limit| {
-            let listed = list_machines(&cell, &Filter::parse(filter, filters::MACHINES).unwrap(), limit, 0);
+            let listed = list(filter, (limit, 9));
             (listed.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>().join(" "), listed.truncated)
         };
         assert_eq!(listed("", 9), ("east-1 north-10 north-2 west-1".to_owned(), false));
         assert_eq!(listed("", 2), ("east-1 north-10".to_owned(), true));
         assert_eq!(listed("name!=north-10", 2), ("east-1 north-2".to_owned(), true));
+        // Who saw the first ones of very many asked for all of them besides, of which as many were told.
+        let tells_of_more =
+            |filter: &str, most| [0, 1, 9].map(|asked| list(filter, (asked, most)).exceeds_listing_rows);
+        assert_eq!((tells_of_more("", 3), tells_of_more("", 4)), ([true; 3], [false; 3]));
+        assert_eq!(tells_of_more("name!=north-10", 3), [false; 3], "it counts what passes");
     }
 }

@@ -31,6 +31,34 @@ fn of_state(status: v1::StatusResponse) -> v1::StatusResponse {
     }
 }
 
+// Whether a cell is an older copy was told by its status alone, for which all of it is counted.
+#[tokio::test]
+async fn a_moment_tells_which_cell_it_is_of_and_whether_somebody_has_seen_more_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let registered = register(&channel, "m1", 4000).await;
+    let mut inspect = InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let moment = inspect.moment(v1::MomentRequest::default()).await.unwrap().into_inner();
+    assert_eq!((moment.cell_id, moment.older_copy), (Some(status.cell_id), Some(String::new())));
+    let follow = v1::FollowRequest {
+        machine: registered.machine,
+        epoch: registered.epoch,
+        revision: 1,
+        incarnation: status.incarnation + 1,
+    };
+    let refused = v1::agents_client::AgentsClient::new(channel).follow(follow).await.unwrap_err();
+    assert_eq!(code(&refused), "NO_SUCH_REVISION");
+    let past = Some(v1::At { revision: status.revision, time_micros: 0 });
+    for at in [None, past] {
+        let moment = inspect.moment(v1::MomentRequest { at }).await.unwrap().into_inner();
+        let told = moment.older_copy.unwrap();
+        assert!(told.starts_with("the agent of m1 has seen incarnation 2"), "{told}");
+    }
+    server.shutdown().await.unwrap();
+}
+
 // What the cell was like in the night took a listing of each kind, and counting.
 #[tokio::test]
 async fn a_status_is_told_of_a_moment_also_after_a_restart_as_far_as_its_state_was_kept() {
