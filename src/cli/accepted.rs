@@ -51,6 +51,16 @@ impl Accepted {
         }
     }
 
+    /// Makes sure that an answer of this revision may be of the cell that has it. What was accepted is durable, and each answer shows all that is: one from
+    /// before it is of an older copy, or of another cell.
+    ///
+    /// # Errors
+    ///
+    /// [`OTHER_CELL`] where it is from before.
+    pub(super) fn expect_shown_at(&self, revision: u64) -> Result<(), Failure> {
+        if revision < self.revision { Err(self.lacking()) } else { Ok(()) }
+    }
+
     /// Makes sure that the cell that answers now has it.
     ///
     /// # Errors
@@ -93,6 +103,8 @@ impl Accepted {
             "NO_SUCH_REVISION" => Err(self.lacking()),
             // So does another cell that is far ahead, of each small number.
             "REVISION_RETIRED" | "DAMAGED_HISTORY" => Ok(false),
+            // It may stay behind for as long as that server runs, in the cell that is meant as well: its name tells more.
+            "HISTORY_BEHIND" if !self.cell_id.is_empty() => Ok(false),
             "HISTORY_BEHIND" => {
                 let (revision, said) = (self.revision, &failure.message);
                 let what =
@@ -136,6 +148,10 @@ mod tests {
             assert_eq!(told(code), Ok(false), "{code}: any cell of more revisions says so");
         }
         assert_eq!(told("HISTORY_BEHIND"), Err(OTHER_CELL.to_owned()), "another cell may be as far behind");
+        // The wait never ended where the history of the right cell had stopped.
+        let named = Accepted { cell_id: vec![7; 16], ..Accepted::numbered(9) };
+        let behind = with_code(Code::Unavailable, "HISTORY_BEHIND", "no".to_owned());
+        assert_eq!(named.judged(5, Err(behind)), Ok(false), "its name tells, and how far it has come");
         assert_eq!(told("SERVER_ENDING"), Err("SERVER_ENDING".to_owned()));
         assert_eq!(judged(Err(Status::unimplemented("no such method"))), Ok(false), "a server of before");
     }
@@ -154,6 +170,13 @@ mod tests {
         assert!(!accepted.may_be_of(&status(8, 10)), "another cell");
         let numbered = Accepted::numbered(9);
         assert!(numbered.may_be_of(&status(8, 9)) && !numbered.may_be_of(&status(8, 8)), "its name was not told");
+    }
+
+    #[test]
+    fn an_answer_from_before_a_revision_is_not_of_the_cell_that_had_it() {
+        let told = |revision| Accepted::numbered(9).expect_shown_at(revision).map_err(|failure| failure.code);
+        assert_eq!([8, 9, 10].map(told), [Err(OTHER_CELL.to_owned()), Ok(()), Ok(())]);
+        assert_eq!(Accepted::numbered(0).expect_shown_at(0), Ok(()), "none is known");
     }
 
     // A port was another cell's by then, which had far more revisions.

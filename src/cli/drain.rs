@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use plenum_proto::v1::{
-    AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest,
-    GetMachineResponse, JobView, ListAllocationsRequest, MachineState, MachineView,
+    AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, JobView,
+    ListAllocationsRequest, MachineState, MachineView,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -96,25 +96,46 @@ pub(super) async fn wait(
         .await
 }
 
-/// One look at a machine that is drained; `None` where it was removed, so that nothing is left of it. What ends the wait is taken from the cell that was asked
-/// alone: another one, or an older copy, may have no such machine, or one that is not drained.
-async fn look(connection: &Connection, name: &str, accepted: &Accepted) -> Result<Option<GetMachineResponse>, Failure> {
-    let request = GetMachineRequest { name: name.to_owned(), at: None };
-    let found = match connection.inspect().get_machine(request).await {
-        Ok(answer) => Some(answer.into_inner()),
-        Err(status) if status.code() == Code::NotFound => None,
-        Err(status) => return Err(status.into()),
-    };
-    if found.as_ref().is_none_or(|found| is_end(found, accepted.revision)) {
-        accepted.expect_known_to(connection).await?;
-    }
-    Ok(found)
+/// A machine that is drained, as it was found.
+#[derive(Debug)]
+enum Look {
+    /// Something is left on it.
+    Left(MachineView),
+    /// Nothing is. With the revision; `None` where it was removed.
+    Empty(Option<(u64, MachineView)>),
+    /// Somebody ended the drain.
+    Undrained,
 }
 
-/// Whether a wait for a drain that was accepted at this revision ends with such an answer: nothing is left, or somebody ended the drain.
-fn is_end(found: &GetMachineResponse, accepted: u64) -> bool {
-    let has_ended = |view: &MachineView| view.drain_deadline_micros == 0 || output::tasks_left(view) == 0;
-    found.revision >= accepted && found.machine.as_ref().is_none_or(has_ended)
+impl Look {
+    fn of(revision: u64, view: MachineView) -> Self {
+        if view.drain_deadline_micros == 0 {
+            Self::Undrained
+        } else if output::tasks_left(&view) == 0 {
+            Self::Empty(Some((revision, view)))
+        } else {
+            Self::Left(view)
+        }
+    }
+}
+
+/// One look at a machine that is drained. It is taken from the cell that was asked alone: another one, or an older copy, may have no such machine, or one that
+/// is not drained.
+async fn look(connection: &Connection, name: &str, accepted: &Accepted) -> Result<Look, Failure> {
+    let request = GetMachineRequest { name: name.to_owned(), at: None };
+    let look = match connection.inspect().get_machine(request).await {
+        Ok(answer) => {
+            let answer = answer.into_inner();
+            accepted.expect_shown_at(answer.revision)?;
+            Look::of(answer.revision, answer.machine.unwrap_or_default())
+        }
+        Err(status) if status.code() == Code::NotFound => Look::Empty(None),
+        Err(status) => return Err(status.into()),
+    };
+    if !matches!(look, Look::Left(_)) {
+        accepted.expect_known_to(connection).await?;
+    }
+    Ok(look)
 }
 
 /// Looks once more: where the limit is 0, nobody has.
@@ -125,24 +146,14 @@ async fn at_the_limit(
     (begun, accepted): (&ChangeResponse, &Accepted),
 ) -> Result<(), Failure> {
     let looked = tokio::time::timeout(LAST_LOOK, look(connection, name, accepted)).await;
-    let (unseen, found) = match looked {
-        Ok(Ok(None)) => return done(context, name, begun, None),
-        Ok(Ok(found)) => (String::new(), found),
-        Ok(Err(failure)) => (why_unseen(failure), None),
-        Err(_) => (SILENT.to_owned(), None),
+    let unseen = match looked {
+        Ok(Ok(Look::Left(_))) => None,
+        Ok(Ok(Look::Empty(seen))) => return done(context, name, begun, seen.as_ref()),
+        Ok(Ok(Look::Undrained)) => return Err(ended_by_another(name)),
+        Ok(Err(failure)) => Some(why_unseen(failure)),
+        Err(_) => Some(SILENT.to_owned()),
     };
-    let seen = found.as_ref().filter(|answer| answer.revision >= begun.revision);
-    let seen = seen.and_then(|answer| Some((answer.revision, answer.machine.as_ref()?)));
-    if seen.is_some_and(|(_, view)| view.drain_deadline_micros == 0) {
-        return Err(ended_by_another(name));
-    }
-    if let Some((revision, view)) = seen
-        && output::tasks_left(view) == 0
-    {
-        return done(context, name, begun, Some((revision, view)));
-    }
-    let what = unreached(name, &unseen, seen.map(|(_, view)| view));
-    Err(Failure::new("TIME_LIMIT", what)
+    Err(Failure::new("TIME_LIMIT", unreached(name, unseen.as_deref()))
         .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
         .with_exit(EXIT_UNFINISHED))
 }
@@ -156,12 +167,12 @@ fn why_unseen(failure: Failure) -> String {
     }
 }
 
-/// What is told at the time limit. `unseen`: why the machine could not be looked at. `seen`: the machine, in a picture that has the drain.
-fn unreached(name: &str, unseen: &str, seen: Option<&MachineView>) -> String {
-    match seen {
-        Some(view) if output::tasks_left(view) > 0 => format!("{name} is not empty at the time limit"),
-        _ if unseen.is_empty() => format!("{name} is not known to be empty at the time limit"),
-        _ => format!("{name} is not known to be empty at the time limit; {unseen}"),
+/// What is told at the time limit. `unseen`: the machine could not be looked at, and why, where that is to be told.
+fn unreached(name: &str, unseen: Option<&str>) -> String {
+    match unseen {
+        None => format!("{name} is not empty at the time limit"),
+        Some("") => format!("{name} is not known to be empty at the time limit"),
+        Some(why) => format!("{name} is not known to be empty at the time limit; {why}"),
     }
 }
 
@@ -194,19 +205,14 @@ async fn until_empty(
         let looked = look(connection, name, accepted).await;
         // The drain goes on while the cell is away.
         let found = found(looked, &mut silence).map_err(|failure| accepted_all_the_same(failure, name, begun))?;
-        let answer = match found {
-            Some(None) => return done(context, name, begun, None),
-            found => found.flatten(),
+        let seen = match found {
+            Some(Look::Empty(seen)) => return done(context, name, begun, seen.as_ref()),
+            Some(Look::Undrained) => return Err(ended_by_another(name)),
+            Some(Look::Left(view)) => Some(view),
+            None => None,
         };
-        if let Some(answer) = answer.filter(|answer| answer.revision >= begun.revision) {
-            let view = answer.machine.unwrap_or_default();
-            if view.drain_deadline_micros == 0 {
-                return Err(ended_by_another(name));
-            }
+        if let Some(view) = seen {
             let standing = (view.allocations, view.unknown_tasks, view.state());
-            if output::tasks_left(&view) == 0 {
-                return done(context, name, begun, Some((answer.revision, &view)));
-            }
             if told.is_news(standing, Instant::now()) {
                 output::tell(&progress(name, &view));
             }
@@ -319,8 +325,9 @@ fn done(
     context: &Context,
     name: &str,
     begun: &ChangeResponse,
-    seen: Option<(u64, &MachineView)>,
+    seen: Option<&(u64, MachineView)>,
 ) -> Result<(), Failure> {
+    let seen = seen.map(|(revision, view)| (*revision, view));
     let object = ended_json(name, begun, seen);
     let how = seen.map_or_else(|| "removed".to_owned(), |(revision, _)| format!("drained (revision {revision})"));
     output::print(&output::object(context.format, &object, name, || format!("{name}: {how}\n")))
@@ -406,12 +413,11 @@ mod tests {
     // A machine that had been empty for long was said not to be, by a command that could not look at it.
     #[test]
     fn at_the_time_limit_nothing_is_told_that_was_not_seen() {
-        let view = |allocations| MachineView { allocations, drain_deadline_micros: 1, ..MachineView::default() };
-        assert_eq!(unreached("m1", "", Some(&view(2))), "m1 is not empty at the time limit");
-        assert_eq!(unreached("m1", "", None), "m1 is not known to be empty at the time limit");
+        assert_eq!(unreached("m1", None), "m1 is not empty at the time limit");
+        assert_eq!(unreached("m1", Some("")), "m1 is not known to be empty at the time limit");
         let silent = "m1 is not known to be empty at the time limit; the cell does not answer";
         let why = |code| why_unseen(Failure::new(code, "no"));
-        assert_eq!(unreached("m1", &why("SERVER_ENDING"), None), silent);
+        assert_eq!(unreached("m1", Some(&why("SERVER_ENDING"))), silent);
         assert_eq!(why("QUEUE_FULL"), "", "it answers");
     }
 
@@ -468,11 +474,17 @@ mod tests {
         let mut agents = AgentsClient::new(endpoint.connect_lazy());
         let registered = agents.register(request).await.expect("a machine").into_inner();
         let begun = ChangeResponse { revision: registered.revision, changed: true };
-        let limit = async |accepted: Accepted| at_the_limit(&context, &connection, "m1", (&begun, &accepted)).await;
-        let failure = limit(Accepted::elsewhere(begun.revision)).await.expect_err("it is another cell's");
-        assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+        let limit = async |accepted: &Accepted| at_the_limit(&context, &connection, "m1", (&begun, accepted)).await;
+        // It has the machine at a lower revision: that was never looked into, and the wait went on without a word.
+        for elsewhere in [Accepted::elsewhere(begun.revision), Accepted::numbered(1 << 40)] {
+            let failure = limit(&elsewhere).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+            let failure = look(&connection, "m1", &elsewhere).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, OTHER_CELL, "{failure}");
+        }
         let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
-        assert_eq!(limit(accepted).await, Err(ended_by_another("m1")));
+        assert_eq!(limit(&accepted).await, Err(ended_by_another("m1")));
+        assert_eq!(until_empty(&context, &connection, "m1", (&begun, &accepted)).await, Err(ended_by_another("m1")));
         server.shutdown().await.expect("a server that ends");
     }
 

@@ -87,7 +87,6 @@ pub(super) struct Wait<'a> {
 /// A job as it was found.
 #[derive(Debug, Default)]
 pub(super) struct Look {
-    revision: u64,
     pub(super) view: JobView,
     /// Of its allocations those that are down until they are started again. Looked for only where all tasks seem to run.
     down: Vec<AllocationView>,
@@ -148,7 +147,7 @@ impl Wait<'_> {
                 if self.is_end(&look) {
                     return if self.goal.is_of(&look.view) { Ok(look) } else { Err(self.replaced()) };
                 }
-                if self.goal.is_running() && look.revision >= self.since {
+                if self.goal.is_running() {
                     failures.look(self, &look.view).await;
                 }
                 last = Some(look);
@@ -159,24 +158,26 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether the wait ends with it. A picture from before the change may show the end of an earlier run of the job.
+    /// Whether the wait ends with it.
     fn is_end(&self, look: &Look) -> bool {
-        let is_reached = look.running_revision.is_some() || look.is_over();
-        look.revision >= self.since && (is_reached || !self.goal.is_of(&look.view))
+        look.running_revision.is_some() || look.is_over() || !self.goal.is_of(&look.view)
     }
 
-    /// The job as it is, or was at its end, and at which revision. Of a cell that has not got what was changed it is not told that there is none, or none any
-    /// more.
+    /// The job as it is, or was at its end, and at which revision. Of a cell that has not got what was changed it is not told how a job of that name is there,
+    /// nor that there is none, or none any more.
     async fn job_to_its_end(&self, accepted: &Accepted) -> Result<(u64, JobView), Failure> {
         let found = get_job_to_its_end(self.connection, self.job, self.since).await;
-        let is_gone = |failure: &Failure| matches!(failure.code.as_str(), "NO_SUCH_JOB" | "HISTORY_BEHIND");
-        if found.as_ref().is_err_and(is_gone) {
-            accepted.expect_known_to(self.connection).await?;
+        match &found {
+            Ok((revision, _)) => accepted.expect_shown_at(*revision)?,
+            Err(failure) if matches!(failure.code.as_str(), "NO_SUCH_JOB" | "HISTORY_BEHIND") => {
+                accepted.expect_known_to(self.connection).await?;
+            }
+            Err(_) => {}
         }
         found
     }
 
-    /// The job as it is. What ends the wait is taken from the cell that was asked alone: another one, or an older copy, may have a job of that name, too.
+    /// The job as it is. It is taken from the cell that was asked alone: another one, or an older copy, may have a job of that name, too.
     async fn look(&self, accepted: &Accepted) -> Result<Look, Failure> {
         let look = self.look_at_tasks(accepted).await?;
         if self.is_end(&look) {
@@ -187,9 +188,8 @@ impl Wait<'_> {
 
     async fn look_at_tasks(&self, accepted: &Accepted) -> Result<Look, Failure> {
         let (revision, view) = self.job_to_its_end(accepted).await?;
-        let mut look = Look { revision, view, ..Look::default() };
-        let has_to_run = self.goal.is_running() && revision >= self.since && !look.is_over();
-        if !has_to_run || !look.running().are_all_there() {
+        let mut look = Look { view, ..Look::default() };
+        if !self.goal.is_running() || look.is_over() || !look.running().are_all_there() {
             return Ok(look);
         }
         let listed = list_allocations(self.connection, self.job, "state=running,ready=false", (false, 0)).await?;
@@ -364,14 +364,25 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
     last.map(|last| format!("alloc logs {}", last.name()))
 }
 
+/// A job that was submitted where no scheduler is that would place it, and the answer.
+#[cfg(test)]
+pub(super) async fn submitted(connection: &Connection) -> (JobName, plenum_proto::v1::SubmitResponse) {
+    let text = "name = \"web\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+                resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    let file = crate::job_file::JobFile::parse("web.toml", text).expect("a job file");
+    let spec = file.in_namespace(Some("ml"), None).expect("a job").spec;
+    let request = plenum_proto::v1::SubmitRequest { spec: Some(spec), ..Default::default() };
+    let answer = connection.jobs().submit(request).await.expect("it is submitted").into_inner();
+    (JobName { namespace: "ml".to_owned(), name: "web".to_owned() }, answer)
+}
+
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape, StopRequest, SubmitRequest};
+    use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape, StopRequest};
     use plenum_server::{Server, ServerOptions};
 
     use super::super::silence::{OTHER_CELL, SILENCE_MAX, Silence};
     use super::*;
-    use crate::job_file::JobFile;
 
     #[test]
     fn a_job_that_failed_says_why() {
@@ -506,22 +517,24 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
         let connection = &Connection::open(&server.address().to_string()).await.expect("a connection");
-        let text = "name = \"web\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
-                    resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
-        let file = JobFile::parse("web.toml", text).expect("a job file").in_namespace(Some("ml"), None).expect("a job");
-        let request = SubmitRequest { spec: Some(file.spec), ..Default::default() };
-        let submitted = connection.jobs().submit(request).await.expect("a job").into_inner();
-        let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let (job, submitted) = &submitted(connection).await;
+        let end = |id| Goal::End { id, version: Some(submitted.version) };
+        // It has the job at a lower revision, and not at its end: that was never looked into, and the wait went on without a word.
+        let wait = Wait { connection, job, goal: end(submitted.job), since: submitted.revision, deadline: None };
+        let failure = wait.look(&Accepted::numbered(1 << 40)).await.expect_err("it is another cell's");
+        assert_eq!(failure.code, OTHER_CELL, "{failure}");
         let request =
             StopRequest { namespace: job.namespace.clone(), name: job.name.clone(), ..StopRequest::default() };
         connection.jobs().stop(request).await.expect("it is stopped");
         let accepted = &Accepted::at(connection, submitted.revision, hints::look_until(None)).await;
         let elsewhere = &Accepted::elsewhere(submitted.revision);
-        let end = |id| Goal::End { id, version: Some(submitted.version) };
         for goal in [end(submitted.job), end(submitted.job + 1)] {
             let wait = Wait { connection, job, goal, since: submitted.revision, deadline: Some(Instant::now()) };
             let failure = wait.reached_at_last(elsewhere).await.expect_err("it is another cell's");
             assert_eq!(failure.code, "TIME_LIMIT", "{goal:?}: {failure}");
+            let failure = wait.look(elsewhere).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, OTHER_CELL, "{goal:?}: {failure}");
+            let wait = Wait { deadline: None, ..wait };
             let found = wait.reached_at_last(accepted).await;
             let found = found.map(|look| look.view.state()).map_err(|failure| failure.code);
             let is_there = goal == end(submitted.job);

@@ -114,18 +114,30 @@ fn stopped_json(job: &JobName, answer: Option<&ChangeResponse>, unknown: Option<
     object
 }
 
-/// One look at a job that was stopped, with the revision; `None` where it is retired, so that nothing is left of it. What ends the wait is taken from the
-/// cell that was asked alone: another one, or an older copy, may have no such job, or one that looks as if it had been submitted anew.
-async fn look(connection: &Connection, job: &JobName, accepted: &Accepted) -> Result<Option<(u64, JobView)>, Failure> {
-    let found = match get_job(connection, job, None).await {
+/// A job that was stopped, as it was found.
+#[derive(Debug)]
+struct Look {
+    /// With the revision; `None` where it is retired.
+    seen: Option<(u64, JobView)>,
+    /// What still runs of it; with nothing the wait ends.
+    left: Option<String>,
+}
+
+/// One look at a job that was stopped. It is taken from the cell that was asked alone: another one, or an older copy, may have no such job, or one that looks
+/// as if it had been submitted anew.
+async fn look(connection: &Connection, job: &JobName, accepted: &Accepted) -> Result<Look, Failure> {
+    let seen = match get_job(connection, job, None).await {
         Err(failure) if failure.code == "NO_SUCH_JOB" => None,
         found => Some(found?),
     };
-    let is_end = found.as_ref().is_none_or(|(revision, view)| *revision >= accepted.revision && left(view).is_none());
-    if is_end {
+    if let Some((revision, _)) = &seen {
+        accepted.expect_shown_at(*revision)?;
+    }
+    let left = seen.as_ref().and_then(|(_, view)| left(view));
+    if left.is_none() {
         accepted.expect_known_to(connection).await?;
     }
-    Ok(found)
+    Ok(Look { seen, left })
 }
 
 /// Waits until nothing runs of the job that was stopped at revision `since`, and says what is left each time that it changed.
@@ -142,12 +154,8 @@ async fn wait_for(
     loop {
         let looked = in_time(deadline, look(connection, job, accepted)).await;
         let found = found(looked, &mut silence).map_err(|failure| accepted_all_the_same(failure, job, since))?;
-        let answer = match found {
-            Some(None) => return done(context, job, None, object),
-            found => found.flatten(),
-        };
-        if let Some((revision, view)) = answer.filter(|(revision, _)| *revision >= accepted.revision) {
-            let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
+        if let Some(Look { seen, left }) = found {
+            let Some(left) = left else { return done(context, job, seen.as_ref(), object) };
             if left != told {
                 output::tell(&format!("{}: {left}", job.called()));
                 told = left;
@@ -189,8 +197,9 @@ fn left(view: &JobView) -> Option<String> {
 }
 
 /// Says that nothing of it runs any more. `seen`: how the cell has the job then, where it still does, and at which revision.
-fn done(context: &Context, job: &JobName, seen: Option<(u64, &JobView)>, object: Value) -> Result<(), Failure> {
+fn done(context: &Context, job: &JobName, seen: Option<&(u64, JobView)>, object: Value) -> Result<(), Failure> {
     let called = job.called();
+    let seen = seen.map(|(revision, view)| (*revision, view));
     let object = ended_json(object, seen);
     let at = seen.map(|(revision, _)| format!(" (revision {revision})")).unwrap_or_default();
     output::print(&output::object(context.format, &object, &called, || {
@@ -207,11 +216,11 @@ fn ended_json(mut object: Value, seen: Option<(u64, &JobView)>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Quota, SetQuota, SubmitRequest};
+    use plenum_proto::v1::{Quota, SetQuota};
     use plenum_server::{Server, ServerOptions};
 
+    use super::super::{job_wait::submitted, silence::OTHER_CELL};
     use super::*;
-    use crate::job_file::JobFile;
 
     // Where the server came back on an empty directory all tasks of the job were said to have ended.
     #[tokio::test]
@@ -246,21 +255,21 @@ mod tests {
         let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
         let address = server.address().to_string();
         let connection = Connection::open(&address).await.expect("a connection");
-        let text = "name = \"web\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/web\"]\n\
-                    resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
-        let file = JobFile::parse("web.toml", text).expect("a job file").in_namespace(Some("ml"), None).expect("a job");
-        let request = SubmitRequest { spec: Some(file.spec), ..Default::default() };
-        let submitted = connection.jobs().submit(request).await.expect("a job").into_inner();
         let context = Context::asking(address);
-        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
-        let waited = async |accepted: Accepted| {
-            let at_once = (accepted.revision, Some(Instant::now()));
-            wait_for(&context, &connection, &job, at_once, &accepted, json!({})).await
+        let (job, submitted) = submitted(&connection).await;
+        let waited = async |accepted: &Accepted, deadline: Option<Instant>| {
+            let until = (accepted.revision, deadline);
+            wait_for(&context, &connection, &job, until, accepted, json!({})).await
         };
-        let failure = waited(Accepted::elsewhere(submitted.revision)).await.expect_err("it is another cell's");
-        assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+        // It has the job at a lower revision: that was never looked into, and the wait went on without a word.
+        for elsewhere in [Accepted::elsewhere(submitted.revision), Accepted::numbered(1 << 40)] {
+            let failure = waited(&elsewhere, Some(Instant::now())).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
+            let failure = look(&connection, &job, &elsewhere).await.expect_err("it is another cell's");
+            assert_eq!(failure.code, OTHER_CELL, "{failure}");
+        }
         let accepted = Accepted::at(&connection, submitted.revision, hints::look_until(None)).await;
-        assert_eq!(waited(accepted).await, Ok(()), "it was submitted anew");
+        assert_eq!(waited(&accepted, None).await, Ok(()), "it was submitted anew");
         server.shutdown().await.expect("a server that ends");
     }
 
