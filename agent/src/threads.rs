@@ -96,10 +96,14 @@ pub(crate) struct Panicked {
 
 impl Panicked {
     fn of(part: &'static str, panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Self { part, what: text.unwrap_or_default().to_owned() }
+        Self { part, what: said(panic).to_owned() }
     }
+}
+
+/// What a panic said; empty where that was no text.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default()
 }
 
 /// Where the agent hears of a part that panicked.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use super::calls::{Client, Connector, within};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs,
-    threads::on_a_thread,
+    threads::{on_a_thread, said},
 };
 
 /// Readers at once; more are told to come back.
@@ -224,9 +225,10 @@ async fn is_there(path: PathBuf) -> bool {
 }
 
 /// Asks the disk on another thread. It may not answer, and on this one the agent keeps its lease. A panic is told to the reader, too: it is that of one
-/// log, and the agent goes on.
+/// log, and the agent goes on. Where the reader leaves first, no thread is asked for any more.
 async fn read<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::spawn(on_a_thread(work)).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    let caught = on_a_thread(move || catch_unwind(AssertUnwindSafe(work))).await;
+    caught.unwrap_or_else(|panic| Err(io::Error::other(format!("the agent panicked: {}", said(&*panic)))))
 }
 
 #[cfg(test)]
@@ -235,6 +237,7 @@ mod tests {
     use std::{fs, io::Write};
 
     use super::*;
+    use crate::threads::runtime_without_threads;
 
     /// An agent's directory with a folder for an allocation, which is the last one.
     fn place() -> (tempfile::TempDir, AgentDirectory, AllocationId, PathBuf) {
@@ -427,7 +430,18 @@ mod tests {
     #[tokio::test]
     async fn a_panic_over_a_log_is_told_to_who_reads_it() {
         let told = read::<()>(|| panic!("no such line")).await.unwrap_err().to_string();
-        assert!(told.contains("no such line"), "{told}");
+        assert_eq!(told, "the agent panicked: no such line");
+    }
+
+    // Where the system gave no thread, a task went on asking for one for each reader who had left.
+    #[test]
+    fn where_a_reader_leaves_before_there_is_a_thread_none_is_asked_for_any_more() {
+        runtime_without_threads().block_on(async {
+            let reading = tokio::time::timeout(Duration::from_millis(50), read(|| Ok(7)));
+            assert!(reading.await.is_err(), "there is none");
+            tokio::task::yield_now().await;
+            assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        });
     }
 
     // Lines were missing, and nobody said so.
