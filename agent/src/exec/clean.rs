@@ -12,18 +12,20 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
-        PoisonError, RwLock,
+        PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use plenum_model::AllocationId;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
-use super::{ExecOptions, places, printed, recover};
+use super::{
+    ExecOptions, places, printed, recover,
+    starts::{Recording, touch},
+};
 use crate::{
-    directories::{self, AgentDirectory, AllocationDirectory},
+    directories::{AgentDirectory, AllocationDirectory},
     durable,
     removal::remove_tree,
     shim::ShimSpec,
@@ -31,66 +33,8 @@ use crate::{
 
 /// Job directories with files, and without a kept allocation, stay this long: a later group of the job may still come.
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Starts of an allocation before its latest of which the end is kept: by these the next agent knows whether anything of it ran.
-pub(super) const ENDS_KEPT: u32 = 256;
 /// How names begin, beside the directories of allocations and of jobs, of what is being removed. No name of these does.
 const REMOVED_PREFIX: &str = ".removed-";
-
-/// Writing down a start (shared) against taking away a job's directory, or what is kept of an ended allocation (exclusive): a start that was written
-/// down while we looked elsewhere must not find them gone a moment later.
-pub(super) type Recording = RwLock<()>;
-
-/// Writes down a start, after which its job's directory is in use.
-pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording: &Recording) -> io::Result<()> {
-    let _recording = recording.read().unwrap_or_else(PoisonError::into_inner);
-    directories::make(directory.root())?;
-    durable::write_atomically(&directory.spec(), spec)?;
-    touch(&spec.job_directory);
-    remove_earlier_starts(directory, spec.task.restart);
-    Ok(())
-}
-
-/// A task that fails at once may be restarted a million times: of starts before `restart`, only when the latest of them ended is kept. A
-/// shim of an earlier one that is still on its way finds another number in the spec.
-fn remove_earlier_starts(directory: &AllocationDirectory, restart: u32) {
-    if let Some(before) = restart.checked_sub(1) {
-        let _ = fs::remove_file(directory.record(before));
-        let _ = fs::remove_file(directory.running(before));
-    }
-    if let Some(older) = restart.checked_sub(ENDS_KEPT + 1) {
-        let _ = fs::remove_file(directory.exit(older));
-    }
-}
-
-/// Removes what is kept of all starts; `last` is the latest whose end is written down. What is found from then on is of a start that was made anew. The
-/// end of `last` goes after all else: where this is left half done, it still says that it is to be done.
-///
-/// # Errors
-/// When something of it can't be removed.
-pub(super) fn remove_starts(directory: &AllocationDirectory, last: u32) -> io::Result<()> {
-    // The spec first: without a mark it would be that of a start that is still to be made.
-    remove_if_there(&directory.spec())?;
-    // By their names: a start that could not be written down has taken away nothing of those before it.
-    let entries: Vec<_> = fs::read_dir(directory.root())?.collect::<io::Result<_>>()?;
-    let last = directory.exit(last);
-    let others = entries.iter().map(fs::DirEntry::path).filter(|path| *path != last && is_of_a_start(path));
-    others.chain([last.clone()]).try_for_each(|file| remove_if_there(&file))
-}
-
-/// Whether it is the record, the mark or the end of a start.
-fn is_of_a_start(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()?.split_once('-'));
-    name.is_some_and(|(kind, number)| ["record", "running", "exit"].contains(&kind) && number.parse::<u32>().is_ok())
-}
-
-/// # Errors
-/// When it is there still.
-pub(super) fn remove_if_there(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
 
 /// What was asked to be cleaned, and has not begun: many tasks may end while what one of them left is being removed.
 #[derive(Debug, Default)]
@@ -352,19 +296,16 @@ fn is_long_ago(when: SystemTime) -> bool {
     SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT)
 }
 
-/// Lets a directory's time begin again. Where there is none, there is nothing to keep.
-fn touch(directory: &Path) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let _ = utimensat(CWD, directory, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use plenum_model::JobId;
 
     use super::*;
-    use crate::{driver::Exit, exec};
+    use crate::{
+        driver::Exit,
+        exec::{self, starts::record},
+    };
 
     const JOB: JobId = JobId { slot: 9, generation: 1 };
 
@@ -379,7 +320,7 @@ mod tests {
         fn set() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let options = exec::options_at(directory.path().to_owned());
-            let stage = Self { _directory: directory, options, recording: RwLock::default() };
+            let stage = Self { _directory: directory, options, recording: Recording::default() };
             fs::create_dir_all(stage.job()).unwrap();
             fs::write(stage.job().join("model"), "trained").unwrap();
             stage.make_old();
@@ -421,46 +362,6 @@ mod tests {
         clean(&stage.options, &stage.recording, true);
         assert!(!stage.job().exists());
         assert_eq!(fs::read_dir(stage.options.directory.jobs()).unwrap().count(), 0);
-    }
-
-    // A task that was restarted 300,000 times had as many ends, records and marks in its directory, which is listed for each file of
-    // output.
-    #[test]
-    fn of_many_restarts_the_latest_ends_are_kept() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = AllocationDirectory::new(place.path().to_owned());
-        for restart in 0..ENDS_KEPT + 20 {
-            remove_earlier_starts(&directory, restart);
-            for file in [directory.record(restart), directory.running(restart), directory.exit(restart)] {
-                fs::write(file, "").unwrap();
-            }
-        }
-        let names = |prefix: &str| {
-            let entries = fs::read_dir(place.path()).unwrap().flatten();
-            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
-        };
-        let last = ENDS_KEPT + 19;
-        assert!(
-            directory.record(last).exists()
-                && directory.running(last).exists()
-                && directory.exit(last - ENDS_KEPT).exists()
-        );
-        assert_eq!((names("record-"), names("running-"), names("exit-")), (1, 1, ENDS_KEPT as usize + 1));
-    }
-
-    // An agent died before it had written the next spec down. The one after it took that of an earlier life of the cell for a start that was still to be made.
-    #[test]
-    fn what_an_earlier_life_of_the_cell_wrote_down_of_a_task_goes_as_a_whole() {
-        let stage = Stage::set();
-        let directory = stage.record(1);
-        for file in [directory.exit(0), directory.exit(1), directory.record(1), directory.running(1)] {
-            fs::write(file, "").unwrap();
-        }
-        // Its end could not be written.
-        fs::write(directory.record(2), "").unwrap();
-        remove_starts(&directory, 1).unwrap();
-        let left: Vec<_> = fs::read_dir(directory.root()).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert_eq!(left, Vec::<PathBuf>::new());
     }
 
     // An agent that had no descriptor left to read a record with took the files of a running task for unused.

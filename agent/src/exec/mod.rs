@@ -12,6 +12,7 @@ mod places;
 mod printed;
 mod recover;
 mod start;
+mod starts;
 mod turn;
 mod unread;
 
@@ -126,7 +127,7 @@ pub struct ExecDriver {
     permission: turn::Permission,
     /// For a panic of what watches a start, or is done in the background.
     alarm: Alarm,
-    recording: Arc<clean::Recording>,
+    recording: Arc<starts::Recording>,
     cleaning: Arc<clean::Cleaning>,
     /// Directories of jobs, too.
     cleaned_at: Instant,
@@ -331,7 +332,7 @@ impl Driver for ExecDriver {
 /// What cleaning takes, whoever asks for it.
 struct Cleaner {
     options: Arc<ExecOptions>,
-    recording: Arc<clean::Recording>,
+    recording: Arc<starts::Recording>,
     forgotten: Arc<marks::Marks>,
     cleaning: Arc<clean::Cleaning>,
     removals: Arc<Semaphore>,

@@ -10,9 +10,10 @@ use std::{
 };
 
 use super::{
-    clean::{Recording, ended},
+    clean::ended,
     marks::Marks,
     places::{Kind, stay},
+    starts::Recording,
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},

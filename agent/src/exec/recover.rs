@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     ExecOptions,
-    clean::ENDS_KEPT,
     facts::StartFacts,
     start::{Adopted, Start},
+    starts::ENDS_KEPT,
     unread,
 };
 use plenum_model::{AllocationId, is_name};

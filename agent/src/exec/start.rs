@@ -23,10 +23,10 @@ use tokio::{
 use self::prepare::{begun, never_made, prepare, void};
 use super::{
     Asked, ExecOptions,
-    clean::Recording,
     facts::StartFacts,
     marks::Marks,
     recover,
+    starts::Recording,
     turn::{Permission, Turn},
     unread,
 };

@@ -19,9 +19,10 @@ use crate::{
     durable,
     exec::{
         ExecOptions,
-        clean::{record, remove_if_there, remove_starts},
         facts::StartFacts,
-        recover, void_record,
+        recover,
+        starts::{record, remove_if_there, remove_starts},
+        void_record,
     },
     open_files,
     process::{ProcessIdentity, boot_id},
