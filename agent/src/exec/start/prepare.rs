@@ -59,9 +59,13 @@ pub(super) fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::R
         (recover::Trace::Exit(exit), Some(_)) if facts.restart > 0 || was_never_made(&exit) => {}
         (recover::Trace::Exit(exit), _) => return Ok(Prepared::Ended(exit)),
         (recover::Trace::Alive(shim), _) => {
+            let facts = as_made(&directory, facts)?;
             return Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: None })));
         }
-        (recover::Trace::Vanished, _) => return recover::lost_track(&directory, &facts, None).map(Prepared::Ended),
+        (recover::Trace::Vanished, _) => {
+            let facts = as_made(&directory, facts)?;
+            return recover::lost_track(&directory, &facts, None).map(Prepared::Ended);
+        }
         (recover::Trace::None, _) => {}
     }
     // To look may have taken long.
@@ -81,6 +85,17 @@ pub(super) fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::R
         Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: Some(child) }))),
         Err(error) => not_watched(options, &facts, &error, is_known),
     }
+}
+
+/// What is known of a start that an earlier agent made. It has the group and the kill timeout that this one wrote down, whatever this agent would give it.
+///
+/// # Errors
+/// When that can't be read now.
+fn as_made(directory: &AllocationDirectory, facts: StartFacts) -> io::Result<StartFacts> {
+    Ok(match recover::read_unless_damaged::<ShimSpec>(&directory.spec())? {
+        recover::Read::There(made) if made.task.restart == facts.restart => StartFacts::from(&made),
+        _ => facts,
+    })
 }
 
 /// Whether it is the end of a start that could not be set up, or was stopped before it was made.
@@ -224,7 +239,10 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::exec::{self, marks::Marks, turn::Permission};
+    use crate::{
+        cgroup::{AgentCgroup, Mounts},
+        exec::{self, marks::Marks, turn::Permission},
+    };
 
     /// An agent's directory with room for a start of this boot, and what that is.
     fn recorded_in(place: &Path) -> (ExecOptions, ShimSpec, AllocationDirectory) {
@@ -292,6 +310,26 @@ mod tests {
             assert!(!exit.stop_requested && exit.failure.is_some_and(|failure| failure.kind == FailureKind::Setup));
             fs::remove_file(directory.exit(0)).unwrap();
         }
+    }
+
+    // It ran in no group. Once its shim was killed, nothing was found in the one that this agent would have given it, and its end was told while it ran.
+    #[test]
+    fn what_an_earlier_agent_made_is_watched_as_that_one_made_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (options, spec, directory) = recorded_in(place.path());
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        let groups = place.path().join("groups");
+        fs::create_dir(&groups).unwrap();
+        fs::write(groups.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let cgroup = AgentCgroup::prepare(&Mounts::unified(&groups).unwrap(), "m1").0;
+        assert!(cgroup.is_some());
+        // This process lives for as long as it is looked at.
+        let shim = ProcessIdentity::of_this_process().unwrap();
+        assert!(durable::write_once(&directory.record(0), &shim).unwrap());
+        let shared = shared_by(ExecOptions { cgroup, ..options }, Arc::default());
+        let task = TaskSpec { kill_timeout_ms: 9000, ..spec.task };
+        let Prepared::Watched(watched) = prepare(&shared, &task, true).unwrap() else { panic!("its shim lives") };
+        assert_eq!((watched.facts.cgroup, watched.facts.kill_timeout_ms), (None, 0));
     }
 
     // In a cell that was restored from a backup of before, it was told to have failed once more, and its machine taken for one that sets nothing up.
