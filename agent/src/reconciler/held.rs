@@ -27,7 +27,7 @@ pub(super) enum Stop {
 
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
-    /// Nothing of it runs, or ever ran.
+    /// Nothing of it runs; where a start is recorded, an earlier one may have.
     Waiting {
         /// The driver has a record of a start that was never made.
         recorded: bool,
@@ -144,6 +144,8 @@ impl Held {
     pub(super) fn status(&self) -> Option<Status> {
         let live = |state, ready| Status { state, ready, exit_code: 0, reason: "".into(), restarts: self.restart };
         match &self.phase {
+            // Its next start waits to be made, for as long as something else has to be gone first.
+            Phase::Waiting { recorded: true } if self.has_run => Some(live(AllocationState::Running, false)),
             Phase::Waiting { .. } => None,
             Phase::Running => Some(live(AllocationState::Running, true)),
             // Until nothing is left of it, the cell must think that it is there. It hears of no step back, so that of what ran once it would go on

@@ -288,12 +288,13 @@ impl AgentReconciler {
         }
     }
 
-    /// Everything that is here, with where it comes from.
+    /// Everything that is here, with where it comes from. What only waits to be made again is not: nobody could keep it.
     fn inventory(&self) -> Vec<Item> {
+        let is_here = |held: &super::held::Held| !matches!(held.phase, super::Phase::Waiting { .. });
         let item = |(&allocation, held): (&AllocationId, &super::held::Held)| {
             Some(Item { allocation, status: held.status()?, traces: held.traces.clone() })
         };
-        self.held.iter().filter_map(item).collect()
+        self.held.iter().filter(|(_, held)| is_here(held)).filter_map(item).collect()
     }
 
     /// Sends a report when there is news, or the lease wants to be renewed.

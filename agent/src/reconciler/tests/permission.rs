@@ -25,3 +25,21 @@ fn what_was_ordered_may_be_made_while_the_lease_holds_and_nothing_must_be_gone_f
     story.input(Input::Leave);
     assert_eq!(story.agent.starts_until_ms(), None);
 }
+
+// Its restart was written down and not made when its agent died. For as long as another task hung, the cell went on to have it as ready.
+#[test]
+fn what_ran_and_waits_to_be_made_again_is_told_as_not_ready() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: LEASE_MS, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(2)], &[]);
+    story.answer_reports();
+    story.crash();
+    story.input(Input::Recovered(vec![recovered(1, vec![], true, Found::NotStarted)]));
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(RENEW_MS, true);
+    assert_eq!((story.starts(), story.agent.fenced()), (vec![(2, 0)], Some(1)), "that one must be gone");
+    let status = story.status(1).unwrap();
+    assert_eq!((status.state, status.ready, status.restarts), (Running, false, 1));
+    assert_eq!(story.reported(1), [Running]);
+}
