@@ -391,7 +391,7 @@ fn no_alarm() -> Alarm {
 
 /// A start of a command that ends at once, as tests record it.
 #[cfg(test)]
-fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::ShimSpec {
+pub(crate) fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::ShimSpec {
     let task = TaskSpec {
         allocation,
         restart: 0,

@@ -51,6 +51,8 @@ struct Supervisor<'a> {
     outputs: [Output; 2],
     /// How the child ended: of a pid namespace that is its first process, not the command.
     child_ending: Option<Ending>,
+    /// Its first process has told how the command ended. It ends itself only when the kernel has emptied the namespace, which may take long.
+    has_told_ending: bool,
     started_unix_ms: Option<u64>,
     /// That the command runs is still to be marked, for agents that did not start us.
     is_unmarked: bool,
@@ -71,44 +73,49 @@ struct Supervisor<'a> {
 /// Comes back when the command ended and nothing that it left runs any more. It may run already: nothing that fails from
 /// here on is a failure to set it up. `signals` are those that the shim blocks.
 pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &AllocationDirectory, signals: SignalFd) -> Exit {
-    // What is longer than the kernel lets a file be would be lost; and files of no bytes would be made without end.
-    let allowed = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-    let limit = spec.log_file_bytes_max.min(allowed).max(1);
-    let mut supervisor = Supervisor {
-        spec,
-        directory,
-        child: started.child,
-        signals,
-        report: Some(started.report.into()),
-        ending: started.ending.into(),
-        outputs: [
-            Output::new(started.stdout.into(), directory.root(), "stdout", limit),
-            Output::new(started.stderr.into(), directory.root(), "stderr", limit),
-        ],
-        child_ending: None,
-        started_unix_ms: None,
-        is_unmarked: false,
-        failure: None,
-        stop_requested: false,
-        is_cut_short: false,
-        has_overstayed: false,
-        kill_at: None,
-        has_killed: false,
-        kill_again_after: KILL_AGAIN_AFTER,
-    };
+    let mut supervisor = Supervisor::new(started, spec, directory, signals);
     supervisor.watch();
     supervisor.kill_what_is_left();
     supervisor.finish()
 }
 
-impl Supervisor<'_> {
+impl<'a> Supervisor<'a> {
+    fn new(started: Started, spec: &'a ShimSpec, directory: &'a AllocationDirectory, signals: SignalFd) -> Self {
+        // What is longer than the kernel lets a file be would be lost; and files of no bytes would be made without end.
+        let allowed = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        let limit = spec.log_file_bytes_max.min(allowed).max(1);
+        Self {
+            spec,
+            directory,
+            child: started.child,
+            signals,
+            report: Some(started.report.into()),
+            ending: started.ending.into(),
+            outputs: [
+                Output::new(started.stdout.into(), directory.root(), "stdout", limit),
+                Output::new(started.stderr.into(), directory.root(), "stderr", limit),
+            ],
+            child_ending: None,
+            has_told_ending: false,
+            started_unix_ms: None,
+            is_unmarked: false,
+            failure: None,
+            stop_requested: false,
+            is_cut_short: false,
+            has_overstayed: false,
+            kill_at: None,
+            has_killed: false,
+            kill_again_after: KILL_AGAIN_AFTER,
+        }
+    }
+
     fn watch(&mut self) {
         for output in &self.outputs {
             set_nonblocking(output.source());
         }
         while self.child_ending.is_none() || self.others_have_time() {
             self.wait();
-            self.read_signals();
+            self.heed();
             self.reap();
             self.read_report();
             if self.is_unmarked {
@@ -118,7 +125,8 @@ impl Supervisor<'_> {
                 output.pump();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
-                self.has_overstayed |= !self.is_cut_short && (self.child_ending.is_none() || self.others_have_time());
+                let is_there = self.child_ending.is_none() || self.others_have_time();
+                self.has_overstayed |= self.stop_requested && !self.is_cut_short && is_there;
                 self.has_killed = true;
                 self.kill_all();
                 self.kill_at = Some(Instant::now() + self.kill_again_after);
@@ -137,6 +145,7 @@ impl Supervisor<'_> {
     fn wait(&self) {
         let mut watched: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
         watched.extend(self.report.as_ref().map(AsFd::as_fd));
+        watched.extend(self.tells_ending().then(|| self.ending.as_fd()));
         watched.extend(self.outputs.iter().filter(|output| output.is_open()).map(Output::source));
         let mut descriptors: Vec<PollFd<'_>> =
             watched.into_iter().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
@@ -151,11 +160,24 @@ impl Supervisor<'_> {
         let _ = poll(&mut descriptors, timeout);
     }
 
+    /// Takes in what was asked. What ended by itself does not end as it is asked to: but where both are seen at once, it may have obeyed.
+    fn heed(&mut self) {
+        // Looked at before the signals are read: what was asked before this look is among them.
+        let has_told = self.tells_ending() && is_readable(self.ending.as_fd());
+        self.read_signals();
+        self.has_told_ending |= has_told;
+    }
+
+    /// Whether a first process is still to tell how the command ended. Elsewhere the child is the command.
+    fn tells_ending(&self) -> bool {
+        self.spec.isolation.pid && !self.has_told_ending
+    }
+
     fn read_signals(&mut self) {
         while let Ok(Some(information)) = self.signals.read_signal() {
             let signal = i32::try_from(information.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-            if signal == Some(Signal::SIGTERM) && !self.stop_requested {
-                self.stop_requested = true;
+            if signal == Some(Signal::SIGTERM) && self.kill_at.is_none() {
+                self.stop_requested |= !self.has_told_ending;
                 self.kill_at = Some(Instant::now() + Duration::from_millis(self.spec.task.kill_timeout_ms));
                 if self.spec.isolation.pid {
                     // Its first process hands it on.
@@ -165,7 +187,7 @@ impl Supervisor<'_> {
                 }
             }
             if signal == Some(Signal::SIGQUIT) {
-                self.stop_requested = true;
+                self.stop_requested |= !self.has_told_ending;
                 self.is_cut_short = true;
                 self.kill_at = Some(Instant::now());
             }
@@ -311,7 +333,51 @@ fn set_nonblocking(descriptor: BorrowedFd<'_>) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nix::{
+        sys::{
+            signal::{SigSet, raise},
+            signalfd::SfdFlags,
+        },
+        unistd::pipe2,
+    };
+    use plenum_model::AllocationId;
+
     use super::*;
+    use crate::{exec, isolation::Isolation};
+
+    // It was complete, and as long as the kernel emptied its namespace, as of much memory, a stop made it one that had been stopped.
+    #[test]
+    fn a_command_that_has_ended_is_not_stopped_while_its_namespace_is_emptied() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().to_owned());
+        let isolation = Isolation { pid: true, ..Isolation::default() };
+        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
+        let spec = ShimSpec { isolation, ..spec };
+        // Sent to this thread alone, and read by it.
+        let mask: SigSet = [Signal::SIGTERM, Signal::SIGQUIT].into_iter().collect();
+        mask.thread_block().unwrap();
+        for (signal, is_late) in [Signal::SIGTERM, Signal::SIGQUIT].map(|one| [(one, false), (one, true)]).concat() {
+            let pipes = [(); 4].map(|()| pipe2(OFlag::O_CLOEXEC).unwrap());
+            let [(stdout, writes_out), (stderr, writes_err), (report, _reports), (ending, tells)] = pipes;
+            // Of that number there never is a process.
+            let started = Started { child: Pid::from_raw(i32::MAX), stdout, stderr, report, ending };
+            let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).unwrap();
+            let mut supervisor = Supervisor::new(started, &spec, &directory, signals);
+            File::from(tells).write_all(br#"{"code":0,"signal":null}"#).unwrap();
+            if is_late {
+                supervisor.wait();
+                supervisor.heed();
+            }
+            raise(signal).unwrap();
+            supervisor.heed();
+            // Whoever hangs there is killed all the same.
+            assert_eq!((supervisor.stop_requested, supervisor.kill_at.is_some()), (!is_late, true), "{signal}");
+            drop((writes_out, writes_err));
+            let exit = supervisor.finish();
+            assert_eq!((exit.code, exit.stop_requested), (Some(0), !is_late), "{signal}");
+        }
+    }
 
     // Whatever had been killed, and whichever memory was short, it was told that the task had come to its limit.
     #[test]
