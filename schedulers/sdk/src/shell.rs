@@ -180,7 +180,7 @@ impl<S: Scheduler> Shell<S> {
             Link::Up { called, .. } => tokio::select! {
                 message = called.receives.message() => match message {
                     Ok(Some(message)) => Input::Received(message),
-                    Ok(None) => gone("the cell ended the stream"),
+                    Ok(None) => gone("its stream ended without a word"),
                     Err(status) => disconnected(&status),
                 },
                 // This end has a sender, too: there is always another one to wait for.

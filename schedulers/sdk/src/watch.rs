@@ -205,9 +205,11 @@ impl Watch {
                     let taken = self.picture.take(message, since_boot_micros());
                     taken.err().map(|useless| self.useless(useless))
                 }
-                Ok(None) => {
-                    Some(End::Lost { answered: false, reason: "the cell ended the stream".into(), retry_micros: 0 })
-                }
+                Ok(None) => Some(End::Lost {
+                    answered: false,
+                    reason: "its stream ended without a word".into(),
+                    retry_micros: 0,
+                }),
                 Err(status) => Some(self.end_of(&status)),
             },
         }
