@@ -1,7 +1,10 @@
 //! Whether the cell that answers now goes on from what was accepted. A server on an empty directory, or on an older copy of the cell, knows nothing of it: that
 //! it has no such machine or job does not say that these are gone, nor that what it has of these names is what was asked for.
 
-use plenum_proto::v1::{At, MomentRequest, StatusRequest, StatusResponse};
+use plenum_proto::{
+    error::retry_micros_of,
+    v1::{At, MomentRequest, StatusRequest, StatusResponse},
+};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -37,18 +40,20 @@ impl Accepted {
         if revision == 0 {
             return numbered;
         }
-        let (mut inspect, mut also) = (connection.inspect(), connection.inspect());
-        let (moment, status) = tokio::join!(
-            hints::besides(until, inspect.moment(numbered.asked())),
-            hints::besides(until, also.status(StatusRequest {})),
-        );
-        // What has not come so far is another one by now.
-        let status = status.filter(|status| status.revision >= revision);
-        Self {
-            revision,
-            time_micros: moment.map(|moment| moment.time_micros),
-            cell_id: status.map(|status| status.cell_id.to_vec()).unwrap_or_default(),
-        }
+        let mut inspect = connection.inspect();
+        let moment = hints::besides(until, inspect.moment(numbered.asked())).await;
+        let (time_micros, told) = moment.map_or((None, None), |moment| (Some(moment.time_micros), moment.cell_id));
+        let cell_id = match told {
+            Some(cell_id) => cell_id.to_vec(),
+            // An earlier server, or one that can't tell of that revision. For a status it counts the whole cell.
+            None => {
+                let status = hints::besides(until, inspect.status(StatusRequest {})).await;
+                // What has not come so far is another one by now.
+                let status = status.filter(|status| status.revision >= revision);
+                status.map(|status| status.cell_id.to_vec()).unwrap_or_default()
+            }
+        };
+        Self { revision, time_micros, cell_id }
     }
 
     /// Makes sure that an answer of this revision may be of the cell that has it. What was accepted is durable, and each answer shows all that is: one from
@@ -92,19 +97,22 @@ impl Accepted {
 
     /// Whether a cell has what was at that time, by its own word of when the revision was; false where it can't tell.
     fn judged(&self, then: i64, answer: Result<i64, Status>) -> Result<bool, Failure> {
-        let failure = match answer {
+        let (failure, may_come) = match answer {
             Ok(time_micros) if time_micros == then => return Ok(true),
             Ok(_) => return Err(self.lacking()),
             // A server of before tells no times.
             Err(status) if tells_no_moments(status.code()) => return Ok(false),
-            Err(status) => Failure::from(status),
+            Err(status) => {
+                let may_come = retry_micros_of(&status) > 0;
+                (Failure::from(status), may_come)
+            }
         };
         match failure.code.as_str() {
             "NO_SUCH_REVISION" => Err(self.lacking()),
             // So does another cell that is far ahead, of each small number.
             "REVISION_RETIRED" | "DAMAGED_HISTORY" => Ok(false),
-            // It may stay behind for as long as that server runs, in the cell that is meant as well: its name tells more.
-            "HISTORY_BEHIND" if !self.cell_id.is_empty() => Ok(false),
+            // It stays behind for as long as that server runs, in the cell that is meant as well: its name tells more.
+            "HISTORY_BEHIND" if !may_come && !self.cell_id.is_empty() => Ok(false),
             "HISTORY_BEHIND" => {
                 let (revision, said) = (self.revision, &failure.message);
                 let what =
@@ -129,7 +137,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use plenum_proto::{
-        error::with_code,
+        error::{RETRY_KEY, with_code},
         v1::{Quota, SetQuota},
     };
     use plenum_server::{Server, ServerOptions};
@@ -150,8 +158,12 @@ mod tests {
         assert_eq!(told("HISTORY_BEHIND"), Err(OTHER_CELL.to_owned()), "another cell may be as far behind");
         // The wait never ended where the history of the right cell had stopped.
         let named = Accepted { cell_id: vec![7; 16], ..Accepted::numbered(9) };
-        let behind = with_code(Code::Unavailable, "HISTORY_BEHIND", "no".to_owned());
-        assert_eq!(named.judged(5, Err(behind)), Ok(false), "its name tells, and how far it has come");
+        let mut behind = with_code(Code::Unavailable, "HISTORY_BEHIND", "no".to_owned());
+        assert_eq!(named.judged(5, Err(behind.clone())), Ok(false), "its name tells, and how far it has come");
+        // An older copy has the name as well, and its history had not got there yet.
+        behind.metadata_mut().insert(RETRY_KEY, "100000".parse().unwrap());
+        let failure = named.judged(5, Err(behind)).unwrap_err();
+        assert_eq!(failure.code, OTHER_CELL, "in a moment it can tell the time: {failure}");
         assert_eq!(told("SERVER_ENDING"), Err("SERVER_ENDING".to_owned()));
         assert_eq!(judged(Err(Status::unimplemented("no such method"))), Ok(false), "a server of before");
     }
