@@ -261,16 +261,7 @@ mod tests {
     // It ended with 1 and told of the missing cell, where a slip in the id is wrong usage whether or not there is one.
     #[test]
     fn an_id_that_is_none_is_told_before_a_missing_cell() {
-        let address = "http://127.0.0.1:1".to_owned();
-        let context = Context {
-            address,
-            address_given: None,
-            namespace: None,
-            namespace_flag: None,
-            format: Format::Table,
-            request_timeout: None,
-            timeout: None,
-        };
+        let context = Context::asking("http://127.0.0.1:1".to_owned());
         let id = || "web".to_owned();
         for command in [
             Alloc::Show { id: id(), at: None, history: false },

@@ -278,7 +278,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{cli::block_on, failure::EXIT_USAGE, output::Format};
+    use crate::{cli::block_on, failure::EXIT_USAGE};
 
     // Most cells have none, and nothing was named.
     #[test]
@@ -291,22 +291,10 @@ mod tests {
         assert_eq!(told(&["seats", "tapes"]), "this cell has no resource `licences`; it has seats, tapes");
     }
 
-    fn context(address: &str) -> Context {
-        Context {
-            address: address.to_owned(),
-            address_given: None,
-            namespace: None,
-            namespace_flag: None,
-            format: Format::Table,
-            request_timeout: None,
-            timeout: None,
-        }
-    }
-
     // A hundred names of schedulers that had come and gone stood among the two that worked.
     #[test]
     fn schedulers_that_came_and_went_are_counted_and_listed_where_all_are_asked_for() {
-        let context = Context { namespace: Some("ml".to_owned()), ..context("") };
+        let context = Context { namespace: Some("ml".to_owned()), ..Context::asking(String::new()) };
         let asked = |filter: Option<&str>, all| {
             let listing = Listing { at: None, watch: false, limit: 7, filter: filter.map(str::to_owned) };
             let ListRequest { namespace, limit, filter, .. } = of_schedulers(&context, &listing, all);
@@ -333,7 +321,7 @@ mod tests {
     fn a_pause_asks_a_silent_server_for_nothing_more_than_it_has_asked() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let request_timeout = Some(std::time::Duration::from_millis(50));
-        let context = Context { request_timeout, ..context(&silent.local_addr().unwrap().to_string()) };
+        let context = Context { request_timeout, ..Context::asking(silent.local_addr().unwrap().to_string()) };
         let paused = block_on(scheduler(&context, Schedulers::Pause { name: "batch".to_owned() })).unwrap();
         assert_eq!(paused.unwrap_err().code, "UNAVAILABLE");
     }
@@ -341,7 +329,7 @@ mod tests {
     // The last of two limits counted, without a word. Names went to the cell, or a missing one was told first.
     #[test]
     fn slips_are_told_before_a_missing_cell() {
-        let context = context("http://127.0.0.1:1");
+        let context = Context::asking("http://127.0.0.1:1".to_owned());
         let twice = vec![("licences".to_owned(), 1), ("licences".to_owned(), 2)];
         let limits = Limits { cpu: None, memory: None, disk: None, resource: twice };
         let failed = block_on(quota(&context, Quotas::Set { name: "ml".to_owned(), limits })).unwrap().unwrap_err();

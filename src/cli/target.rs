@@ -84,7 +84,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::output::Format;
 
     // A file that names its namespace was refused because of a variable, which each task has, or of a line in the user's settings; and the command line,
     // which named none, was blamed.
@@ -100,13 +99,9 @@ mod tests {
         let (own, none) = (file("own.toml", "namespace = \"ml\"\n"), file("none.toml", ""));
         let found = |flag: Option<&str>, usual: Option<&str>, file: &str| {
             let context = Context {
-                address: String::new(),
-                address_given: None,
                 namespace: flag.or(usual).map(str::to_owned),
                 namespace_flag: flag.map(str::to_owned),
-                format: Format::Table,
-                request_timeout: None,
-                timeout: None,
+                ..Context::asking(String::new())
             };
             job(&context, file).map(|job| job.namespace).map_err(|failure| failure.code)
         };
