@@ -27,6 +27,23 @@ async fn listed(channel: &Channel) -> v1::MachineView {
     InspectClient::new(channel.clone()).get_machine(request).await.unwrap().into_inner().machine.unwrap()
 }
 
+/// What comes of a registration of `m1` since a boot, by an agent that has seen so much of the cell.
+async fn ask(
+    channel: &Channel,
+    boot_id: &str,
+    instance: &str,
+    revision: u64,
+) -> Result<v1::RegisterResponse, tonic::Status> {
+    let request = v1::RegisterRequest {
+        machine: Some(machine(boot_id, Vec::new())),
+        revision,
+        incarnation: u64::from(revision > 0),
+        instance: instance.to_owned(),
+        ..Default::default()
+    };
+    AgentsClient::new(channel.clone()).register(request).await.map(tonic::Response::into_inner)
+}
+
 /// The agent registered, its request was held up, the machine booted and registered; then the first request arrived once more, and
 /// the machine went back to its former boot.
 #[tokio::test]
@@ -34,13 +51,7 @@ async fn a_registration_that_was_held_up_past_a_boot_takes_no_effect() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let mut agents = AgentsClient::new(channel.clone());
-    let mut ask = async |boot_id: &str, revision: u64| {
-        let machine = Some(machine(boot_id, Vec::new()));
-        let request =
-            v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned(), ..Default::default() };
-        agents.register(request).await.unwrap().into_inner()
-    };
+    let ask = async |boot_id: &str, revision: u64| ask(&channel, boot_id, "a", revision).await.unwrap();
     let first = ask("boot-1", 0).await;
     let booted = ask("boot-2", first.revision).await;
     assert_eq!((booted.machine, booted.epoch, booted.register_again), (first.machine, first.epoch + 1, false));
@@ -61,12 +72,8 @@ async fn a_boot_that_a_later_one_has_superseded_does_not_come_back_while_the_lea
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let mut agents = AgentsClient::new(channel.clone());
-    let mut ask = async |boot_id: &str, revision: u64| {
-        let machine = Some(machine(boot_id, Vec::new()));
-        let request =
-            v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned(), ..Default::default() };
-        agents.register(request).await.map(tonic::Response::into_inner).map_err(|status| code(&status))
+    let ask = async |boot_id: &str, revision: u64| {
+        ask(&channel, boot_id, "a", revision).await.map_err(|status| code(&status))
     };
     let first = ask("boot-1", 0).await.unwrap();
     let other = ask("boot-2", first.revision).await.unwrap();
@@ -92,26 +99,17 @@ async fn a_boot_that_a_later_one_has_superseded_does_not_come_back_while_the_lea
 #[tokio::test]
 async fn who_comes_back_to_a_machine_of_another_directory_is_told_so_though_that_one_has_booted() {
     let dir = tempfile::tempdir().unwrap();
-    let ask = async |server: &Handle, boot_id: &str, instance: &str, revision: u64| {
-        let request = v1::RegisterRequest {
-            machine: Some(machine(boot_id, Vec::new())),
-            revision,
-            incarnation: u64::from(revision > 0),
-            instance: instance.to_owned(),
-            ..Default::default()
-        };
-        AgentsClient::new(connect(server).await).register(request).await.map(tonic::Response::into_inner)
-    };
     let server = start(dir.path()).await;
-    let first = ask(&server, "boot-1", "a", 0).await.unwrap();
+    let first = ask(&connect(&server).await, "boot-1", "a", 0).await.unwrap();
     server.shutdown().await.unwrap();
     // The other one is quicker.
     let server = start(dir.path()).await;
-    let other = ask(&server, "boot-2", "b", first.revision).await.unwrap();
+    let channel = connect(&server).await;
+    let other = ask(&channel, "boot-2", "b", first.revision).await.unwrap();
     assert_eq!((other.machine, other.epoch, other.register_again), (first.machine, first.epoch + 1, false));
     let copied = "a copy of this one's directory; what runs here counts as lost and runs on";
     for (instance, expected) in [("a", "an agent with another directory"), ("b", copied)] {
-        let refused = ask(&server, "boot-1", instance, other.revision).await.unwrap_err();
+        let refused = ask(&channel, "boot-1", instance, other.revision).await.unwrap_err();
         assert_eq!(code(&refused), "MACHINE_TAKEN");
         assert!(refused.message().contains(expected), "{refused}");
     }
@@ -422,14 +420,7 @@ async fn cpu_taken(channel: &Channel) -> i64 {
 async fn after_a_start_of_the_server_what_a_machine_runs_is_not_a_newcomers() {
     let dir = tempfile::tempdir().unwrap();
     let ask = async |server: &Handle, instance: &str, revision: u64| {
-        let request = v1::RegisterRequest {
-            machine: Some(machine("boot-1", Vec::new())),
-            instance: instance.to_owned(),
-            revision,
-            incarnation: u64::from(revision > 0),
-            ..Default::default()
-        };
-        AgentsClient::new(connect(server).await).register(request).await.map(tonic::Response::into_inner)
+        ask(&connect(server).await, "boot-1", instance, revision).await
     };
     let server = start(dir.path()).await;
     let first = ask(&server, "first", 0).await.unwrap();
