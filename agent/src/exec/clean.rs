@@ -21,8 +21,9 @@ use std::{
 use plenum_model::AllocationId;
 
 use super::{
-    ExecOptions, places, printed, recover,
-    starts::{Recording, touch},
+    ExecOptions, places, printed,
+    recording::{Recording, touch},
+    recover,
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
     use crate::{
         driver::Exit,
-        exec::{self, starts::record},
+        exec::{self, recording::record},
     };
 
     const JOB: JobId = JobId { slot: 9, generation: 1 };

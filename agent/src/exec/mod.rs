@@ -10,9 +10,9 @@ mod levels;
 mod marks;
 mod places;
 mod printed;
+mod recording;
 mod recover;
 mod start;
-mod starts;
 mod turn;
 mod unread;
 
@@ -127,7 +127,7 @@ pub struct ExecDriver {
     permission: turn::Permission,
     /// For a panic of what watches a start, or is done in the background.
     alarm: Alarm,
-    recording: Arc<starts::Recording>,
+    recording: Arc<recording::Recording>,
     cleaning: Arc<clean::Cleaning>,
     /// Directories of jobs, too.
     cleaned_at: Instant,
@@ -332,7 +332,7 @@ impl Driver for ExecDriver {
 /// What cleaning takes, whoever asks for it.
 struct Cleaner {
     options: Arc<ExecOptions>,
-    recording: Arc<starts::Recording>,
+    recording: Arc<recording::Recording>,
     forgotten: Arc<marks::Marks>,
     cleaning: Arc<clean::Cleaning>,
     removals: Arc<Semaphore>,

@@ -13,7 +13,7 @@ use super::{
     clean::ended,
     marks::Marks,
     places::{Kind, stay},
-    starts::Recording,
+    recording::Recording,
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::{
     ExecOptions,
     facts::StartFacts,
+    recording::ENDS_KEPT,
     start::{Adopted, Start},
-    starts::ENDS_KEPT,
     unread,
 };
 use plenum_model::{AllocationId, is_name};

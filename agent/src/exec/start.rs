@@ -25,8 +25,8 @@ use super::{
     Asked, ExecOptions,
     facts::StartFacts,
     marks::Marks,
+    recording::Recording,
     recover,
-    starts::Recording,
     turn::{Permission, Turn},
     unread,
 };

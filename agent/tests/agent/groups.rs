@@ -29,7 +29,7 @@ fn a_root_task_starts_no_process_outside_of_its_group() {
     task.cpu_millis = 0;
     let spec = serde_json::json!({
         "task": task,
-        "boot_id": fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim(),
+        "boot_id": plenum_agent::process::boot_id(),
         "job_directory": agent.join("jobs/job-9-1-v1"),
         "cgroup": { "version": "V2", "directories": { "cpu": groups.join(&parent).join("m1/alloc-1-1") } },
         "isolation": shim().probe().isolation,

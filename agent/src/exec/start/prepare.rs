@@ -20,9 +20,8 @@ use crate::{
     exec::{
         ExecOptions,
         facts::StartFacts,
-        recover,
-        starts::{record, remove_if_there, remove_starts},
-        void_record,
+        recording::{record, remove_if_there, remove_starts},
+        recover, void_record,
     },
     open_files,
     process::{ProcessIdentity, boot_id},
