@@ -98,9 +98,10 @@ impl Failure {
         self.is_waited_for() || matches!(self.code.as_str(), "UNKNOWN" | "CANCELLED" | "INTERNAL")
     }
 
-    /// Whether a command that waits, watches or follows goes on after it, for two minutes: the cell may answer, or tell of the past, by then.
+    /// Whether a command that waits, watches or follows goes on after it, for two minutes: the cell may answer, tell of the past, or be there again in place of
+    /// another one, by then.
     pub(crate) fn is_waited_for(&self) -> bool {
-        matches!(self.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL" | "HISTORY_BEHIND")
+        matches!(self.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL" | "HISTORY_BEHIND" | "OTHER_CELL")
     }
 
     /// The error as the interface promises it to programs.

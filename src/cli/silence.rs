@@ -54,11 +54,6 @@ impl Silence {
     }
 }
 
-/// Whether a wait goes on after it.
-fn is_waited_for(failure: &Failure) -> bool {
-    failure.is_waited_for() || failure.code == OTHER_CELL
-}
-
 /// What one look finds. A server that is there and does not answer is as far away as one that is gone.
 pub(super) async fn in_time<T>(
     deadline: Option<Instant>,
@@ -77,7 +72,7 @@ pub(super) const fn silence_words(silence: Option<Silence>) -> &'static str {
 /// The failure with which a wait ends. Where the cell was away for too long it must not read as if nothing had been changed: whoever asks again then may
 /// have it done twice. `what`: what goes on, and that it was accepted. `shown`: what tells how it is.
 pub(super) fn given_up(failure: Failure, what: &str, shown: &str) -> Failure {
-    if !is_waited_for(&failure) {
+    if !failure.is_waited_for() {
         return failure;
     }
     let (silence, said) = (output::span_of(SILENCE_MAX), &failure.message);
@@ -103,7 +98,7 @@ fn found_and_told<T>(
             let told = silence.take().map(|_| "the cell tells again".to_owned());
             (Ok(Some(found)), told)
         }
-        Err(failure) if is_waited_for(&failure) => {
+        Err(failure) if failure.is_waited_for() => {
             let silence = silence.get_or_insert_with(|| Silence::since(Instant::now()));
             let told = silence.words(&failure);
             (if silence.since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }, told)
