@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Row, ago,
     allocation::port_names,
-    allocation_id, bytes, cpu, device, job_called, json_time, or_dash, quantity,
+    allocation_id, bytes, cpu, device, job_called, json_time, noted, or_dash, quantity,
     quantity::{part, span, whole_seconds},
     seen::seen_from_micros,
 };
@@ -197,11 +197,8 @@ fn state_words(view: &SchedulerView) -> String {
     let unserved = view.unserved_jobs.filter(|jobs| matches!(state, "connected" | "silent") && *jobs > 0);
     let silent = silent.map(|silent| format!("{silent} silent"));
     let unserved = unserved.map(|jobs| format!("{} unserved", counted(jobs.into(), "job")));
-    match (silent, unserved) {
-        (None, None) => state.to_owned(),
-        (Some(one), None) | (None, Some(one)) => format!("{state} ({one})"),
-        (Some(silent), Some(unserved)) => format!("{state} ({silent}, {unserved})"),
-    }
+    let notes: Vec<String> = silent.into_iter().chain(unserved).collect();
+    noted(state, &notes)
 }
 
 /// Claims of it that were granted or refused.

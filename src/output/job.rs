@@ -4,7 +4,7 @@ use plenum_model::JobId;
 use plenum_proto::v1::{GroupBody, GroupShape, GroupView, JobKind, JobState, JobView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, asked, device, json_time, or_dash, or_null, quantity};
+use super::{Row, ago, asked, device, json_time, noted, or_dash, or_null, quantity};
 
 /// The cell counts a task's failures no further.
 const FAILURES_TOLD_MAX: u32 = 255;
@@ -56,7 +56,7 @@ pub(crate) fn state_words(job: &JobView) -> String {
     // Of what fails again and again that says less: it waits for its next try.
     beside.extend((!is_failing && is_waiting_again(job)).then(|| "waiting".to_owned()));
     beside.extend(Some(unreachable(job)).filter(|&away| away > 0).map(|away| format!("{away} unreachable")));
-    if beside.is_empty() { state.to_owned() } else { format!("{state} ({})", beside.join(", ")) }
+    noted(state, &beside)
 }
 
 /// Whether tasks wait of a job of which something was granted before, and none of it has room now, but for what leaves.

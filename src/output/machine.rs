@@ -4,7 +4,7 @@ use plenum_proto::v1::{MachineState, MachineView, Resources, Unfit};
 use serde_json::{Value, json};
 
 use super::{
-    Row, ago, allocation::machine_id, bytes, cpu, device, json_time, quantity, quantity::whole_seconds,
+    Row, ago, allocation::machine_id, bytes, cpu, device, json_time, noted, quantity, quantity::whole_seconds,
     seen::seen_from_micros,
 };
 
@@ -65,7 +65,7 @@ fn state_words(view: &MachineView) -> String {
     });
     let unfit = unfit(view).map(|(reason, _)| reason.to_owned());
     let notes: Vec<String> = silent.into_iter().chain(drained).chain(unfit).collect();
-    if notes.is_empty() { state.to_owned() } else { format!("{state} ({})", notes.join(", ")) }
+    noted(state, &notes)
 }
 
 /// "Taken/all" of one resource.

@@ -256,6 +256,11 @@ fn or_null(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { Value::from(text) }
 }
 
+/// A state, with what there is to be noted of it.
+fn noted(state: &str, notes: &[String]) -> String {
+    if notes.is_empty() { state.to_owned() } else { format!("{state} ({})", notes.join(", ")) }
+}
+
 /// A text for a cell of a table.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
