@@ -1,4 +1,5 @@
-//! Lines on standard error that a thread of their own writes: whoever has something to say does not wait for who reads it.
+//! Lines on standard error that a thread of their own writes: whoever has something to say does not wait for who reads it, but for a moment where it may be
+//! the last.
 //!
 //! It knows bytes alone: what stands in a line is for others to say.
 
@@ -38,7 +39,7 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Lines {
-    /// Whole ones. Invariant: no line lifts it above [`WAITING_BYTES_MAX`] bytes.
+    /// Whole ones. Invariant: no line was taken that lifted it above [`WAITING_BYTES_MAX`] bytes; what is said of dropped ones comes on top.
     waiting: Vec<u8>,
     /// Lines for which there was no room, and of which nothing was said yet.
     dropped: u64,
