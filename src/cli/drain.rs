@@ -8,6 +8,7 @@ use plenum_proto::v1::{
     ListAllocationsRequest, MachineState, MachineView,
 };
 use serde_json::{Value, json};
+use tokio::time::sleep_until;
 use tonic::Code;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     accepted::Accepted,
     hints,
     interrupt::unless_interrupted,
-    job::change_json,
+    job::{change_json, deadline},
     machine::standing,
     silence::{OTHER_CELL, found, given_up},
 };
@@ -80,13 +81,11 @@ pub(super) async fn wait(
     begun: &ChangeResponse,
     timeout_micros: Option<i64>,
 ) -> Result<(), Failure> {
-    let limit = timeout_micros.map(|micros| Duration::from_micros(micros.unsigned_abs()));
-    let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+    let deadline = deadline(timeout_micros);
     let waiting = async {
         let accepted = &Accepted::at(connection, begun.revision, hints::look_until(deadline)).await;
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
         tokio::select! {
-            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
+            () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
                 at_the_limit(context, connection, name, (begun, accepted)).await
             }
             ended = until_empty(context, connection, name, (begun, accepted)) => ended,
@@ -345,12 +344,10 @@ fn ended_json(name: &str, begun: &ChangeResponse, seen: Option<(u64, &MachineVie
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{
-        GroupView, Quota, RegisterMachine, RegisterRequest, Resources, SetQuota, agents_client::AgentsClient,
-    };
-    use plenum_server::{Server, ServerOptions};
+    use plenum_proto::v1::{GroupView, RegisterMachine, RegisterRequest, Resources, agents_client::AgentsClient};
     use tonic::transport::Endpoint;
 
+    use super::super::{changed, served};
     use super::*;
 
     // Of a job of which one task waited for room it said that the others, which nothing would ever move, wait for it.
@@ -421,22 +418,12 @@ mod tests {
         assert_eq!(why("QUEUE_FULL"), "", "it answers");
     }
 
-    /// A server on a new directory, and what asks it.
-    async fn served(folder: &std::path::Path) -> (plenum_server::Handle, Connection, Context) {
-        let server = Server::start(ServerOptions::new(folder)).await.expect("a server");
-        let address = server.address().to_string();
-        let connection = Connection::open(&address).await.expect("a connection");
-        (server, connection, Context::asking(address))
-    }
-
     // Removed just before, it was said that the cell does not answer.
     #[tokio::test]
     async fn a_machine_that_is_removed_by_the_time_limit_has_nothing_left() {
         let folder = tempfile::tempdir().expect("a folder");
         let (server, connection, context) = served(folder.path()).await;
-        let limit = Some(Quota { cpu_millis: Some(1), ..Quota::default() });
-        let quota = SetQuota { namespace: "ml".to_owned(), limit };
-        let begun = connection.govern().set_quota(quota).await.expect("a change").into_inner();
+        let begun = changed(&connection).await;
         let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
         assert_eq!(at_the_limit(&context, &connection, "m1", (&begun, &accepted)).await, Ok(()));
         assert_eq!(until_empty(&context, &connection, "m1", (&begun, &accepted)).await, Ok(()));

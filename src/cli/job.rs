@@ -163,7 +163,7 @@ fn submitted_words(answer: &SubmitResponse, before: Option<&JobView>, shape: &Jo
 }
 
 /// When a wait of so many microseconds from now on is over.
-fn deadline(timeout: Option<i64>) -> Option<Instant> {
+pub(super) fn deadline(timeout: Option<i64>) -> Option<Instant> {
     timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()))
 }
 

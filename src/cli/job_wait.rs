@@ -379,9 +379,11 @@ pub(super) async fn submitted(connection: &Connection) -> (JobName, plenum_proto
 #[cfg(test)]
 mod tests {
     use plenum_proto::v1::{AllocationState, GroupShape, GroupView, JobKind, JobShape, StopRequest};
-    use plenum_server::{Server, ServerOptions};
 
-    use super::super::silence::{OTHER_CELL, SILENCE_MAX, Silence};
+    use super::super::{
+        served,
+        silence::{OTHER_CELL, SILENCE_MAX, Silence},
+    };
     use super::*;
 
     #[test]
@@ -497,8 +499,8 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_another_cell_does_not_know_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
-        let connection = &Connection::open(&server.address().to_string()).await.expect("a connection");
+        let (server, connection, _) = served(folder.path()).await;
+        let connection = &connection;
         let job = &JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
         let goal = Goal::End { id: 7, version: Some(2) };
         let accepted = &Accepted::numbered(1 << 40);
@@ -515,8 +517,8 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_another_cell_has_under_that_name_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
-        let connection = &Connection::open(&server.address().to_string()).await.expect("a connection");
+        let (server, connection, _) = served(folder.path()).await;
+        let connection = &connection;
         let (job, submitted) = &submitted(connection).await;
         let end = |id| Goal::End { id, version: Some(submitted.version) };
         // It has the job at a lower revision, and not at its end: that was never looked into, and the wait went on without a word.

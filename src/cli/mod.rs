@@ -200,6 +200,25 @@ impl Context {
     }
 }
 
+/// A server on a new directory, and what asks it.
+#[cfg(test)]
+async fn served(folder: &Path) -> (plenum_server::Handle, Connection, Context) {
+    let options = plenum_server::ServerOptions::new(folder);
+    let server = plenum_server::Server::start(options).await.expect("a server");
+    let address = server.address().to_string();
+    let connection = Connection::open(&address).await.expect("a connection");
+    (server, connection, Context::asking(address))
+}
+
+/// Changes something there, so that there is a revision.
+#[cfg(test)]
+async fn changed(connection: &Connection) -> plenum_proto::v1::ChangeResponse {
+    use plenum_proto::v1::{Quota, SetQuota};
+    let limit = Some(Quota { cpu_millis: Some(1), ..Quota::default() });
+    let quota = SetQuota { namespace: "ml".to_owned(), limit };
+    connection.govern().set_quota(quota).await.expect("a change").into_inner()
+}
+
 /// The address that commands go to without a flag; none where the environment or the user's file has what is no address.
 pub(crate) fn asked_without_flag() -> Option<String> {
     let global = Global { addr: None, namespace: None, output: Format::Table, request_timeout: None };

@@ -216,20 +216,14 @@ fn ended_json(mut object: Value, seen: Option<(u64, &JobView)>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Quota, SetQuota};
-    use plenum_server::{Server, ServerOptions};
-
-    use super::super::{job_wait::submitted, silence::OTHER_CELL};
+    use super::super::{changed, job_wait::submitted, served, silence::OTHER_CELL};
     use super::*;
 
     // Where the server came back on an empty directory all tasks of the job were said to have ended.
     #[tokio::test]
     async fn a_job_that_another_cell_does_not_know_is_not_told_as_ended() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
-        let address = server.address().to_string();
-        let connection = Connection::open(&address).await.expect("a connection");
-        let context = Context::asking(address);
+        let (server, connection, context) = served(folder.path()).await;
         let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
         let waited = async |accepted: Accepted, deadline: Option<Instant>| {
             wait_for(&context, &connection, &job, (1, deadline), &accepted, json!({})).await
@@ -239,9 +233,7 @@ mod tests {
         assert_eq!(failure.code, "TIME_LIMIT", "{failure}");
         let told = "ml/web: not known to have ended at the time limit; how it is now the cell has not told";
         assert_eq!(failure.message, told);
-        let limit = Some(Quota { cpu_millis: Some(1), ..Quota::default() });
-        let quota = SetQuota { namespace: "ml".to_owned(), limit };
-        let begun = connection.govern().set_quota(quota).await.expect("a change").into_inner();
+        let begun = changed(&connection).await;
         let accepted = Accepted::at(&connection, begun.revision, hints::look_until(None)).await;
         assert_eq!(waited(accepted, None).await, Ok(()), "it is retired");
         server.shutdown().await.expect("a server that ends");
@@ -252,10 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_another_cell_has_under_that_name_is_not_told_as_ended() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(ServerOptions::new(folder.path())).await.expect("a server");
-        let address = server.address().to_string();
-        let connection = Connection::open(&address).await.expect("a connection");
-        let context = Context::asking(address);
+        let (server, connection, context) = served(folder.path()).await;
         let (job, submitted) = submitted(&connection).await;
         let waited = async |accepted: &Accepted, deadline: Option<Instant>| {
             let until = (accepted.revision, deadline);
