@@ -97,39 +97,14 @@ fn number_in(message: &[u8], at: u64) -> u64 {
 
 /// The first field of an encoded message, or of one in it, that this version does not know: its path. Bytes that are no message have none.
 fn unknown_field(message: &str, bytes: &[u8]) -> Option<String> {
-    find(&format!(".plenum.v1.{message}"), bytes)
-}
-
-/// Messages hold no other ones of their own kind: it goes no deeper than they do.
-fn find(message: &str, bytes: &[u8]) -> Option<String> {
-    let known = MESSAGES.get(message)?;
-    for field in fields(bytes) {
-        let field = field.ok()?;
-        let Some((name, holds)) = known.get(&field.number) else { return Some(format!("field {}", field.number)) };
-        if let Holds::Message(inner) = holds
-            && field.is_delimited(bytes)
-            && let Some(found) = find(inner, &bytes[field.content])
-        {
-            return Some(format!("{name}.{found}"));
-        }
-    }
-    None
+    find(&format!(".plenum.v1.{message}"), bytes, |number, known, _| known.is_none().then(|| format!("field {number}")))
 }
 
 /// The first value of a message that was decoded, or of one in it, that this version does not know: the path of its field, and its number.
 fn unknown_value(message: &str, bytes: &[u8]) -> Option<String> {
-    find_value(&format!(".plenum.v1.{message}"), bytes)
-}
-
-fn find_value(message: &str, bytes: &[u8]) -> Option<String> {
-    let known = MESSAGES.get(message)?;
-    fields(bytes).map_while(Result::ok).find_map(|field| {
-        let (name, holds) = known.get(&field.number)?;
-        let content = &bytes[field.content.clone()];
+    find(&format!(".plenum.v1.{message}"), bytes, |_, known, content| {
+        let (name, holds) = known?;
         let unknown = match holds {
-            Holds::Message(inner) if field.is_delimited(bytes) => {
-                return find_value(inner, content).map(|found| format!("{name}.{found}"));
-            }
             Holds::Value(values) => {
                 let values = ENUMERATIONS.get(values)?;
                 numbers(content).find(|number| !values.contains(number))
@@ -138,6 +113,24 @@ fn find_value(message: &str, bytes: &[u8]) -> Option<String> {
             Holds::Message(_) | Holds::Other => None,
         };
         unknown.map(|number| format!("{name} = {number}"))
+    })
+}
+
+/// What is told of a field: of its number, what is known of it, and its content.
+type Told = fn(u64, Option<&(String, Holds)>, &[u8]) -> Option<String>;
+
+/// The first that is told of a field of a message, or of one in it, with the path to it. Messages hold no other ones of their own kind: it goes no
+/// deeper than they do.
+fn find(message: &str, bytes: &[u8], told: Told) -> Option<String> {
+    let all = MESSAGES.get(message)?;
+    fields(bytes).map_while(Result::ok).find_map(|field| {
+        let content = &bytes[field.content.clone()];
+        match all.get(&field.number) {
+            Some((name, Holds::Message(inner))) if field.is_delimited(bytes) => {
+                find(inner, content, told).map(|found| format!("{name}.{found}"))
+            }
+            known => told(field.number, known, content),
+        }
     })
 }
 
