@@ -2,7 +2,7 @@
 
 use plenum_history::{CheckpointInfo, History, JobName, Name, Named, PageImage, TablePages, WriteError};
 use plenum_model::{Cell, Job, JobId, MachineId, Revision, SessionId};
-use plenum_proto::pages::{self, PageError, Table};
+use plenum_proto::pages::{self, PageError, ReadPage, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 
@@ -86,29 +86,24 @@ fn number_of(table: Table) -> u8 {
 
 /// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them; where the system gives none, this one does both.
 pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError> {
-    let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
-    let unfit = |error: PageError| unfit(revision, &error);
+    let pages = pages_of(history, revision)?;
     let (sender, read) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
         let reading = move || {
-            for image in images {
-                let page = pages::read_whole(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
+            for page in pages {
                 if sender.send(page).is_err() {
                     break;
                 }
             }
-            Ok(())
         };
         // As an error it would pass for damage of the checkpoint.
         let Ok(reading) = recovery::spawn_scoped(scope, "recovery", reading) else {
             return read_alone(history, revision);
         };
-        let mut decoder = pages::Decoder::new(Sections::ALL);
-        for page in read {
-            decoder.add_read(page).map_err(unfit)?;
-        }
+        let cell = cell_of(revision, read);
+        // A panic goes before whatever came of the pages until then.
         match reading.join() {
-            Ok(done) => done.and_then(|()| decoder.finish().map_err(unfit)),
+            Ok(()) => cell,
             Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while reading pages".to_owned() }),
         }
     })
@@ -116,11 +111,27 @@ pub(crate) fn read(history: &History, revision: u64) -> Result<Cell, ServerError
 
 /// As [`read`], on one thread.
 fn read_alone(history: &History, revision: u64) -> Result<Cell, ServerError> {
+    cell_of(revision, pages_of(history, revision)?)
+}
+
+/// The pages of a checkpoint, read one after the other.
+fn pages_of(
+    history: &History,
+    revision: u64,
+) -> Result<impl Iterator<Item = Result<ReadPage, ServerError>> + use<>, ServerError> {
+    let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
+    Ok(images.map(move |image| {
+        let bytes = image.map_err(ServerError::ReadHistory)?.bytes;
+        pages::read_whole(bytes).map_err(|error| unfit(revision, &error))
+    }))
+}
+
+/// The cell of these pages. The first that can't be read ends it.
+fn cell_of(revision: u64, pages: impl IntoIterator<Item = Result<ReadPage, ServerError>>) -> Result<Cell, ServerError> {
     let unfit = |error: PageError| unfit(revision, &error);
     let mut decoder = pages::Decoder::new(Sections::ALL);
-    for image in history.pages_at(revision).map_err(ServerError::ReadHistory)? {
-        let page = pages::read_whole(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
-        decoder.add_read(page).map_err(unfit)?;
+    for page in pages {
+        decoder.add_read(page?).map_err(unfit)?;
     }
     decoder.finish().map_err(unfit)
 }
