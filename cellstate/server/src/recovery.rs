@@ -281,7 +281,7 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     name: &'static str,
     body: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>, ServerError> {
-    let started = std::thread::Builder::new().spawn_scoped(scope, body);
+    let started = std::thread::Builder::new().name(format!("plenum-{name}")).spawn_scoped(scope, body);
     started.map_err(|error| ServerError::Thread { name, what: error.to_string() })
 }
 
@@ -425,4 +425,19 @@ fn identity(options: &ServerOptions, log: &Judged, cell: &Cell) -> Result<CellId
         term: before.term.max(log.tail().term) + 1,
         custom_resources: if is_new { given } else { before.custom_resources.clone() },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Its panic was one of a thread without a name, and among the threads of the process it passed for the one that started it.
+    #[test]
+    fn a_thread_that_ends_before_its_scope_is_called_after_what_it_does() {
+        let called = std::thread::scope(|scope| {
+            let own_name = || std::thread::current().name().map(str::to_owned);
+            spawn_scoped(scope, "recovery", own_name).unwrap().join().unwrap()
+        });
+        assert_eq!(called.as_deref(), Some("plenum-recovery"));
+    }
 }
