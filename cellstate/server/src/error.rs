@@ -25,7 +25,7 @@ pub enum ServerError {
         /// What it is.
         found: String,
     },
-    /// Bounds and times that nobody is served with: each with what it may be and what it is.
+    /// Settings with which nobody is served: each in the words of [`Setting`](Self::Setting).
     #[error("{}", .0.join("; "))]
     OutOfBounds(Vec<String>),
     /// Beyond loopback, anybody could be anybody.

@@ -151,7 +151,7 @@ const FRAME_HEAD_BYTES: u64 = 512;
 impl Settings {
     /// Checks what would otherwise show up only while serving. All that is out of its bounds is told.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
-        let wrong = |name: &str, expected: String, found: String| format!("{name}: expected {expected}, found {found}");
+        let wrong = |name, expected, found| ServerError::Setting { name, expected, found }.to_string();
         let whole = |name, least: u64, found: u64| {
             (found < least).then(|| wrong(name, format!("at least {least}"), found.to_string()))
         };
