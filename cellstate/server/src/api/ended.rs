@@ -37,7 +37,7 @@ pub(super) enum Fate {
 /// What an entry changed.
 pub(super) fn delta_of(entry: &v1::LogEntry) -> Result<Delta, Failure> {
     let revision = Revision(entry.revision);
-    delta::decode(entry.delta.clone()).map_err(|error| Failure::unread(&ServerError::unread(revision, &error)))
+    delta::decode(entry.delta.clone()).map_err(|error| Failure::of_the_past(&ServerError::unread(revision, &error)))
 }
 
 fn unreadable(error: ReadError) -> Failure {

@@ -242,7 +242,7 @@ impl Failure {
     }
 
     /// Something of the past can't be read. What a later version wrote is as sound as it was: that version can be asked for it.
-    pub(super) fn unread(error: &ServerError) -> Self {
+    pub(super) fn of_the_past(error: &ServerError) -> Self {
         match error {
             ServerError::Newer { .. } => Self::new(Code::FailedPrecondition, error.code(), error.to_string()),
             _ => Self::internal(error.to_string()),

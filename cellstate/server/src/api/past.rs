@@ -450,7 +450,7 @@ pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Uns
     recovery::cell_at(history, revision).map_err(|error| match error {
         ServerError::ReadHistory(ReadError::Retired { .. }) => Unstartable::Retired,
         ServerError::ReadHistory(error) => Unstartable::Failed(Failure::history(&error)),
-        other => Unstartable::Failed(Failure::unread(&other)),
+        other => Unstartable::Failed(Failure::of_the_past(&other)),
     })
 }
 
@@ -503,7 +503,7 @@ fn oldest_cell(history: &History) -> Result<u64, Failure> {
 pub(super) fn changed_at(shared: &Shared, revision: Revision) -> Result<Delta, Failure> {
     let recent = shared.recent.read().batch(revision).cloned();
     match recent {
-        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::unread(&error)),
+        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::of_the_past(&error)),
         None => {
             let logged = shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?;
             ended::delta_of(&logged.entry)

@@ -113,7 +113,7 @@ pub(in crate::api) fn first_ran_in(
 ) -> Result<Option<LogTime>, Failure> {
     for batch in batches {
         for revision in batch.revisions().filter(|revision| after < *revision && *revision <= last) {
-            let delta = recovery::delta_of(batch, revision).map_err(|error| Failure::unread(&error))?;
+            let delta = recovery::delta_of(batch, revision).map_err(|error| Failure::of_the_past(&error))?;
             if is_run(&delta, id) {
                 return Ok(Some(delta.time));
             }
