@@ -345,6 +345,7 @@ async fn stop(threads: Threads) -> Result<(), ServerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::runtime_without_threads;
 
     // The process stayed, with the directory locked, and nobody could reach it.
     #[tokio::test]
@@ -358,17 +359,11 @@ mod tests {
         assert_eq!(why.code(), "INTERNAL");
     }
 
-    /// An event loop that gets no thread beside its own: there is no address space for such a stack.
-    fn without_threads() -> tokio::runtime::Runtime {
-        let mut without = tokio::runtime::Builder::new_current_thread();
-        without.enable_all().thread_stack_size(1 << 50).build().unwrap()
-    }
-
     // It was a panic.
     #[test]
     fn a_start_that_gets_no_thread_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let started = without_threads().block_on(Server::start(ServerOptions::new(dir.path())));
+        let started = runtime_without_threads().block_on(Server::start(ServerOptions::new(dir.path())));
         let refused = started.map(drop).unwrap_err();
         assert!(refused.to_string().contains("TasksMax="), "{refused}");
     }
@@ -386,7 +381,7 @@ mod tests {
         let opening = server.shared.ask(Shared::request(&"local".into(), "default".into(), session));
         assert!(with.block_on(opening).unwrap().changed);
         let (mark, newest) = (server.shared.keeper.high_water(), server.shared.keeper.tail().revision);
-        without_threads().block_on(server.shutdown()).unwrap();
+        runtime_without_threads().block_on(server.shutdown()).unwrap();
         let marked = mark.durable().map(|mark| mark.revision);
         assert!(marked >= Some(newest), "{marked:?} of {newest}");
         let opened = recovery::open(&options).map(drop);

@@ -520,6 +520,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::publish::Mirror;
     use crate::recovery::Opened;
+    use crate::tasks::runtime_without_threads;
     use crate::{Handle, Server, ServerOptions};
 
     /// What the threads of a server share, without any of them, and its log: over the cell of a directory, or over `other`, made for the server's identity.
@@ -630,10 +631,7 @@ pub(crate) mod tests {
     fn a_fold_that_gets_no_thread_keeps_nobody_from_trying_again() {
         let dir = tempfile::tempdir().unwrap();
         let (_journal, shared) = without_threads(dir.path(), |_| None);
-        let mut without = tokio::runtime::Builder::new_current_thread();
-        // There is no address space for such a stack.
-        let without = without.thread_stack_size(1 << 50).build().unwrap();
-        without.block_on(shared.fold_for_readers(Revision(0)));
+        runtime_without_threads().block_on(shared.fold_for_readers(Revision(0)));
         assert!(shared.folding.try_lock().is_ok());
     }
 

@@ -88,6 +88,13 @@ pub(crate) fn on_a_thread<T: Send + 'static>(
     begun
 }
 
+/// An event loop that gets no thread beside its own: there is no address space for such a stack.
+#[cfg(test)]
+pub(crate) fn runtime_without_threads() -> tokio::runtime::Runtime {
+    let mut without = tokio::runtime::Builder::new_current_thread();
+    without.enable_all().thread_stack_size(1 << 50).build().expect("it starts no thread")
+}
+
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
 async fn expire_leases(shared: Arc<Shared>) {
     // From the start on, by when all leases begin: it may have waited for room, and nobody was served meanwhile.
@@ -256,8 +263,7 @@ mod tests {
     // It was in the event loop's queue until there was a thread, and whoever needed the lock or the turn that it held waited as long.
     #[test]
     fn work_that_gets_no_thread_lets_go_of_what_it_holds() {
-        let mut without = tokio::runtime::Builder::new_current_thread();
-        let without = without.thread_stack_size(1 << 50).build().unwrap();
+        let without = runtime_without_threads();
         let held = Arc::new(());
         let holds = held.clone();
         assert!(on_a_thread(without.handle(), move || drop(holds)).is_none());

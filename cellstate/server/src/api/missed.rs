@@ -106,6 +106,7 @@ fn from_history(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavaila
 mod tests {
     use super::*;
     use crate::shared::tests::without_threads;
+    use crate::tasks::runtime_without_threads;
 
     // A message of a few small deltas held all frames in memory that they stand in, up to its 4096 revisions, until its watcher read it.
     #[test]
@@ -124,10 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_journal, shared) = without_threads(dir.path(), |_| None);
         let turns = shared.catching_up.available_permits();
-        let mut without = tokio::runtime::Builder::new_current_thread();
-        // There is no address space for such a stack.
-        let without = without.thread_stack_size(1 << 50).build().unwrap();
-        assert!(without.block_on(after(&shared, Revision(0))).is_empty());
+        assert!(runtime_without_threads().block_on(after(&shared, Revision(0))).is_empty());
         assert_eq!(shared.catching_up.available_permits(), turns);
     }
 

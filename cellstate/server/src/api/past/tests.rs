@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::publish::BatchEncoder;
+use crate::tasks::runtime_without_threads;
 use parking_lot::Mutex;
 use plenum_history::{EncodedBatch, Frames, FramesError, LogPlace, LogRange};
 use plenum_model::{Command, Decision, LogTime};
@@ -393,11 +394,8 @@ async fn a_moment_that_is_none_is_the_present_however_it_is_said() {
 // It was a panic, and whoever waited for the answer never heard anything.
 #[test]
 fn a_read_that_finds_no_thread_fails_and_gives_its_turn_back() {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // There is no address space for such a stack.
-    let without = runtime.thread_stack_size(1 << 50).build().unwrap();
     let reads = Reads::default();
-    let failed = without.block_on(looking_up(&reads, || Ok(()))).unwrap_err();
+    let failed = runtime_without_threads().block_on(looking_up(&reads, || Ok(()))).unwrap_err();
     assert!(failed.status == Code::Unavailable && !failed.retry_after.is_zero(), "{failed:?}");
     assert_eq!(reads.looking_up.available_permits(), LOOK_UPS_MAX);
 }
