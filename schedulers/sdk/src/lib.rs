@@ -88,7 +88,7 @@ pub use counters::Counters;
 pub use draft::{GroupDraft, JobDraft};
 pub use plan::{Plan, PlanError};
 pub use quotas::Quotas;
-pub use runtime::{HoldAnswer, Input, Notice, Output, SchedulerRuntime};
+pub use runtime::{HoldAnswer, Input, Loss, Notice, Output, SchedulerRuntime};
 pub use scheduler::{Decision, Ended, PassedOver, Scheduler, Unanswered};
 pub use settings::{Holding, Settings, SettingsError};
 pub use shell::{Options, run};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plenum_proto::v1;
 use tokio::time::Instant;
 
-use crate::runtime::Notice;
+use crate::runtime::{Loss, Notice};
 
 /// How long a kind of message is not said again.
 const QUIET: Duration = Duration::from_secs(60);
@@ -34,7 +34,10 @@ fn kind_of(notice: &Notice) -> Option<String> {
         // What was found follows what should be.
         Notice::Plan(error) => Some(format!("plan {}", error.to_string().split(';').next().unwrap_or_default())),
         Notice::Twice { .. } => Some("twice".to_owned()),
-        Notice::Lost { turned_away, reason, .. } => Some(format!("{LOST} {turned_away} {}", without_numbers(reason))),
+        Notice::Lost { loss, reason, .. } => {
+            let is_turned_away = *loss == Loss::TurnedAway;
+            Some(format!("{LOST} {is_turned_away} {}", without_numbers(reason)))
+        }
         Notice::Behind { .. } => Some("behind".to_owned()),
         Notice::Mirror { reason } => Some(format!("mirror {}", without_numbers(reason))),
         Notice::Session { .. } => None,
@@ -67,7 +70,7 @@ impl Repeats {
         let left_out = (left_out > 0).then_some(left_out);
         match notice {
             Notice::Lost { .. } if for_long => tracing::warn!(scheduler, left_out, "{notice}"),
-            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => {
+            Notice::Session { .. } | Notice::Lost { loss: Loss::NoConnection | Loss::ByCell, .. } => {
                 tracing::info!(scheduler, left_out, "{notice}");
             }
             Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, left_out, "{notice}"),
@@ -84,7 +87,7 @@ impl Repeats {
 
     /// Whether a notice is to be said now: how many like it were not, since the one before. And whether it says that there has been no connection for long.
     fn take(&mut self, notice: &Notice, now: Instant) -> (Option<u64>, bool) {
-        let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.lost(now);
+        let for_long = matches!(notice, Notice::Lost { loss: Loss::NoConnection | Loss::ByCell, .. }) && self.lost(now);
         let left_out = match kind_of(notice) {
             Some(kind) if for_long => self.says(&format!("{kind} for long"), now),
             Some(kind) => self.says(&kind, now),
@@ -188,24 +191,19 @@ mod tests {
     #[test]
     fn what_each_attempt_to_connect_finds_is_said_once_a_minute() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
-        let lost = |turned_away, reason: &str, retry_micros| Notice::Lost {
-            answered: turned_away,
-            turned_away,
-            reason: reason.to_owned(),
-            retry_micros,
-        };
+        let lost = |loss, reason: &str, retry_micros| Notice::Lost { loss, reason: reason.to_owned(), retry_micros };
         let mut says =
             |notice: Notice, seconds: u64| repeats.take(&notice, begin + Duration::from_secs(seconds)).0.is_some();
-        let said = (0..150).filter(|&second| says(lost(false, "nobody answers", 50_000), second));
+        let said = (0..150).filter(|&second| says(lost(Loss::NoConnection, "nobody answers", 50_000), second));
         assert_eq!(said.collect::<Vec<_>>(), [0, 5, 65, 125], "after five seconds it is said as more than a word");
-        assert!(says(lost(true, "nobody answers", 5), 150), "it is turned away now");
-        assert!(says(lost(false, "no answer within 5 s", 5), 150), "another reason is news");
+        assert!(says(lost(Loss::TurnedAway, "nobody answers", 5), 150), "it is turned away now");
+        assert!(says(lost(Loss::NoConnection, "no answer within 5 s", 5), 150), "another reason is news");
         let behind = |revision| Notice::Behind { seen: (1, 5), offered: Some((1, revision)) };
         assert!(says(behind(2), 150) && !says(behind(3), 151));
         let mirror = |found: u64| Notice::Mirror { reason: format!("expected revision 6, found {found}") };
         assert!(says(mirror(7), 150) && !says(mirror(8), 151));
         assert!(says(session(), 152));
-        assert!(says(lost(false, "nobody answers", 5), 157), "it was there in between");
+        assert!(says(lost(Loss::NoConnection, "nobody answers", 5), 157), "it was there in between");
         assert!(says(session(), 157));
         assert!(!says(mirror(9), 157));
     }
@@ -215,7 +213,7 @@ mod tests {
     fn connections_that_end_as_soon_as_they_stand_are_said_once_a_minute() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
         let reason = "QUEUE_FULL: full".to_owned();
-        let lost = Notice::Lost { answered: true, turned_away: false, reason, retry_micros: 50_000 };
+        let lost = Notice::Lost { loss: Loss::ByCell, reason, retry_micros: 50_000 };
         let mut said = Vec::new();
         for second in 0..130 {
             for notice in [session(), lost.clone()] {
@@ -235,7 +233,7 @@ mod tests {
     fn after_an_outage_it_is_said_that_the_session_stands() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
         let reason = "nobody answers".to_owned();
-        let lost = Notice::Lost { answered: false, turned_away: false, reason, retry_micros: 50_000 };
+        let lost = Notice::Lost { loss: Loss::NoConnection, reason, retry_micros: 50_000 };
         let mut says =
             |notice: &Notice, second: u64| repeats.take(notice, begin + Duration::from_secs(second)).0.is_some();
         assert_eq!([0, 1, 2].map(|second| says(&lost, second)), [true, false, false]);

@@ -123,10 +123,8 @@ pub enum Notice {
     },
     /// The connection is gone.
     Lost {
-        /// The cell ended or refused the stream, with a code: nothing is wrong with the connection.
-        answered: bool,
-        /// The cell answered, and does not let this scheduler in: it or its options have to change.
-        turned_away: bool,
+        /// How.
+        loss: Loss,
         /// Why.
         reason: String,
         /// Until the next attempt.
@@ -179,16 +177,27 @@ pub enum Notice {
     },
 }
 
+/// How a connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// There is none, it broke, or this side left it.
+    NoConnection,
+    /// The cell ended or refused the stream, with a code: nothing is wrong with the connection.
+    ByCell,
+    /// The cell does not let this scheduler in: it or its options have to change.
+    TurnedAway,
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session { session, resumed: true } => write!(f, "session {} goes on", session.0),
             Self::Session { session, resumed: false } => write!(f, "session {} begins", session.0),
-            Self::Lost { answered, turned_away, reason, retry_micros } => {
-                let what = match (*turned_away, *answered) {
-                    (true, _) => "the cell does not let this scheduler in",
-                    (false, true) => "the cell ended the stream",
-                    (false, false) => "no connection to the cell",
+            Self::Lost { loss, reason, retry_micros } => {
+                let what = match loss {
+                    Loss::NoConnection => "no connection to the cell",
+                    Loss::ByCell => "the cell ended the stream",
+                    Loss::TurnedAway => "the cell does not let this scheduler in",
                 };
                 write!(f, "{what}: {reason}; next attempt in {} ms", retry_micros / 1000)
             }

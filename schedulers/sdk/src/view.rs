@@ -367,7 +367,8 @@ impl Ledger<'_> {
         }
     }
 
-    /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
+    /// What stands between one more task of the group and a machine, apart from a quota, and from the end that a `single_instance` task waits for: of that
+    /// [`Ledger::take`] and its like alone know. One that a partition reserves for other schedulers fails as by a constraint.
     pub fn obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
         self.room_obstacle(work, slot).or_else(|| self.specials.obstacle(self.view.cell, work, slot))
     }
@@ -483,8 +484,8 @@ impl Ledger<'_> {
     }
 
     /// What is free on a machine for one more task of the work, less what own claims of this decision and of transactions in flight take; room that the job
-    /// itself holds is free, and those who leave have not given anything yet. For who ranks machines by what is left there: whether a task may go to one,
-    /// which may be drained as well, says [`Ledger::obstacle`].
+    /// itself holds is free, and those who leave have not given anything yet. For who ranks machines by what is left there: whether the machine
+    /// takes one, which may be drained as well, says [`Ledger::obstacle`].
     #[must_use]
     pub fn room(&self, work: &Work, slot: u32) -> Room {
         let mut room = self.view.room_for(slot, work.job.id);

@@ -17,7 +17,7 @@ use crate::address::{self, CALL_TIMEOUT, CELL_KEY};
 use crate::client::Signed;
 use crate::picture::{Picture, Useless};
 use crate::repeats::Repeats;
-use crate::runtime::Notice;
+use crate::runtime::{Loss, Notice};
 use crate::seen::OTHER_CELL;
 use crate::settings::Settings;
 use crate::shell::drawn_seed;
@@ -119,8 +119,8 @@ impl fmt::Debug for WatchError {
 
 /// How a stream ended.
 enum End {
-    /// By itself, or it could not be: why, whether the cell said so with a code, and in how many microseconds the server wants to be asked again, if it says.
-    Lost { answered: bool, reason: String, retry_micros: i64 },
+    /// By itself, or it could not be: why, whether that was the cell, and in how many microseconds the server wants to be asked again, if it says.
+    Lost { loss: Loss, reason: String, retry_micros: i64 },
     /// What it said can't be followed.
     Unread(String),
     /// There is no sense in another one before somebody did something.
@@ -206,7 +206,7 @@ impl Watch {
                     taken.err().map(|useless| self.useless(useless))
                 }
                 Ok(None) => Some(End::Lost {
-                    answered: false,
+                    loss: Loss::NoConnection,
                     reason: "its stream ended without a word".into(),
                     retry_micros: 0,
                 }),
@@ -233,9 +233,9 @@ impl Watch {
                 self.pause(pauses.most_micros);
                 return Err(error);
             }
-            End::Lost { answered, reason, retry_micros } => {
+            End::Lost { loss, reason, retry_micros } => {
                 let micros = retry_micros.clamp(0, pauses.most_micros).saturating_add(pause_micros);
-                (micros, Notice::Lost { answered, turned_away: false, reason, retry_micros: micros })
+                (micros, Notice::Lost { loss, reason, retry_micros: micros })
             }
             End::Unread(reason) => {
                 self.picture.forget();
@@ -265,7 +265,8 @@ impl Watch {
             _ => {}
         }
         let reason = if code.is_empty() { words(status) } else { format!("{code}: {}", words(status)) };
-        End::Lost { answered: !code.is_empty(), reason, retry_micros: retry_micros_of(status) }
+        let loss = if code.is_empty() { Loss::NoConnection } else { Loss::ByCell };
+        End::Lost { loss, reason, retry_micros: retry_micros_of(status) }
     }
 
     fn useless(&self, useless: Useless) -> End {
@@ -275,7 +276,7 @@ impl Watch {
             Useless::Older => End::Fatal(self.older()),
             Useless::Late => {
                 let reason = "what it tells has been old for half a minute".into();
-                End::Lost { answered: false, reason, retry_micros: 0 }
+                End::Lost { loss: Loss::NoConnection, reason, retry_micros: 0 }
             }
         }
     }
@@ -328,10 +329,10 @@ mod tests {
         let watch = Client::new("http://127.0.0.1:1", "user/ann").unwrap().watch();
         let mut full = Status::resource_exhausted("all that is arriving takes too much room");
         full.metadata_mut().insert(CODE_KEY, "QUEUE_FULL".parse().unwrap());
-        let answered = |status: &Status| match watch.end_of(status) {
-            End::Lost { answered, .. } => answered,
+        let loss = |status: &Status| match watch.end_of(status) {
+            End::Lost { loss, .. } => loss,
             End::Unread(_) | End::Fatal(_) => panic!("it is asked again"),
         };
-        assert_eq!([&full, &Status::unavailable("gone")].map(answered), [true, false]);
+        assert_eq!([&full, &Status::unavailable("gone")].map(loss), [Loss::ByCell, Loss::NoConnection]);
     }
 }

@@ -9,7 +9,7 @@ use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::unanswered::TOO_LARGE;
-use super::{Link, Notice, Output, SchedulerRuntime, send};
+use super::{Link, Loss, Notice, Output, SchedulerRuntime, send};
 use crate::ahead::Ahead;
 use crate::holds::Strangers;
 use crate::notes::Notes;
@@ -64,7 +64,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let refused = matches!(self.link, Link::Greeting);
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
-        let answered = !code.is_empty();
+        let loss = match (turned_away, code.is_empty()) {
+            (true, _) => Loss::TurnedAway,
+            (false, true) => Loss::NoConnection,
+            (false, false) => Loss::ByCell,
+        };
         // That ends also a stream that had begun: somebody closed its session.
         let is_closed = code == RejectionCode::NoSuchSession.as_str();
         if is_closed || (refused && SESSION_IS_OVER.contains(&status)) {
@@ -84,7 +88,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let waits = is_behind || (is_too_large && !given_up);
         let most_micros = self.settings.reconnect.most_micros;
         let least_micros = if waits || turned_away { most_micros } else { self.hinted_micros(retry_micros) };
-        self.reconnect(reason, (answered, turned_away), least_micros, outputs);
+        self.reconnect(loss, reason, least_micros, outputs);
     }
 
     /// How long to wait at least where a server that ended the stream said when to try again, which is heeded up to the longest pause there is anyway: what stands
@@ -124,26 +128,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.leave(reason, 0, outputs);
     }
 
-    /// Tries again after a while, `least_micros` at least. `answered`: the cell ended or refused the stream, with a code; `turned_away`: it does not want this scheduler.
-    fn reconnect(
-        &mut self,
-        reason: String,
-        (answered, turned_away): (bool, bool),
-        least_micros: i64,
-        outputs: &mut Vec<Output>,
-    ) {
+    /// Tries again after a while, `least_micros` at least.
+    fn reconnect(&mut self, loss: Loss, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
         self.link = Link::Down;
         self.forget_holds();
         self.attempts = self.attempts.saturating_add(1);
         let micros = self.settings.reconnect.delay_micros(self.attempts, self.settings.seed).max(least_micros);
-        outputs.push(Output::Notice(Notice::Lost { answered, turned_away, reason, retry_micros: micros }));
+        outputs.push(Output::Notice(Notice::Lost { loss, reason, retry_micros: micros }));
         outputs.push(Output::ConnectAfter { micros });
     }
 
     /// Ends this connection from this side.
     fn leave(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
         outputs.push(Output::Disconnect);
-        self.reconnect(reason, (false, false), least_micros, outputs);
+        self.reconnect(Loss::NoConnection, reason, least_micros, outputs);
     }
 
     /// The mirror is of no use: fetches another one, in the same session.

@@ -129,7 +129,7 @@ fn who_is_not_let_in_is_told_so_and_asks_again_slowly() {
     greeting(&mut runtime);
     let outputs = refuse(&mut runtime, 7, "NOT_PERMITTED");
     let [
-        Output::Notice(notice @ Notice::Lost { answered: true, turned_away: true, .. }),
+        Output::Notice(notice @ Notice::Lost { loss: Loss::TurnedAway, .. }),
         Output::ConnectAfter { micros: 2_000_000 },
     ] = &outputs[..]
     else {
@@ -168,7 +168,7 @@ fn who_was_let_in_and_may_not_resume_is_not_turned_away() {
         lose(&mut runtime, 14);
         greeting(&mut runtime);
         let outputs = refuse(&mut runtime, 7, code);
-        assert!(matches!(outputs[0], Output::Notice(Notice::Lost { turned_away: false, .. })), "{outputs:?}");
+        assert!(matches!(outputs[0], Output::Notice(Notice::Lost { loss: Loss::ByCell, .. })), "{outputs:?}");
     }
 }
 
@@ -178,7 +178,7 @@ fn who_meets_another_cell_begins_anew_there_without_a_pause() {
     lose(&mut runtime, 14);
     greeting(&mut runtime);
     let outputs = refuse(&mut runtime, 7, "OTHER_CELL");
-    let [Output::Notice(Notice::Lost { turned_away: false, .. }), Output::ConnectAfter { micros }] = &outputs[..]
+    let [Output::Notice(Notice::Lost { loss: Loss::ByCell, .. }), Output::ConnectAfter { micros }] = &outputs[..]
     else {
         panic!("{outputs:?}")
     };
