@@ -263,19 +263,15 @@ impl Mix {
 
     /// Draws what is in few mixes: see [`Mix::draw`].
     fn draw_apart(&mut self, seed: u64, calm: bool) {
-        let draw = |apart: u64, thousandths: u64| {
-            let mut random = Random::new(!seed ^ apart);
-            random.chance(thousandths).then_some(random)
-        };
-        if let Some(mut random) = draw(CROWD_SEED, CROWD_THOUSANDTHS) {
+        if let Some(mut random) = Random::drawn(seed, CROWD_SEED, CROWD_THOUSANDTHS) {
             self.machines = 5 + random.index(6);
             self.jobs += random.index(6);
             self.lost_millis_a_minute = [50, 250, 500][random.index(3)];
             let (is_drawn, every) = (random.chance(750), random.between(3_000_000, 12_000_000));
             self.every_micros[Fault::ManyLost as usize] = if is_drawn && !calm { every } else { 0 };
         }
-        self.bounds = draw(BOUNDS_SEED, BOUNDS_THOUSANDTHS).map(|mut random| Bounds::draw(&mut random));
-        self.has_users = draw(USERS_SEED, USERS_THOUSANDTHS).is_some();
+        self.bounds = Random::drawn(seed, BOUNDS_SEED, BOUNDS_THOUSANDTHS).map(|mut random| Bounds::draw(&mut random));
+        self.has_users = Random::drawn(seed, USERS_SEED, USERS_THOUSANDTHS).is_some();
         if self.has_users {
             self.bounds.iter_mut().for_each(Bounds::of_users);
         }

@@ -125,19 +125,13 @@ fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl Fn
             saw(Governed::OverfullOfMore);
         }
     }
-    let has = |machine: &Machine, device: &Device| {
-        machine.devices.iter().any(|one| (&one.kind, one.index) == (&device.kind, device.index))
-    };
     let of_it =
         after.extras().filter(|(held, _)| after.allocation_in(*held).is_some_and(|one| one.row.machine == slot));
     for device in of_it.flat_map(|(_, extra)| &extra.devices) {
-        if has(known, device) && !has(machine, device) {
-            saw(Governed::DeviceLost);
-        }
-        if let (Some(was), Some(is)) = (model_of(known, device), model_of(machine, device))
-            && was != is
-        {
-            saw(Governed::ModelChanged);
+        match (model_of(known, device), model_of(machine, device)) {
+            (Some(_), None) => saw(Governed::DeviceLost),
+            (Some(was), Some(is)) if was != is => saw(Governed::ModelChanged),
+            _ => {}
         }
     }
 }

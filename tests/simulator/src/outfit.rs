@@ -40,10 +40,9 @@ pub(crate) struct Outfit {
     pub(crate) has_models: bool,
 }
 
-/// The numbers of which an outfit is drawn, and then what jobs ask of it; `None`: there is none.
+/// The numbers of which an outfit is drawn; the first of them also seeds those of what jobs ask of it. `None`: there is none.
 pub(crate) fn numbers(seed: u64) -> Option<Random> {
-    let mut random = Random::new(!seed ^ OUTFIT_SEED);
-    random.chance(OUTFIT_THOUSANDTHS).then_some(random)
+    Random::drawn(seed, OUTFIT_SEED, OUTFIT_THOUSANDTHS)
 }
 
 impl Outfit {

@@ -159,12 +159,8 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn new(seed: u64, mix: &Mix) -> Self {
-        let draw = |apart: u64, thousandths: u64| {
-            let mut random = Random::new(!seed ^ apart);
-            random.chance(thousandths).then_some(random)
-        };
-        let of_memory = draw(OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
-        let of_two = draw(OF_TWO_SEED, OF_TWO_THOUSANDTHS);
+        let of_memory = Random::drawn(seed, OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
+        let of_two = Random::drawn(seed, OF_TWO_SEED, OF_TWO_THOUSANDTHS);
         let (of_runs, of_mixed, of_scales) = (runs::draw(seed, mix), mixed::draw(seed), scales::draw(seed));
         let of_outfit = outfit::numbers(seed).map(|mut random| Random::new(random.number()));
         let of_users = mix.has_users.then(|| users::numbers(seed));

@@ -9,6 +9,12 @@ impl Random {
         Self(seed)
     }
 
+    /// Numbers of their own for what only some runs have, in so many of a thousand: a run without is the same as if there were none.
+    pub(crate) fn drawn(seed: u64, apart: u64, thousandths: u64) -> Option<Self> {
+        let mut random = Self::new(!seed ^ apart);
+        random.chance(thousandths).then_some(random)
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

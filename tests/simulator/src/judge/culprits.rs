@@ -205,7 +205,7 @@ fn is_suspect(step: &Step<'_>, granted: &Granted, txn: &Transaction, refusal: &R
             let Some((kind, _)) = &refusal.short_device else { return false };
             let named = asked(txn, refusal).and_then(|(placement, claim)| placement.extras.get(claim));
             let is_named = named.is_some_and(|extra| !extra.devices.is_empty());
-            let group = step.before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+            let group = standing::declared(step.before, refusal.job, refusal.group);
             let of_model = group.is_none_or(|group| group.devices.iter().any(|device| !device.model.is_empty()));
             let lost = refusal.culprits.iter().any(|culprit| culprit.allocation.is_none());
             let has = granted.devices.iter().any(|device| device.kind == *kind && device.millis > 0);
@@ -235,7 +235,7 @@ fn is_of_devices(before: &Cell, devices: &[Device], txn: &Transaction, refusal: 
     };
     let named = asked(txn, refusal).and_then(|(placement, claim)| placement.extras.get(claim));
     let named = named.map_or(&[][..], |extra| &extra.devices);
-    let group = before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+    let group = standing::declared(before, refusal.job, refusal.group);
     let mut models = group.into_iter().flat_map(|group| &group.devices).map(|device| &*device.model);
     let of_model = models.any(|model| !model.is_empty() && sum(&|device| is_of(device, model)) == amount);
     let any = named.is_empty() && (of_model || sum(&|_| true) == amount);

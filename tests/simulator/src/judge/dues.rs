@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use plenum_core::CoreOptions;
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Command, Deadline, Job, JobChange, JobId, LogTime, Machine, MachineId,
-    MachineState, TaskChange, TaskState, UnknownTask,
+    AllocationRef, AllocationState, Cell, Command, Job, JobChange, JobId, LogTime, Machine, MachineId, MachineState,
+    TaskChange, TaskState, UnknownTask,
 };
 
 use super::Step;
-use super::leaving::Turns;
+use super::leaving::{Turns, is_drained};
 use crate::books::{Checked, hold};
 
 /// See the module.
@@ -204,11 +204,10 @@ fn awake_too_soon(step: &Step<'_>) -> Option<String> {
         change.state == TaskState::Waiting && change.failures > known
     };
     step.delta.tasks.iter().filter(has_failed).find_map(|change| {
-        let is_it = |job: &Job, group: u16| job.group_row(group) == Some(change.group_row);
-        let mut groups = step.before.jobs().flat_map(|job| job.group_positions().map(move |group| (job, group)));
-        let (job, group) = groups.find(|(job, group)| is_it(job, *group))?;
-        let shape = job.shape.groups.get(usize::from(group))?;
-        let (awake, due) = (step.after.group(job, group)?.not_before, shape.retry.delay_micros);
+        let known = step.before.groups().get(change.group_row)?;
+        let job = step.before.job_in(known.job_slot)?;
+        let shape = job.shape.groups.get(usize::from(known.position))?;
+        let (awake, due) = (step.after.groups().get(change.group_row)?.not_before, shape.retry.delay_micros);
         let early = awake < step.delta.time.plus_micros(due);
         early.then(|| format!("{} of {} sleeps until {} µs, and has to for {due} µs", shape.name, job.id, awake.micros))
     })
@@ -225,11 +224,6 @@ fn left_by_a_drain(cell: &Cell, by: LogTime) -> Option<String> {
         let left = task.or_else(unknown).or_else(job);
         left.map(|left| format!("{left} stays on {}, drained by {:?}", machine.name, machine.drain_deadline))
     })
-}
-
-fn is_drained(machine: &Machine, by: LogTime) -> bool {
-    let deadline = machine.drain_deadline.map(Deadline::time);
-    machine.state == MachineState::Draining && deadline.is_some_and(|deadline| deadline <= by)
 }
 
 /// Whether the tasks of a job that is not over share the machine in this slot.

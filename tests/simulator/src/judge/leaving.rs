@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use plenum_core::CoreOptions;
-use plenum_model::{AllocationRef, AllocationState, Cell, Command, Deadline, JobChange, LogTime, MachineState};
+use plenum_model::{
+    AllocationRef, AllocationState, Cell, Command, Deadline, JobChange, LogTime, Machine, MachineState,
+};
 
 use super::Step;
 use crate::books::{Checked, hold};
@@ -149,10 +151,16 @@ fn is_to_stop(step: &Step<'_>, found: &AllocationRef<'_>) -> bool {
     };
     let is_over = step.after.job(row.job()).is_none_or(|job| job.state.is_final());
     let is_no_more = step.after.groups().get(row.group_row).is_none_or(|group| row.task >= group.count);
-    let draining = step.before.machine_in(row.machine).filter(|machine| machine.state == MachineState::Draining);
-    let deadline = draining.and_then(|machine| machine.drain_deadline).map(Deadline::time);
-    let is_due = matches!(step.request.command, Command::Tick) && deadline.is_some_and(|due| due <= step.delta.time);
+    let machine = step.before.machine_in(row.machine);
+    let is_due = matches!(step.request.command, Command::Tick)
+        && machine.is_some_and(|machine| is_drained(machine, step.delta.time));
     is_asked || is_over || is_no_more || is_due
+}
+
+/// Whether the drain of a machine is over by then.
+pub(super) fn is_drained(machine: &Machine, by: LogTime) -> bool {
+    let deadline = machine.drain_deadline.map(Deadline::time);
+    machine.state == MachineState::Draining && deadline.is_some_and(|deadline| deadline <= by)
 }
 
 /// Who takes its room over, and whether he may, is judged with the grants.

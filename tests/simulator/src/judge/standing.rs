@@ -94,7 +94,7 @@ pub(super) fn is_not_wanted(cell: &Cell, outcome: &Outcome, refusal: &Refusal) -
         NotWanted::Task(state) => row.and_then(|row| cell.task_state(row, refusal.task)) == Some(state),
         NotWanted::Backoff(until) => row.is_some_and(|row| row.not_before == until && until > outcome.time),
         NotWanted::After(before) => {
-            let shape = job.shape.groups.get(usize::from(refusal.group));
+            let shape = declared(cell, refusal.job, refusal.group);
             let waits = shape.is_some_and(|shape| shape.after.contains(&before));
             waits && cell.group(job, before).is_some_and(|row| row.tasks_in(TaskState::Done) < row.count)
         }

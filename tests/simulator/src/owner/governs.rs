@@ -27,7 +27,7 @@ impl Owner {
     /// What is asked for beside all that where there are two namespaces: limits of both, partitions of two racks, and a little room that is held.
     pub(super) fn keeps_apart(&mut self, cell: &Cell) -> [Option<Command>; 2] {
         let Some(random) = &mut self.of_two else { return [None, None] };
-        let held = holds_a_little(cell, random);
+        let held = holds_a_little(cell, random, |random| Resources::new(100 + random.below(300), 0));
         let (which, scheduler) = (random.index(NAMESPACES.len()), SCHEDULERS[random.index(SCHEDULERS.len())]);
         let (kind, lays_down, millis) = (random.below(10), random.chance(600), random.below(8_000));
         let rule = match kind {
@@ -110,15 +110,19 @@ fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
     }
 }
 
-/// A little room for some job of which something waits, on machines that take claims, for a short while: others have room beside it, and those that
-/// check by `sequence` are refused.
-fn holds_a_little(cell: &Cell, random: &mut Random) -> Option<Command> {
+/// A little room, of these `resources`, for some job of which something waits, on machines that take claims, for a short while: others have room beside it,
+/// and those that check by `sequence` are refused.
+pub(super) fn holds_a_little(
+    cell: &Cell,
+    random: &mut Random,
+    resources: impl FnOnce(&mut Random) -> Resources,
+) -> Option<Command> {
     let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
     let jobs: Vec<JobId> = jobs.filter(|job| any_waits(cell, job)).map(|job| job.id).collect();
     let job = *jobs.get(random.index(jobs.len()))?;
     let ready = cell.machines().filter(|machine| machine.state == MachineState::Ready);
     let machines = ready.map(|machine| machine.id.slot).filter(|_| random.chance(600)).collect();
-    let resources = Resources::new(100 + random.below(300), 0);
+    let resources = resources(random);
     let deadline = cell.time().plus_micros(random.between(200_000, 2_000_000));
     Some(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline })
 }

@@ -20,10 +20,9 @@ const PAUSE_MICROS_MAX: i64 = 900_000;
 /// A group whose tasks are never given up for the silence of their machine.
 const NEVER: i64 = -1;
 
-/// What these jobs are drawn from; `None`: there are none. Numbers of their own: a run without is the same as if there were none.
+/// What these jobs are drawn from; `None`: there are none.
 pub(super) fn draw(seed: u64) -> Option<Random> {
-    let mut random = Random::new(!seed ^ MIXED_SEED);
-    random.chance(MIXED_THOUSANDTHS).then_some(random)
+    Random::drawn(seed, MIXED_SEED, MIXED_THOUSANDTHS)
 }
 
 /// Whether a job is one of them.

@@ -1,9 +1,10 @@
 //! What jobs ask of the outfit of a run: disk, named resources, devices of a model, and of any beside them. Of planned jobs those that fit are known, and
 //! must complete as others do; what they ask for that no machine has, keeps them from running. And limits and holds of the same.
 
-use plenum_model::{Cell, Command, JobId, JobKind, MachineState, Quota, Resources, SessionId, any_waits};
+use plenum_model::{Cell, Command, Quota, Resources};
 use plenum_proto::v1;
 
+use super::governs::holds_a_little;
 use super::{NAMESPACES, Owner};
 use crate::outfit::{DISK_BYTES, MODELS, Outfit, SEATS};
 use crate::random::Random;
@@ -104,7 +105,7 @@ impl Owner {
         let Some(random) = self.of_outfit.as_mut().filter(|_| outfit.has_disks || outfit.has_seats) else {
             return [None, None];
         };
-        let held = holds(random, cell);
+        let held = holds_a_little(cell, random, disk_or_seats);
         let (which, lays_down) = (random.index(NAMESPACES.len()), random.chance(600));
         let (disk_bytes, seats) = (random.below(2 * DISK_BYTES), random.below(2 * SEATS));
         let mut quota = Quota::default();
@@ -119,13 +120,8 @@ impl Owner {
     }
 }
 
-/// Disk or seats, and little else, for some job of which something waits, on machines that take claims, for a short while.
-fn holds(random: &mut Random, cell: &Cell) -> Option<Command> {
-    let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
-    let jobs: Vec<JobId> = jobs.filter(|job| any_waits(cell, job)).map(|job| job.id).collect();
-    let job = *jobs.get(random.index(jobs.len()))?;
-    let ready = cell.machines().filter(|machine| machine.state == MachineState::Ready);
-    let machines = ready.map(|machine| machine.id.slot).filter(|_| random.chance(600)).collect();
+/// Disk or seats, and little else.
+fn disk_or_seats(random: &mut Random) -> Resources {
     let mut resources = Resources::new(1 + random.below(200), 0);
     if random.chance(600) {
         resources.disk_bytes = random.below(DISK_BYTES);
@@ -133,8 +129,7 @@ fn holds(random: &mut Random, cell: &Cell) -> Option<Command> {
     if random.chance(600) {
         resources.custom[random.index(2)] = random.below(SEATS);
     }
-    let deadline = cell.time().plus_micros(random.between(200_000, 2_000_000));
-    Some(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline })
+    resources
 }
 
 #[cfg(test)]

@@ -23,11 +23,10 @@ const PAUSE_MICROS_MAX: i64 = 700_000;
 /// Who stands still behind a look asks so much later at most: for longer than most versions run.
 const LATE_MICROS_MAX: i64 = 4_000_000;
 
-/// What those who run them draw from; `None`: nobody does. Numbers of their own: a run without is the same as if there were none.
+/// What those who run them draw from; `None`: nobody does.
 pub(super) fn draw(seed: u64, mix: &Mix) -> Option<Random> {
-    let mut random = Random::new(!seed ^ RUNS_SEED);
     let is_restored = mix.every_micros[Fault::Restore as usize] > 0;
-    random.chance(if is_restored { RESTORED_THOUSANDTHS } else { RUNS_THOUSANDTHS }).then_some(random)
+    Random::drawn(seed, RUNS_SEED, if is_restored { RESTORED_THOUSANDTHS } else { RUNS_THOUSANDTHS })
 }
 
 /// Whether a job is one of them: all of its tasks come to an end by themselves.

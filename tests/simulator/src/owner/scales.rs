@@ -20,10 +20,9 @@ const BACK_MICROS_MAX: i64 = 1_500_000;
 /// What the names of planned jobs begin with, and those of what is launched from them.
 const PLANNED: &str = "job-";
 
-/// What these decisions are drawn from; `None`: there are none. Numbers of their own: a run without is the same as if there were none.
+/// What these decisions are drawn from; `None`: there are none.
 pub(super) fn draw(seed: u64) -> Option<Random> {
-    let mut random = Random::new(!seed ^ SCALES_SEED);
-    random.chance(SCALES_THOUSANDTHS).then_some(random)
+    Random::drawn(seed, SCALES_SEED, SCALES_THOUSANDTHS)
 }
 
 /// Whether a job is planned, or launched from one that is.
