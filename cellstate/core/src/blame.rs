@@ -3,11 +3,17 @@
 //! [`Judge::facts`] tells it of any [`Trouble`]. What each kind needs to be looked at stands in a module of its own.
 
 mod devices;
+pub(crate) mod grounds;
+pub(crate) mod group_events;
 mod guards;
+pub(crate) mod hindsight;
+pub(crate) mod job_events;
 mod jobs;
 mod limits;
 mod machine;
+pub(crate) mod newcomers;
 mod ports;
+pub(crate) mod ring;
 mod room;
 
 use std::cell::RefCell;
@@ -19,11 +25,11 @@ use plenum_model::{
     RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TakeOver, TransactionId,
 };
 
-use crate::freed::FreedRoom;
-use crate::grounds::Grounds;
-use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
-use crate::newcomers::Newcomers;
-use crate::ring::Change;
+use crate::resolve::freed::FreedRoom;
+use grounds::Grounds;
+use hindsight::{Hindsight, Past, Suspect, Suspects, Who};
+use newcomers::Newcomers;
+use ring::Change;
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;

@@ -12,7 +12,7 @@ use plenum_model::{
 };
 
 use crate::derived::Derived;
-use crate::homes::Homes;
+use crate::derived::homes::Homes;
 use crate::jobs::groups_of;
 use crate::lifecycle::Consequences;
 use crate::{Core, Verdict, accepted};

@@ -11,11 +11,11 @@ use plenum_model::{
     SessionChange, Transaction, TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
-use crate::claims::InHand;
-use crate::freed::Freed;
-use crate::grounds::Grounds;
-use crate::hindsight::Hindsight;
-use crate::preempt::Remains;
+use crate::blame::grounds::Grounds;
+use crate::blame::hindsight::Hindsight;
+use crate::resolve::claims::InHand;
+use crate::resolve::freed::Freed;
+use crate::resolve::preempt::Remains;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};

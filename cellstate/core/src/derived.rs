@@ -2,6 +2,17 @@
 //!
 //! Not part of the state: rebuilt when a server opens, in production as in replay, and from then on a function of the deltas.
 
+mod due;
+pub(crate) mod homes;
+pub(crate) mod job_bytes;
+pub(crate) mod names;
+mod numbers;
+pub(crate) mod slot_set;
+pub(crate) mod slots;
+pub(crate) mod spare;
+pub(crate) mod sweeps;
+mod tenants;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,26 +24,26 @@ use plenum_model::{
 };
 
 use crate::CoreOptions;
+use crate::blame::group_events::GroupEvents;
+use crate::blame::job_events::JobEvents;
+use crate::blame::newcomers::{Newcomers, Retagged};
+use crate::blame::ring::{Holder, Kinds, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
 use crate::clock;
-use crate::due::Due;
-use crate::group_events::GroupEvents;
-use crate::homes::Homes;
-use crate::job_bytes::JobBytes;
-use crate::job_events::JobEvents;
 use crate::lifecycle::Marks;
-use crate::names::Names;
-use crate::newcomers::{Newcomers, Retagged};
-use crate::numbers::Numbers;
 use crate::partitions::Reserved;
-use crate::promised::Promised;
-use crate::ring::{Holder, Kinds, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
-use crate::rules::Rules;
-use crate::slot_set::SlotBits;
-use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
-use crate::spare::Spare;
-use crate::sweeps::Sweeps;
-use crate::tenants::Tenants;
+use crate::resolve::promised::Promised;
+use crate::resolve::rules::Rules;
 use crate::unknown::UnknownDue;
+use due::Due;
+use homes::Homes;
+use job_bytes::JobBytes;
+use names::Names;
+use numbers::Numbers;
+use slot_set::SlotBits;
+use slots::{AllocationSlots, RangeSlots, RowSlots};
+use spare::Spare;
+use sweeps::Sweeps;
+use tenants::Tenants;
 
 /// Everything derived.
 #[derive(Debug)]

@@ -1,5 +1,9 @@
 //! Jobs: submitted, scaled and stopped, also when their scheduler is dead.
 
+pub(crate) mod expected;
+mod launch;
+mod undo;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -9,13 +13,13 @@ use plenum_model::{
     JobId, JobKind, JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskRow, TaskState, agreeing, counted,
 };
 
+use crate::derived::slots::{RangeSlots, place_size};
+use crate::derived::sweeps::JOB_STOPPED;
 use crate::derived::{Derived, rows};
-use crate::expected::{came_of, expect_version};
-use crate::launch::check_recurring;
-use crate::slots::{RangeSlots, place_size};
-use crate::sweeps::JOB_STOPPED;
-use crate::undo::Mark;
 use crate::{Core, Handled, ROWS_MAX, Verdict, accepted};
+use expected::{came_of, expect_version};
+use launch::check_recurring;
+use undo::Mark;
 
 impl Core {
     pub(crate) fn submit_job(

@@ -6,50 +6,24 @@
 pub mod invariants;
 
 mod blame;
-mod claims;
-mod class_sets;
 mod clock;
 mod commit;
 mod derived;
-mod due;
-mod expected;
-mod freed;
-mod grounds;
-mod group_events;
-mod hindsight;
 mod holds;
-mod homes;
-mod job_bytes;
-mod job_events;
 mod jobs;
-mod launch;
 mod lifecycle;
 mod machines;
-mod names;
-mod newcomers;
-mod numbers;
 mod over_bound;
 mod partitions;
 mod planted_bugs;
-mod preempt;
-mod promised;
 mod quotas;
 #[cfg(debug_assertions)]
 mod recounted;
 mod resolve;
-mod ring;
-mod rules;
 mod sessions;
-mod slot_set;
-mod slots;
-mod spare;
-mod specials;
-mod sweeps;
-mod tenants;
-mod undo;
 mod unknown;
 
-pub use expected::expect_version;
+pub use jobs::expected::expect_version;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Command, Decision, Delta, Grants, LogTime, Outcome, Rejection, Request, Revision};

@@ -11,9 +11,9 @@ use plenum_model::{
 };
 
 use crate::derived::Derived;
+use crate::derived::slot_set::SlotSet;
+use crate::derived::sweeps::MATE_FAILED;
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
-use crate::slot_set::SlotSet;
-use crate::sweeps::MATE_FAILED;
 use crate::{Core, Verdict, accepted};
 
 /// What a job that starts over costs, and each of its groups, where a done task of it costs one: a task comes to six bytes in the log.

@@ -4,13 +4,13 @@ use plenum_model::{Delta, QuotaUse};
 
 use crate::Core;
 use crate::clock::has_allocations;
+use crate::derived::homes::Homes;
+use crate::derived::job_bytes::JobBytes;
+use crate::derived::names::Names;
+use crate::derived::slots::{RangeSlots, RowSlots};
+use crate::derived::sweeps::Sweeps;
 use crate::derived::{count_shapes, rows};
-use crate::homes::Homes;
-use crate::job_bytes::JobBytes;
 use crate::jobs::groups_of;
-use crate::names::Names;
-use crate::slots::{RangeSlots, RowSlots};
-use crate::sweeps::Sweeps;
 
 impl Core {
     /// What is counted on the way is what there is. In a large cell it is counted anew now and then, as that takes as long as the cell is large.

@@ -1,5 +1,13 @@
 //! Resolving transactions: which claims the cell can grant, which it refuses, and why. Changes nothing but scratch.
 
+pub(crate) mod claims;
+mod class_sets;
+pub(crate) mod freed;
+pub(crate) mod preempt;
+pub(crate) mod promised;
+pub(crate) mod rules;
+mod specials;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
@@ -9,18 +17,18 @@ use plenum_model::{
     JobId, Placement, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Transaction, coming,
 };
 
+use crate::blame::grounds::Grounds;
+use crate::blame::hindsight::Hindsight;
+use crate::blame::newcomers::Newcomers;
 use crate::blame::{About, Facts, Guarded, Judge, Trouble};
-use crate::claims::{InHand, Seen};
-use crate::freed::Freed;
-use crate::grounds::Grounds;
-use crate::hindsight::Hindsight;
-use crate::newcomers::Newcomers;
-use crate::preempt::Remains;
-use crate::promised::Promised;
-use crate::rules::Rules;
-use crate::slots::NextRows;
-use crate::spare::Spare;
-use crate::specials::Mark;
+use crate::derived::slots::NextRows;
+use crate::derived::spare::Spare;
+use claims::{InHand, Seen};
+use freed::Freed;
+use preempt::Remains;
+use promised::Promised;
+use rules::Rules;
+use specials::Mark;
 
 /// What a transaction gets. Only `resolve` makes one, so that nobody can be handed claims that were not judged.
 #[derive(Debug, Default)]

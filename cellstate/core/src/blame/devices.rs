@@ -5,9 +5,9 @@ use plenum_model::{
     take_named_devices, take_parts,
 };
 
+use super::hindsight::{Devices, Suspects};
 use super::{About, Facts, Judge, event_culprit};
-use crate::hindsight::{Devices, Suspects};
-use crate::preempt::{add_device, find_from, lent_within, subtract_devices};
+use crate::resolve::preempt::{add_device, find_from, lent_within, subtract_devices};
 
 impl Judge<'_, '_> {
     /// A claim gets no device for the one at this position of what its group declares.

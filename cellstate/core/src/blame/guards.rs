@@ -2,9 +2,9 @@
 
 use plenum_model::{JobId, RefusalKind, RefusalReason};
 
+use super::job_events::JobEventKind;
 use super::jobs::left_last;
 use super::{Facts, Guarded, Judge, event_culprit};
-use crate::job_events::JobEventKind;
 
 impl Judge<'_, '_> {
     /// A guard that fails names what did it since the base, as far as the slot tells: of one that is gone its end, unless another one has left the slot

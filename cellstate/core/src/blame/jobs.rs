@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use plenum_model::{Job, JobId, LogTime, NotWanted, RefusalKind, RefusalReason};
 
+use super::group_events::Part;
+use super::job_events::{JobEventKind, is_done};
 use super::{About, Facts, Judge};
-use crate::group_events::Part;
-use crate::job_events::{JobEventKind, is_done};
 
 impl Judge<'_, '_> {
     pub(super) fn unwanted(&self, why: NotWanted, about: &About<'_>) -> Facts {

@@ -3,9 +3,9 @@
 use plenum_model::rare;
 use plenum_model::{RefusalKind, RefusalReason};
 
+use super::newcomers::Newcomer;
 use super::{About, Facts, Judge, event_culprit};
-use crate::claims::ALLOCATIONS_MAX;
-use crate::newcomers::Newcomer;
+use crate::resolve::claims::ALLOCATIONS_MAX;
 
 impl Judge<'_, '_> {
     /// A machine that has as many allocations as one can have: lost to whoever was granted one last, if it had fewer at the base.

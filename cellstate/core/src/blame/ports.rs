@@ -2,8 +2,8 @@
 
 use plenum_model::{RefusalKind, RefusalReason, TakeOver};
 
+use super::hindsight::Past;
 use super::{About, Facts, Judge};
-use crate::hindsight::Past;
 
 impl Judge<'_, '_> {
     /// Port 0: all dynamic ones are in use, and whoever came last took one of them.

@@ -3,7 +3,7 @@
 use plenum_model::{AllocationRef, RefusalKind, RefusalReason, Shortage};
 
 use super::{About, Facts, Judge, Wanted};
-use crate::preempt::{may_evict, room_within};
+use crate::resolve::preempt::{may_evict, room_within};
 
 impl Judge<'_, '_> {
     pub(super) fn no_room(&self, short: Shortage, about: &About<'_>) -> Facts {

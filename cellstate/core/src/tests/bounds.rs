@@ -9,7 +9,7 @@ use plenum_model::{
 use super::costs::{Large, complete, placement};
 use super::sizes::submit;
 use super::story::check;
-use crate::job_bytes::JobBytes;
+use crate::derived::job_bytes::JobBytes;
 use crate::{Core, CoreOptions};
 
 // One scheduler whose jobs held all places kept everybody else's gangs out for as long as it liked, also those that come first.

@@ -8,7 +8,7 @@ use plenum_model::{
 use super::check;
 use super::costs::{Large, placement};
 use crate::CoreOptions;
-use crate::preempt::nothing_of;
+use crate::resolve::preempt::nothing_of;
 
 #[test]
 fn an_update_in_place_on_a_full_machine_takes_over_the_room_of_what_it_stops() {

@@ -11,7 +11,7 @@ use plenum_model::{
 
 use super::costs::{Large, placement};
 use crate::CoreOptions;
-use crate::newcomers::{LOOKED_AT_MAX, RETAGGED_MAX};
+use crate::blame::newcomers::{LOOKED_AT_MAX, RETAGGED_MAX};
 
 /// As much as a machine has.
 const ALL: Resources = Resources { cpu_millis: 1_000_000, memory_bytes: 1, ..Resources::new(0, 0) };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plenum_model::{AllocationRef, Cell, GroupShape, Machine, MachineId, MachineState, Revision};
 
-use crate::ring::{ChangeKind, Ring};
+use super::ring::{ChangeKind, Ring};
 
 /// Changes of attributes that are remembered: of as many machines as change one each within a few seconds, in the largest cells. Some
 /// 60 bytes each where they are of a few attributes, and at most 370, with its name, where each is of another one: 24 MB.

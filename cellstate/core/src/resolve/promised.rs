@@ -9,8 +9,8 @@ use std::collections::btree_map::Entry;
 
 use plenum_model::{CUSTOM_RESOURCES, GivenBack, Resources};
 
-use crate::slot_set::SlotSet;
-use crate::specials::Specials;
+use super::specials::Specials;
+use crate::derived::slot_set::SlotSet;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {

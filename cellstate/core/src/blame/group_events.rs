@@ -1,6 +1,6 @@
 //! The last changes of groups, and of tasks that are done, failed, or to be run again, or leave a single instance; and the last jobs that were retired,
 //! and versions of jobs that were replaced: so that a claim on what is not wanted, or not there, is told whether that came about after its base, and
-//! who did it. A job's own events ([`crate::job_events`]) are of all its groups and tasks together.
+//! who did it. A job's own events ([`super::job_events`]) are of all its groups and tasks together.
 //!
 //! Derived, like the ring: it begins empty when a server opens. Changes are only put in line, as most are never asked about: who is refused
 //! looks for those above its base, once for a transaction.
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plenum_model::{JobId, LogTime, Revision};
 
-use crate::job_events::Event;
+use super::job_events::Event;
 
 /// Changes that are remembered, in 40 bytes each.
 const CHANGES_MAX: usize = 1 << 14;

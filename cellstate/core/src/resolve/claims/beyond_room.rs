@@ -10,8 +10,8 @@ use plenum_model::{
 
 use super::{Claim, Terms};
 use crate::blame::Trouble;
-use crate::preempt::{HandOff, find_from, named};
 use crate::resolve::Resolver;
+use crate::resolve::preempt::{HandOff, find_from, named};
 
 /// How many ports further a session's next transaction begins to choose: the range over the golden ratio, and without a divisor in common with it. One further,
 /// and all ports of a transaction but the first were the next one's, minutes or milliseconds after they were given back. So any number of transactions in

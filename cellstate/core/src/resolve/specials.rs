@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Device, TakeOver};
 
-use crate::preempt::{self, nothing_of};
-use crate::slot_set::SlotSet;
+use super::preempt::{self, nothing_of};
+use crate::derived::slot_set::SlotSet;
 
 /// What is promised beyond room, by the transaction that is being resolved.
 #[derive(Debug, Default)]

@@ -15,8 +15,8 @@ use plenum_model::{
     AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, Room, TakeOver,
 };
 
-use crate::promised::Promised;
-use crate::specials::Specials;
+use super::promised::Promised;
+use super::specials::Specials;
 
 /// What one allocation can still give.
 #[derive(Clone, Debug)]

@@ -12,10 +12,10 @@ use plenum_model::{
     STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
+use super::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
+use super::{Granted, Resolution, Resolver, claims_of, refusal};
 use crate::blame::{About, Facts, Trouble, Wanted};
-use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
 use crate::quotas::Budget;
-use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
 use beyond_room::Judged;
 
 /// What the claims of one placement share.
@@ -327,7 +327,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Whose room a claim wanted, as [`HandOff`](crate::preempt::HandOff) takes it: those that it names itself come first. Of those, one who stays
+    /// Whose room a claim wanted, as [`HandOff`](super::preempt::HandOff) takes it: those that it names itself come first. Of those, one who stays
     /// gives nothing for that, and as a victim, if he is one, all that he has.
     fn sources<'a>(&self, terms: &'a Terms<'_>, asked: Claim<'a>) -> Vec<Wanted<'a>> {
         let is_here = |wanted: &Wanted<'_>| {

@@ -5,7 +5,7 @@ use plenum_model::{Delta, JobChange};
 
 use crate::Core;
 use crate::derived::rows;
-use crate::slots::AllocationMark;
+use crate::derived::slots::AllocationMark;
 
 /// What deciding a command takes before it takes effect: rows. Everything else that it writes is scratch, or found again.
 ///

@@ -8,7 +8,7 @@ use plenum_model::{
     RejectionCode, Request, is_name,
 };
 
-use crate::jobs::groups_of;
+use super::groups_of;
 use crate::{Core, Handled, Verdict, accepted};
 
 impl Core {

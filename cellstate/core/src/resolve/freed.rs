@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use plenum_model::{DIMENSIONS, JobId, Room};
 
-use crate::hindsight::{Owners, Past};
-use crate::resolve::Resolver;
+use super::Resolver;
+use crate::blame::hindsight::{Owners, Past};
 
 /// The holds of one machine that end.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use plenum_model::{
     coming,
 };
 
-use crate::class_sets::ClassSets;
+use super::class_sets::ClassSets;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
 /// declares some. A pure function of the cell: what is not there is derived when it is asked for.

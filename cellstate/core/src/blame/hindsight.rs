@@ -19,10 +19,10 @@ use plenum_model::{
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
+use super::group_events::{Changed, GroupEvents};
+use super::ring::{Change, ChangeKind, Kinds, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
 use crate::derived::occupies;
-use crate::group_events::{Changed, GroupEvents};
-use crate::preempt::{Heirs, add, nothing_of};
-use crate::ring::{Change, ChangeKind, Kinds, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
+use crate::resolve::preempt::{Heirs, add, nothing_of};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
 const WALK_ANEW: usize = 64;

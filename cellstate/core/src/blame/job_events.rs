@@ -6,9 +6,9 @@ use plenum_model::{
     Cell, Culprit, Delta, GroupRow, JobChange, Move, NotWanted, Revision, SessionId, TaskState, TransactionId,
 };
 
-use crate::group_events::{GroupEvents, Part};
-use crate::names::Names;
-use crate::ring::UNKNOWN_TASK;
+use super::group_events::{GroupEvents, Part};
+use super::ring::UNKNOWN_TASK;
+use crate::derived::names::Names;
 
 /// What can happen to a job that stands in the way of claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use plenum_model::{Cell, Revision};
 
-use crate::ring::Ring;
+use crate::blame::ring::Ring;
 
 /// The live allocations of each machine, as they were at a revision. Only a way to find them faster: whatever it holds, what it gives
 /// is what a walk over all rows would find.

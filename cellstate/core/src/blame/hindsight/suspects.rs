@@ -2,7 +2,7 @@
 
 use plenum_model::{AllocationRef, JobId, Revision};
 
-use crate::ring::Change;
+use crate::blame::ring::Change;
 
 /// Who took something.
 #[derive(Clone, Copy, Debug)]

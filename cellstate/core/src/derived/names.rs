@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::{Cell, Delta, JobChange, Rejection, Revision, SessionChange};
 
+use super::numbers::Numbers;
 use crate::Core;
-use crate::numbers::Numbers;
 
 /// See the module.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use plenum_model::{ClassSet, LogTime, QuotaUse, Revision, Session};
 
-use crate::group_events::GroupEvents;
-use crate::job_events::JobEvents;
-use crate::names::Names;
-use crate::newcomers::Retagged;
-use crate::ring::Ring;
+use super::group_events::GroupEvents;
+use super::job_events::JobEvents;
+use super::newcomers::Retagged;
+use super::ring::Ring;
+use crate::derived::names::Names;
 
 /// Who asks and when, what bounds it, and what is remembered of what came before.
 pub(crate) struct Grounds<'a> {
