@@ -2,49 +2,18 @@
 
 mod agents;
 mod allocations;
-mod arriving;
-mod backup;
-pub(crate) mod budget;
-mod bypass;
 mod cell;
-mod conflicts;
-mod culprits;
-mod custom;
-mod driven;
-mod elsewhere;
-mod ended;
-mod evictions;
+pub(crate) mod edge;
 pub(crate) mod failure;
-mod following;
-mod gauges;
 mod govern;
-mod guard;
 pub(crate) mod health;
-mod held;
-mod hello;
 mod http;
 mod inspect;
 mod jobs;
 mod listing;
-mod log_reader;
 mod members;
-mod metadata;
-mod missed;
-mod moved;
-mod names;
 pub(crate) mod past;
 pub mod probe;
-mod registered;
-pub(crate) mod retired;
-mod session;
-mod simple;
-mod story;
-mod stream;
-mod tenants;
-mod transactions;
-mod unread;
-mod waiting;
-mod without_room;
 
 use std::sync::Arc;
 
@@ -57,6 +26,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::authorise::Principal;
 use crate::shared::Shared;
+use cell::session;
+use edge::{arriving, bypass, guard, metadata, unread};
 use failure::Failure;
 
 /// Metadata with the principal of a call.

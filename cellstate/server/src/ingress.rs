@@ -11,9 +11,9 @@ use parking_lot::{Condvar, Mutex};
 use plenum_model::{Decision, Outcome, Revision};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::budget::{Budget, Share};
+use crate::api::edge::budget::{Budget, Share};
 use crate::api::failure::Failure;
-use crate::api::retired::Retired;
+use crate::api::past::retired::Retired;
 use crate::commit::{Answer, Asked, outcome_bytes};
 use crate::sessions::HighestQueued;
 pub(crate) use queue::FairQueue;

@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::agents::{Hub, LogRelay, Respite};
 use crate::ahead::Ahead;
-use crate::api::budget::Budget;
+use crate::api::edge::budget::Budget;
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::calls::Calls;

@@ -1,5 +1,8 @@
 //! For agents: registering, following, reporting, and logs of tasks.
 
+mod following;
+mod registered;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,15 +17,15 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::custom;
+use super::edge::custom;
 use super::failure::Failure;
-use super::following::follow;
 use super::principal;
-use super::registered::{Known, Queued, Registered};
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Noting, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 use crate::sync::Seen;
+use following::follow;
+use registered::{Known, Queued, Registered};
 
 /// Metadata of Follow and Report with the instance that RegisterRequest said.
 pub(super) const INSTANCE: &str = "plenum-instance";

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use plenum_model::{AllocationId, AllocationRef, Cell, Revision};
 use plenum_proto::{filters, v1};
 
-use super::ended::Left;
 use super::failure::Failure;
 use super::listing::{self, Filter};
-use super::{ended, moved, past};
+use super::past;
+use super::past::ended::Left;
+use super::past::{ended, moved};
 use crate::shared::Shared;
 use crate::view;
 

@@ -1,5 +1,12 @@
 //! For schedulers: sessions, watching, and commits of simple clients.
 
+mod hello;
+mod missed;
+pub(super) mod session;
+mod simple;
+pub(super) mod stream;
+mod without_room;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +19,24 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use v1::command::Ask;
 
-use super::custom;
-use super::driven::Driven;
+use super::edge::custom;
+use super::edge::driven::Driven;
+use super::edge::unread::{Carried, Effect};
 use super::failure::{self, Failure};
 use super::govern::{Holder, held_job};
-use super::hello;
 use super::jobs::change;
 use super::listing;
 use super::past;
+use super::past::retired::{self, Retired};
 use super::principal;
-use super::retired::{self, Retired};
-use super::session::{self, Ask as SessionAsk};
-use super::simple;
-use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
-use super::unread::{Carried, Effect};
-use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::{Answer, Asked};
 use crate::ingress::Answered;
 use crate::sessions::Owner as SessionOwner;
 use crate::shared::{Refused, Shared};
 use crate::tasks::sessions_interval;
+use session::Ask as SessionAsk;
+use stream::{HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
 
 /// Messages down.
 type Responses = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
@@ -148,7 +152,7 @@ impl v1::cell_server::Cell for CellService {
     type SessionStream = Responses;
     type WatchStream = Responses;
 
-    /// Never called: [`super::session::CellServer`] takes these calls, and serves them by [`CellService::serve`].
+    /// Never called: [`self::session::CellServer`] takes these calls, and serves them by [`CellService::serve`].
     async fn session(&self, _: Request<Streaming<v1::SessionRequest>>) -> Result<Response<Responses>, Status> {
         Err(Failure::internal("sessions are served elsewhere").into())
     }
@@ -201,7 +205,7 @@ impl v1::cell_server::Cell for CellService {
         Ok(Response::new(v1::PassOverResponse {}))
     }
 
-    /// Never called: [`super::session::CellServer`] takes these calls, too, and serves them by [`CellService::commit_encoded`].
+    /// Never called: [`self::session::CellServer`] takes these calls, too, and serves them by [`CellService::commit_encoded`].
     async fn commit(&self, _: Request<v1::Transaction>) -> Result<Response<v1::Outcome>, Status> {
         Err(Failure::internal("transactions are served elsewhere").into())
     }

@@ -11,13 +11,13 @@ use plenum_proto::v1::command::Ask;
 use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
-use super::custom;
+use super::edge::custom;
 use super::failure::Failure;
 use super::inspect::machine_named;
 use super::jobs::{allocation_id, change};
 use super::listing::{self, Filter};
+use super::past::story::{self, Governed, Hero};
 use super::past::{self, Moment};
-use super::story::{self, Governed, Hero};
 use super::{members, principal};
 use crate::metrics::Claims;
 use crate::shared::Shared;

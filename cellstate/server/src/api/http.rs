@@ -1,5 +1,7 @@
 //! The pages for people and probes, on the same port as gRPC.
 
+mod gauges;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::iter;
@@ -14,11 +16,12 @@ use axum::routing::get;
 use plenum_model::{AllocationState, MachineState};
 use plenum_proto::v1;
 
+use super::edge::unread;
 use super::failure::Failure;
-use super::gauges::{Gauge, single};
-use super::{listing, unread};
+use super::listing;
 use crate::pulses::Doing;
 use crate::shared::Shared;
+use gauges::{Gauge, single};
 
 /// Whether a path is that of a gRPC method: `/package.Service/Method`.
 pub(super) fn is_method(path: &str) -> bool {
@@ -102,7 +105,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 /// All gauges; where the cell is not counted by then, or can't be, as too many wait for that or there is no thread for it, those that need no picture of it. There may be
 /// none while the disk does not answer, which is what some of these tell.
 async fn gauges_within(shared: &Arc<Shared>, patience: Duration) -> Vec<Gauge> {
-    let counting = super::inspect::status_with(shared, super::gauges::all);
+    let counting = super::inspect::status_with(shared, self::gauges::all);
     let (mut gauges, status) = match tokio::time::timeout(patience, counting).await {
         Ok(Ok((status, counted))) => (cell_gauges(shared, &status, counted), status),
         Ok(Err(_)) | Err(_) => (Vec::new(), super::inspect::of_server(shared)),

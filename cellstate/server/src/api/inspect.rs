@@ -1,22 +1,26 @@
 //! For operators: the cell, its machines, its transactions and its conflicts.
 
+mod backup;
+mod conflicts;
+mod transactions;
+
 use std::sync::Arc;
 
 use plenum_model::{Cell, CellIdentity, Command, JobKind, LogTime, Machine, RejectionCode, Sum};
 use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
-use super::conflicts::Conflicts;
 use super::failure::Failure;
 use super::jobs::change;
+use super::jobs::waiting::Reasons;
 use super::listing::{self, Filter};
 use super::members::{self, ByScheduler, Members};
 use super::past;
-use super::story::{self, Hero, gone};
-use super::waiting::Reasons;
-use super::{principal, transactions};
+use super::past::story::{self, Hero, gone};
+use super::principal;
 use crate::shared::Shared;
 use crate::view;
+use conflicts::Conflicts;
 
 /// `plenum.v1.Inspect`.
 pub(super) struct InspectService {
@@ -38,10 +42,10 @@ pub(super) fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<pl
 
 #[tonic::async_trait]
 impl v1::inspect_server::Inspect for InspectService {
-    type BackupStream = super::backup::Chunks;
+    type BackupStream = self::backup::Chunks;
 
     async fn backup(&self, _request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        Ok(Response::new(super::backup::begin(&self.shared).await?))
+        Ok(Response::new(self::backup::begin(&self.shared).await?))
     }
 
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {

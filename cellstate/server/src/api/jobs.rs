@@ -1,5 +1,8 @@
 //! For owners of jobs.
 
+mod log_reader;
+pub(super) mod waiting;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -9,18 +12,19 @@ use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
-use super::custom;
-use super::ended::{self, Fate};
+use super::edge::custom;
 use super::failure::Failure;
 use super::listing::{self, Filter};
+use super::past::ended::{self, Fate};
+use super::past::moved;
+use super::past::story::stay::{self, Ran, Said};
+use super::past::story::{self, Hero, gone};
 use super::past::{self, Glance, Moment};
-use super::story::stay::{self, Ran, Said};
-use super::story::{self, Hero, gone};
-use super::waiting::Reasons;
-use super::{allocations, log_reader, moved, principal};
+use super::{allocations, principal};
 use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
+use waiting::Reasons;
 
 /// How far ahead of the server's clock an instant may be: what is launched starts at once, and a day or a unit that was mistaken would keep the
 /// job from being launched for all instants until then.

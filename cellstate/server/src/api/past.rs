@@ -1,5 +1,13 @@
 //! The cell as it is, or as it was.
 
+pub(super) mod ended;
+pub(super) mod evictions;
+pub(super) mod moved;
+pub(super) mod names;
+pub(crate) mod retired;
+pub(super) mod story;
+pub(super) mod tenants;
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use super::failure::{Failure, HISTORY_BEHIND, RETIRED};
-use super::{ended, listing};
+use super::listing;
 use crate::engine::Stopped;
 use crate::error::ServerError;
 use crate::recovery;

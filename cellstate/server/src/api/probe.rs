@@ -4,9 +4,9 @@ use bytes::Bytes;
 use plenum_proto::{sections::Sections, transaction, v1};
 use prost::Message;
 
-use super::arriving::Messages;
+use super::cell::session::{Ask, Request};
+use super::edge::arriving::Messages;
 use super::listing::Filter;
-use super::session::{Ask, Request};
 
 /// Reads a message of a session's stream as far as that needs no cell; whether it is one that could have been asked.
 ///

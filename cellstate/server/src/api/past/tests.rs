@@ -96,7 +96,7 @@ fn a_revision_that_is_retained_is_read_whatever_is_retired_meanwhile() {
 #[test]
 fn what_of_the_past_only_a_later_version_knows_is_told_as_that() {
     let dir = tempfile::tempdir().unwrap();
-    let history = crate::api::story::gone::tests::history_of(dir.path(), &[]);
+    let history = super::story::gone::tests::history_of(dir.path(), &[]);
     let machine = v1::MachineChange { id: 1 << 32, name: "m1".to_owned(), state: 300, ..Default::default() };
     let later = v1::Delta { revision: 1, time_micros: 1, machines: vec![machine], ..Default::default() };
     let mut encoder = BatchEncoder::default();
