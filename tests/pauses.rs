@@ -2,19 +2,11 @@
 
 mod watcher;
 
-use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
-use plenum_proto::v1;
 
-use crate::{
-    rivals::{Rival, Rivals},
-    stage::{Process, Served, Stage, eventually},
-};
+use crate::stage::{Process, Served, Stage, eventually};
 
 /// Leases of four seconds, to which the server adds two: short, and longer than whoever is not stopped is silent.
 const SHORT_LEASES: &str = "lease = \"4s\"\n";
@@ -212,74 +204,6 @@ fn a_server_that_slept_takes_no_agent_that_was_there_for_gone() {
     assert_eq!((events, &machine["epoch"]), (1, &1.into()), "{machine:#}");
 }
 
-/// Allocations whose state changes again and again, and how often: far more than the connection's windows and the system's
-/// buffers hold, and the server's memory for watchers.
-const CHANGING: u32 = 16_000;
-const ROUNDS: u64 = 320;
-/// As many before it is measured: buffers, and the tables of the history, have their sizes then.
-const ROUNDS_BEFORE: u64 = 80;
-/// What a server may grow by while a watcher is stopped: less than what is logged meanwhile, 19 bytes for each change, which the stories make sure of.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
-/// For so long at least a connection is kept whose other side stands still, which a slow machine may take longer than: that is asked every 20 s, perhaps a moment before
-/// it stands still, and waited for for as long.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(19);
-/// What the log was given, counted from somewhere.
-const WRITTEN_BYTES: &str = "plenum_journal_written_bytes";
-
-#[test]
-fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
-    let stage = Stage::new();
-    let server = server_with(&stage, LONG_LEASES);
-    let address = &server.address;
-    let sleeper = stage.scheduler(address, "batch");
-    eventually("it watches", || (sessions(&stage, address) == 1).then_some(()));
-    let rivals = Rivals::new(address);
-    let machine = rivals.machine("m1", i64::from(CHANGING)).unwrap();
-    let blue: Rival = rivals.open("blue").unwrap();
-    let job = rivals.job("changing", "blue", CHANGING).unwrap();
-    let base = rivals.revision().unwrap();
-    let tasks: Vec<u32> = (0..CHANGING).collect();
-    let outcome = rivals.commit(blue.claims(1, base, job, &machine, &tasks)).unwrap();
-    assert_eq!(outcome.granted, CHANGING);
-    let report = |ready: bool| v1::ReportRequest {
-        machine: machine.id,
-        epoch: machine.epoch,
-        transitions: outcome.placements[0].allocations.iter().map(|id| running(*id, ready)).collect(),
-        ..Default::default()
-    };
-    let changes = |ready: bool| {
-        let answer = rivals.report(report(ready)).unwrap();
-        assert!(!answer.register, "it counts");
-    };
-    (0..ROUNDS_BEFORE).for_each(|round| changes(round.is_multiple_of(2)));
-    let (before, written) = (settled_bytes(&stage, &server), metric(address, WRITTEN_BYTES));
-
-    sleeper.signal(Signal::SIGSTOP);
-    let stopped = std::time::Instant::now();
-    (0..ROUNDS).for_each(|round| changes(round.is_multiple_of(2)));
-    let grown = grown_bytes(&server, before);
-    let logged = metric(address, WRITTEN_BYTES) - written;
-    assert!(logged > GROWTH_BYTES_MAX, "{logged} bytes were logged: to keep them all would have been allowed");
-    stage.submit(address, "late.toml", LATE);
-    let is_cut_off = stopped.elapsed() > KEPT;
-    sleeper.signal(Signal::SIGCONT);
-    let _agent = agent(&stage, address, "m2");
-    eventually("it places what came meanwhile", || {
-        let job = stage.ask(address, &["job", "show", "late"]);
-        (job["state"] == "complete").then_some(())
-    });
-    // One that was cut off has connected once more, with what it had; a thread of its own writes that it says so.
-    let goes_on = || is_cut_off && stage.text("scheduler-batch.err").contains("goes on");
-    let fell_behind = || metric(address, "plenum_watcher_resyncs_total") >= 1;
-    eventually("it fell behind, and began anew", || (fell_behind() || goes_on()).then_some(()));
-    let listed = stage.ask(address, &["alloc", "list", "--all", "--filter", "job=late"]);
-    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "each task was placed once: {listed:#}");
-    eprintln!("grown by {grown} bytes in {ROUNDS} rounds, in which {logged} bytes were logged");
-}
-
-const LATE: &str = "name = \"late\"\nscheduler = \"batch\"\n[group.main]\ncount = 3\ncommand = [\"/bin/true\"]\n\
-                    resources = { cpu = \"50m\", memory = \"16MiB\" }\n";
-
 // A stopped server hung every command without a word.
 #[test]
 fn who_asks_a_server_that_is_stopped_is_told_what_is_waited_for() {
@@ -312,48 +236,4 @@ fn an_answer_is_waited_for_as_long_as_was_said_and_what_was_to_change_is_unknown
     let kept = ask(&["backup", "--out", &stage.word("cell.backup")]);
     assert_eq!((kept.code(), kept.error()["code"].as_str()), (Some(1), Some("UNAVAILABLE")), "{kept}");
     server.process.signal(Signal::SIGCONT);
-}
-
-fn running(allocation: u64, ready: bool) -> v1::Transition {
-    let state = v1::AllocationState::Running.into();
-    v1::Transition { allocation, state, ready, ..v1::Transition::default() }
-}
-
-fn sessions(stage: &Stage, address: &str) -> u64 {
-    stage.ask(address, &["status"])["sessions"].as_u64().unwrap()
-}
-
-/// The memory that a server has once its history has caught up: what waits for that is bounded apart.
-fn settled_bytes(stage: &Stage, server: &Served) -> u64 {
-    eventually("the history has caught up", || {
-        let status = stage.ask(&server.address, &["status"]);
-        (status["history_revision"] == status["revision"]).then_some(())
-    });
-    resident_bytes(server.process.id())
-}
-
-/// What a server has more in memory than before. It is given the time to let go of what is no watcher's, as a checkpoint that is just written or a
-/// history that lags.
-fn grown_bytes(server: &Served, before: u64) -> u64 {
-    eventually("the server has grown by less than it may", || {
-        let grown = resident_bytes(server.process.id()).saturating_sub(before);
-        (grown < GROWTH_BYTES_MAX).then_some(grown)
-    })
-}
-
-/// What a process has in memory.
-fn resident_bytes(process: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-}
-
-/// A metric of the server.
-fn metric(address: &str, name: &str) -> u64 {
-    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
-    line.trim().parse().unwrap()
 }
