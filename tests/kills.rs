@@ -1,21 +1,10 @@
-//! `kill -9` of each part while jobs run: nothing acknowledged is lost, nothing is placed twice, and the others come back by
-//! themselves.
-
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::{Duration, Instant},
-};
+//! `kill -9` of each part while jobs run: nothing is placed twice, and the others come back by themselves. That nothing is lost which a server
+//! had acknowledged, `crash::kills` shows.
 
 use nix::sys::signal::Signal;
-use plenum_proto::v1::Outcome;
 use serde_json::Value;
-use tonic::{Code, Status};
 
-use crate::{
-    rivals::Rivals,
-    stage::{Found, PATIENCE, Served, Stage, eventually},
-};
+use crate::stage::{Found, Served, Stage, eventually};
 
 /// Tasks that wait for a file of the test's folder, then others that wait for them.
 const WAITING: &str = r#"
@@ -327,82 +316,4 @@ fn a_cell_that_took_the_address_of_another_is_left_alone_by_that_ones_agent_whic
         let listed = stage.ask(&one.address, &["alloc", "list", "--all"]);
         (listed["items"][0]["state"] == "complete").then_some(())
     });
-}
-
-/// What a client was told, by the number of its transaction.
-type Acknowledged = BTreeMap<u64, Outcome>;
-
-/// Jobs of one task each; a transaction each.
-const MACHINE_TASKS: i64 = 100_000;
-/// The server is killed after each so many acknowledged transactions.
-const BETWEEN_KILLS: usize = 25;
-const KILLS: usize = 3;
-
-/// Asks again for as long as nobody knows what became of it.
-fn insist<T>(mut ask: impl FnMut() -> Result<T, Status>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match ask() {
-            Ok(answer) => return answer,
-            Err(status)
-                if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) =>
-            {
-                assert!(Instant::now() < deadline, "the server does not come back: {status}");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(status) => panic!("what was asked for is right: {status}"),
-        }
-    }
-}
-
-/// Submits and commits, one after the other, until told to stop.
-fn commit_until(address: &str, done: &AtomicBool, acknowledged: &AtomicUsize) -> (u64, Acknowledged) {
-    let rivals = Rivals::new(address);
-    let machine = insist(|| rivals.machine("m1", MACHINE_TASKS));
-    let rival = insist(|| rivals.open("blue"));
-    let mut outcomes = Acknowledged::new();
-    for number in 1.. {
-        let job = insist(|| rivals.job(&format!("job-{number}"), "blue", 1));
-        let base = insist(|| rivals.revision());
-        let outcome = insist(|| rivals.commit(rival.claims(number, base, job, &machine, &[0])));
-        assert_eq!(outcome.granted, 1, "a repeated number is no second claim: {outcome:?}");
-        outcomes.insert(number, outcome);
-        acknowledged.fetch_add(1, Ordering::SeqCst);
-        if done.load(Ordering::SeqCst) {
-            break;
-        }
-    }
-    (rival.session, outcomes)
-}
-
-#[test]
-fn what_was_acknowledged_survives_kill_9_of_the_server() {
-    let stage = Stage::new();
-    let mut server = stage.server("cell", None, &[]);
-    let (address, port) = (server.address.clone(), server.port());
-    let (done, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (session, outcomes) = std::thread::scope(|scope| {
-        let client = scope.spawn(|| commit_until(&address, &done, &acknowledged));
-        for kill in 1..=KILLS {
-            eventually("transactions are acknowledged", || {
-                assert!(!client.is_finished(), "the client goes on");
-                (acknowledged.load(Ordering::SeqCst) >= kill * BETWEEN_KILLS).then_some(())
-            });
-            server.process.kill();
-            server = stage.server("cell", Some(port), &[]);
-        }
-        done.store(true, Ordering::SeqCst);
-        client.join().unwrap()
-    });
-    assert!(outcomes.len() >= KILLS * BETWEEN_KILLS);
-    let rivals = Rivals::new(&address);
-    for (number, outcome) in &outcomes {
-        let found = rivals.transaction(session, *number).unwrap().outcome.unwrap();
-        assert_eq!(&found, outcome, "what was acknowledged is what is in the log");
-    }
-    let jobs = stage.ask(&address, &["job", "list"])["items"].as_array().unwrap().len();
-    let allocations = stage.ask(&address, &["alloc", "list"])["items"].as_array().unwrap().len();
-    assert_eq!((jobs, allocations), (outcomes.len(), outcomes.len()), "each job once, each task once");
-    assert_eq!(server.stop().code(), Some(0));
-    stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
 }
