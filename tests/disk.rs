@@ -1,4 +1,4 @@
-//! A full disk, and a damaged log.
+//! What a full disk costs of the past, and a damaged log. What else a full disk does is told in `crash::full`.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -74,57 +74,6 @@ const DISK_BYTES: u64 = 160 << 20;
 const RESERVE_BYTES: u64 = 8 << 20;
 /// Many times what passes between two checkpoints.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(5);
-const CONFIGURATION: &str = "segment_bytes = 1048576\nreserve_bytes = 8388608\nlease = \"10m\"\n";
-
-#[test]
-fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
-    if !is_root() {
-        skipped("only root can mount the small disk that this story needs");
-        return;
-    }
-    let stage = Stage::new();
-    let disk = SmallDisk::mount(stage.path("disk"), DISK_BYTES);
-    let config = stage.file("server.toml", CONFIGURATION);
-    let server = stage.server("disk/cell", None, &["--config", &config]);
-    let rivals = Rivals::new(&server.address);
-    let machine = rivals.machine("m1", 10).unwrap();
-    let blue = rivals.open("blue").unwrap();
-    let early = rivals.job("early", "blue", 2).unwrap();
-
-    disk.fill_up_to(RESERVE_BYTES / 2);
-    let status = eventually("the cell is read-only", || {
-        let status = stage.ask(&server.address, &["status"]);
-        (!status["read_only"].is_null()).then_some(status)
-    });
-    let told = status["read_only"].as_str().unwrap();
-    for words in [&stage.word("disk/cell"), "B free, and needs ", "make room"] {
-        assert!(told.contains(words), "expected {words:?} in: {told}");
-    }
-    let base = rivals.revision().unwrap();
-    for refused in [
-        rivals.job("late", "blue", 1).unwrap_err(),
-        rivals.commit(blue.claims(1, base, early, &machine, &[0])).unwrap_err(),
-    ] {
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
-        assert_eq!(refused.metadata().get("plenum-code").unwrap(), "READ_ONLY");
-        assert!(refused.message().contains("B free, and needs "), "{refused}");
-    }
-    let file = stage.file("late.toml", "name = \"late\"\nscheduler = \"batch\"\n[group.a]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n");
-    stage.run(&["--addr", &server.address, "job", "run", &file]).says(1, &["error[READ_ONLY]", "explain READ_ONLY"]);
-    assert_eq!(names(&stage, &server, "job"), ["early"], "reading goes on, and what was refused left no trace");
-
-    // Whoever takes the rest of the room, too, does no further harm.
-    disk.fill_up_to(0);
-    assert_eq!(names(&stage, &server, "job"), ["early"]);
-    assert_eq!(names(&stage, &server, "machine"), ["m1"]);
-
-    disk.free();
-    eventually("the cell takes changes again", || rivals.job("late", "blue", 1).ok());
-    let outcome = rivals.commit(blue.claims(1, base, early, &machine, &[0])).unwrap();
-    assert_eq!(outcome.granted, 1);
-    assert_eq!(server.stop().code(), Some(0));
-    stage.run(&["verify", "--dir", &stage.word("disk/cell")]).says(0, &[]);
-}
 
 /// The history was given up at the first write that failed, until the next start: what had happened could not be asked for, and as the log
 /// waits for the history, the disk was soon full again.

@@ -31,6 +31,10 @@ const NEARLY_FULL_BYTES: u64 = 600 << 10;
 /// A store for a volume that is twice as large.
 const DEVICE_BYTES: u64 = 120 << 20;
 
+/// A job that nobody looks after.
+const LATE: &str = "name = \"late\"\nscheduler = \"nobody\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+                    resources = { cpu = \"50m\", memory = \"16MiB\" }\n";
+
 /// What somebody else keeps on the volume.
 struct Ballast(PathBuf);
 
@@ -92,6 +96,13 @@ fn looks(cell: &CrashCell, up: &Up) -> [FullDisk; 5] {
     ]
 }
 
+fn is_read_only_if_refused(event: &FullDisk) -> bool {
+    match event {
+        FullDisk::Commit(Reply::Failed { code, .. }) => code == "READ_ONLY",
+        _ => true,
+    }
+}
+
 #[test]
 fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() {
     let Some((mut cell, volume)) = cell_on_a_small_disk(21) else { return };
@@ -109,14 +120,19 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
             (!status["read_only"].is_null()).then_some(status)
         });
         let told = status["read_only"].as_str().unwrap();
-        for words in ["volume/cell/log", "B free, and needs "] {
+        for words in ["volume/cell/log", "B free, and needs ", "make room"] {
             assert!(told.contains(words), "expected {words:?} in: {told}");
         }
         eventually("transactions are turned away", || (cell.load.ticks.turned_away() > turned_away + 20).then_some(()));
         // Reading goes on, and so do leases, as the separate checker demands.
+        let full: Vec<FullDisk> = (0..3).flat_map(|_| looks(&cell, &up)).collect();
+        assert!(full.iter().all(is_read_only_if_refused), "{full:?}");
         events.push(FullDisk::Fills);
-        events.extend((0..3).flat_map(|_| looks(&cell, &up)));
+        events.extend(full);
         assert_eq!(cell.stage.ask(&up.address, &["machine", "list"])["items"].as_array().unwrap().len(), MACHINES);
+        let file = cell.stage.file("late.toml", LATE);
+        let done = cell.stage.run(&["--addr", &up.address, "job", "run", &file]);
+        done.says(1, &["error[READ_ONLY]", "explain READ_ONLY"]);
 
         ballast.free();
         let answered = cell.load.ticks.decided();

@@ -472,7 +472,10 @@ async fn what_is_being_evicted_is_counted_and_listed_as_stopping() {
 async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let before = start(dir.path()).await;
-    submit(&connect(&before).await, job("waits", 1)).await;
+    let channel = connect(&before).await;
+    submit(&channel, job("waits", 1)).await;
+    let open = v1::OpenRequest { scheduler: "other".into(), namespace: "default".into() };
+    let other = v1::cell_client::CellClient::new(channel).open(open).await.unwrap().into_inner();
     before.shutdown().await.unwrap();
     let mut tight = options(dir.path());
     tight.settings.reserve_bytes = Some(u64::MAX);
@@ -490,6 +493,12 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
     let path = dir.path().join("log").display().to_string();
     assert!(refused.message().contains(&path) && refused.message().contains("B free, and needs "), "{refused}");
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let v1::OpenResponse { session, incarnation, .. } = other;
+    let check = v1::ConflictCheck::Fit.into();
+    let empty = v1::Transaction { session, incarnation, number: 1, check, ..v1::Transaction::default() };
+    let refused = cell.commit(empty).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
     // Who was told to start a scheduler may have had one, which the cell lets in no more than another.
     let waits = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.remove(0).waiting_reason;
     assert!(waits.contains("no scheduler batch is connected; the cell is read-only"), "{waits}");
@@ -504,7 +513,6 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
         .await;
     }
     let watch = v1::Hello::default();
-    let mut cell = v1::cell_client::CellClient::new(channel.clone());
     assert!(cell.watch(watch).await.unwrap().into_inner().message().await.unwrap().is_some());
     server.shutdown().await.unwrap();
 }
