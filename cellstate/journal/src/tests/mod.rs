@@ -107,3 +107,32 @@ fn read_all(journal: &Journal) -> u64 {
     assert_eq!(next, journal.tail().revision + 1, "the reader came to the end");
     batches_in(next)
 }
+
+/// What opening does with a copy of a disk is what `verify` says of it: it is refused; or what is torn is cut off and reported, does not
+/// come back after a crash, and the log goes on there.
+fn assert_open_agrees(disk: &SimDisk, options: fn() -> Options, payload: fn(u64) -> Vec<u8>, what: &str) {
+    let told = verify(disk, None, &mut |_| {}).unwrap();
+    let disk = disk.copy();
+    let open = |disk: &SimDisk| Journal::open(Arc::new(disk.clone()), options());
+    let (journal, recovered) = match open(&disk) {
+        Ok(opened) => opened,
+        Err(error) => return assert!(!told.is_sound(), "{what}: {error}"),
+    };
+    assert!(told.is_sound(), "{what}: {:?}", told.refused);
+    assert_eq!((recovered.tail, recovered.cut), (told.tail, told.torn), "{what}");
+    drop(journal);
+    disk.crash(5);
+    let (mut journal, again) = open(&disk.reboot()).unwrap();
+    assert_eq!((again.tail, again.cut), (told.tail, None), "{what}: the cut came back");
+    let batch = batches_in(told.tail.revision);
+    journal.append_and_sync(label(batch), &[&payload(batch)]).unwrap();
+    let keeper = journal.keeper();
+    let mut next = keeper.oldest_revision();
+    let mut reader = keeper.reader(next).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        let expected = payload(batches_in(next));
+        assert!(frame.first_revision == next && frame.payload == expected, "{what}: what is read is what was sent");
+        next = frame.last_revision + 1;
+    }
+    assert_eq!(next, label(batch).last_revision + 1, "{what}: it goes on where it was cut");
+}
