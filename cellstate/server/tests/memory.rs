@@ -453,12 +453,12 @@ const AT_ONCE: usize = 50;
 /// First what is kept once: buffers, tables that have grown, what the runtime has for its tasks.
 const WARM_UP: usize = 500;
 /// In the first round. Of connections, each of which waits for its end: what a connection has is found, of more than 32 bytes, and a number alone is not.
-const CONNECTIONS: usize = 2000;
+const CONNECTIONS: usize = 1000;
 /// Of requests: eight bytes for each are found, and no entry of a table is smaller.
-const REQUESTS: usize = 8200;
+const REQUESTS: usize = 4100;
 const ROUNDS: usize = 3;
-/// What may be held more than before, for all of a round.
-const MORE_BYTES: usize = 64 << 10;
+/// What may be held more than before, for all of a round: with the numbers above, what is found of each.
+const MORE_BYTES: usize = 32 << 10;
 
 // Large messages alone were looked at: what is kept of each small one that is refused, a session, a number, a place, would have been found by nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
