@@ -21,6 +21,7 @@ use crate::books::{Checked, hold};
 use crate::faults::Fault;
 use crate::outfit::Equipment;
 use crate::random::Random;
+use crate::seen::Seen;
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
@@ -154,7 +155,7 @@ impl Machine {
         // What happened in the meantime was told to nobody.
         drop(self.driver.advance(Self::now_ms(world)));
         let recovered = self.driver.recover().expect("a driver without a disk finds everything");
-        world.tally.readopted += recovered.len() as u64;
+        world.tally.saw_times(Seen::Readopted, recovered.len() as u64);
         world.tell(|| format!("{}: the agent begins, and finds {} tasks", self.name, recovered.len()));
         self.give(world, Input::Recovered(recovered))?;
         if self.disk.meet(world) { self.probes(world) } else { self.turn(world) }
@@ -200,7 +201,7 @@ impl Machine {
         drop(self.driver.advance(Self::now_ms(world)));
         for start in self.driver.lose_orders() {
             world.tell(|| format!("{}: the start of {} was not made", self.name, start.0));
-            world.tally.starts_lost += 1;
+            world.tally.saw(Seen::StartLost);
             if let Some(place) = self.started.iter().rposition(|(made, _)| *made == start) {
                 self.started.remove(place);
             }
@@ -269,8 +270,8 @@ impl Machine {
 
     /// At most one start per (allocation, restart), whatever happened to the agent; in a restored cell, once more.
     fn note_start(&mut self, world: &mut World, start: (AllocationId, u32)) -> Checked {
-        world.tally.starts += 1;
-        world.tally.restarts += u64::from(start.1 > 0);
+        world.tally.saw(Seen::Started);
+        world.tally.saw_times(Seen::Restarted, u64::from(start.1 > 0));
         let made = (start, self.remembered.0);
         hold(!self.started.contains(&made), "invariant_at_most_one_start", || {
             format!("{} was started twice on {}, restart {}", start.0, self.name, start.1)

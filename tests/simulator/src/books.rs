@@ -19,6 +19,7 @@ use prost::Message;
 use crate::governed;
 use crate::judge::{Endings, Judge, Step};
 use crate::report::Tally;
+use crate::seen::Seen;
 
 /// Snapshots that are kept to compare mirrors with.
 const SNAPSHOTS_MAX: usize = 512;
@@ -138,7 +139,7 @@ impl Books {
 
     /// A batch is shown: it is what was sent, and all checks hold on it.
     pub(crate) fn published(&mut self, batch: &LoggedBatch, tally: &mut Tally) -> Checked {
-        tally.batches += 1;
+        tally.saw(Seen::Batch);
         hold(batch.first() == self.cell.revision().next(), "invariant_published_without_gaps", || {
             format!("{} came after {}", batch.first(), self.cell.revision())
         })?;
@@ -167,8 +168,8 @@ impl Books {
         hold(last >= self.acknowledged, "invariant_acknowledged_survives_any_crash", || {
             format!("acknowledged up to revision {}, and the log ends at {last}", self.acknowledged)
         })?;
-        tally.unacknowledged_kept += u64::from(last > self.acknowledged);
-        tally.unacknowledged_lost += u64::from(count(last) < self.sent.len());
+        tally.saw_times(Seen::KeptUnacknowledged, u64::from(last > self.acknowledged));
+        tally.saw_times(Seen::LostUnacknowledged, u64::from(count(last) < self.sent.len()));
         for batch in batches {
             for revision in batch.revisions() {
                 let entry = Entry::of(batch, revision);
@@ -256,12 +257,12 @@ impl Books {
         self.named(&before, &request);
         self.cell.apply(&change).map_err(|error| unreadable("fold", &error))?;
         self.note(&request, &decided, &change, tally)?;
-        governed::count(&before, self.core.cell(), &request, &decided, &change, &mut tally.governed);
+        governed::count(&before, self.core.cell(), &request, &decided, &change, tally);
         self.snapshots.push_back(self.cell.clone());
         if self.snapshots.len() > SNAPSHOTS_MAX {
             self.snapshots.pop_front();
         }
-        tally.revisions += 1;
+        tally.saw(Seen::Revision);
         let difference = self.cell.first_difference(self.core.cell());
         hold(difference.is_none(), "invariant_a_snapshot_is_the_fold_of_all_deltas", || {
             format!("revision {revision}: {difference:?}")
@@ -282,18 +283,19 @@ impl Books {
                 tally.count_refusal(refusal);
             }
         }
-        tally.granted += change.grants.iter().map(|grants| grants.slots.len() as u64).sum::<u64>();
+        tally.saw_times(Seen::Granted, change.grants.iter().map(|grants| grants.slots.len() as u64).sum());
         for extra in change.grants.iter().flat_map(|grants| &grants.extras) {
-            tally.taken_over += u64::from(!extra.takes_over.is_empty());
-            tally.devices += extra.devices.len() as u64;
-            tally.ports += extra.ports.len() as u64;
+            tally.saw_times(Seen::TakenOver, u64::from(!extra.takes_over.is_empty()));
+            tally.saw_times(Seen::DeviceGranted, extra.devices.len() as u64);
+            tally.saw_times(Seen::PortGranted, extra.ports.len() as u64);
         }
         for end in &change.ends {
             Tally::count(&mut tally.ends, end.state);
         }
-        tally.expiries += u64::from(matches!(request.command, Command::ExpireMachine { .. }));
+        tally.saw_times(Seen::LeaseExpired, u64::from(matches!(request.command, Command::ExpireMachine { .. })));
         let registers = matches!(request.command, Command::RegisterMachine { .. });
-        tally.epochs += u64::from(registers && change.machines.iter().any(|machine| machine.epoch > 1));
+        let begins = registers && change.machines.iter().any(|machine| machine.epoch > 1);
+        tally.saw_times(Seen::NewEpoch, u64::from(begins));
         Ok(())
     }
 
@@ -485,7 +487,7 @@ impl Books {
         if again.is_empty() {
             return Ok(());
         }
-        tally.dry_runs += 1;
+        tally.saw(Seen::DryRun);
         hold(again.contains(told), "invariant_deciding_again_gives_the_same_bytes", || {
             format!("the dry run {id} was told {told:?}, and decided again it is {again:?}")
         })

@@ -1,6 +1,4 @@
-//! What operators, gangs, agents and restores bring about, counted step by step: a range of seeds shall have seen all of it.
-
-use std::collections::BTreeMap;
+//! What operators, gangs, agents and restores bring about, counted step by step.
 
 use plenum_core::Decided;
 use plenum_model::{
@@ -9,128 +7,53 @@ use plenum_model::{
 };
 
 use crate::owner::is_planned;
-
-macro_rules! governed {
-    ($($governed:ident: $name:literal,)*) => {
-        /// What is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Governed {
-            $($governed,)*
-        }
-
-        impl Governed {
-            pub(crate) const ALL: &[Self] = &[$(Self::$governed,)*];
-
-            /// As the report calls it.
-            pub(crate) const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$governed => $name,)*
-                }
-            }
-        }
-    };
-}
-
-governed! {
-    HoldTaken: "a hold that was taken",
-    HoldRenewed: "a hold that was renewed",
-    HoldGivenBack: "a hold that was given back",
-    HoldExpired: "a hold that expired",
-    HoldDisplaced: "a hold that lost a machine to an earlier one",
-    HoldUsed: "a grant in room that its job held",
-    RefusedByHold: "a claim refused because of a hold",
-    RefusedByHoldOfMemory: "a claim refused because of a hold of memory",
-    RefusedByQuotaOfMemory: "a claim refused because of a limit of memory",
-    Launched: "a job that was launched",
-    UnknownFound: "an unknown task that was found",
-    UnknownAdopted: "an unknown task that was adopted",
-    UnknownStopped: "an unknown task that was told to stop",
-    UnknownDrained: "an unknown task that was told to stop by the deadline of a drain",
-    UnknownEnded: "an unknown task that ended",
-    WaitedForUnknown: "a single instance that waited for an unknown task to end",
-    WaitedForAgents: "a single instance that waited for agents to be heard after a restore",
-    Expected: "a job that was changed at the version that was expected",
-    AgentLeft: "a machine whose agent took its leave",
-    AgentUnwritable: "a machine whose agent could write nothing",
-    SetupsFailed: "a machine on which several tasks could not be set up",
-    FitAgain: "a machine that was fit again",
-    RefusedUnfit: "a claim refused because its machine was unfit",
-    Overfull: "a machine that came back with less than its tasks have",
-    OverfullOfMemory: "a machine that came back with less memory than its tasks have",
-    DeviceLost: "a task whose device its machine lost",
-    SessionsClosed: "a restored cell that closed the sessions of before",
-    ScaledLater: "a group of a planned job, not its first, that was scaled",
-    ScaledToNone: "a group of a planned job that was scaled to no tasks",
-    ScaledAgain: "a group of a planned job without tasks that was scaled up",
-    ScaledBelow: "a group of a planned job that was scaled below what it starts with",
-    AskedForNone: "a job that asks for what no machine has",
-    RefusedByDisk: "a claim refused for want of disk",
-    RefusedByNamed: "a claim refused for want of a named resource",
-    RefusedByQuotaOfMore: "a claim refused because of a limit of disk, or of a named resource",
-    HeldMore: "a hold of disk, or of a named resource",
-    GrantedOfModel: "a device of a model that was granted",
-    RefusedByModel: "a claim for a device of a model that was refused for want of it",
-    ModelChanged: "a task whose device is of another model since",
-    OverfullOfMore: "a machine that came back with less disk, or of a named resource, than its tasks have",
-    LaunchedByScheduler: "a job that was launched by a scheduler",
-    SessionWithoutPlace: "a session for which there was no place",
-    AboveBound: "something that was asked for and is above a small bound",
-    HoldAboveBound: "a hold that was asked for and is above a small bound",
-}
-
-/// By name.
-pub(crate) type Counts = BTreeMap<String, u64>;
-
-/// Counts something that no step tells.
-pub(crate) fn count_one(counts: &mut Counts, governed: Governed) {
-    *counts.entry(governed.name().to_owned()).or_default() += 1;
-}
+use crate::report::Tally;
+use crate::seen::Seen;
 
 /// Counts something that is above a small bound, and tells what it was. That it was a hold a range of seeds shall have seen, too; some of the others are
 /// rare.
-pub(crate) fn above_bound(counts: &mut Counts, command: &Command) {
-    count_one(counts, Governed::AboveBound);
-    let what = match command {
-        Command::TakeHold { .. } => return count_one(counts, Governed::HoldAboveBound),
-        Command::SubmitJob { .. } => "a job that was submitted",
-        Command::ScaleJob { .. } => "a group that was scaled",
-        Command::Launch { .. } => "a launch that was asked for",
-        Command::SetQuota { .. } => "a quota that was set",
-        Command::SetPartition { .. } => "a partition that was set",
+pub(crate) fn above_bound(tally: &mut Tally, command: &Command) {
+    tally.saw(Seen::AboveBound);
+    tally.saw(match command {
+        Command::TakeHold { .. } => Seen::HoldAboveBound,
+        Command::SubmitJob { .. } => Seen::JobAboveBound,
+        Command::ScaleJob { .. } => Seen::ScalingAboveBound,
+        Command::Launch { .. } => Seen::LaunchAboveBound,
+        Command::SetQuota { .. } => Seen::QuotaAboveBound,
+        Command::SetPartition { .. } => Seen::PartitionAboveBound,
         _ => return,
-    };
-    *counts.entry(format!("{what} and is above a small bound")).or_default() += 1;
+    });
 }
 
 /// The same of a hold that a scheduler asks for.
-pub(crate) fn hold_above_bound(counts: &mut Counts) {
-    count_one(counts, Governed::AboveBound);
-    count_one(counts, Governed::HoldAboveBound);
+pub(crate) fn hold_above_bound(tally: &mut Tally) {
+    tally.saw(Seen::AboveBound);
+    tally.saw(Seen::HoldAboveBound);
 }
 
 /// What there is beside CPU and memory, and not in every run.
 const MORE: [Resource; 3] = [Resource::DiskBytes, Resource::Custom(0), Resource::Custom(1)];
 
 /// A machine that lost what its tasks have.
-fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl FnMut(Governed)) {
+fn by_hardware(before: &Cell, after: &Cell, machine: &Machine, saw: &mut impl FnMut(Seen)) {
     let Some(known) = before.machine(machine.id) else { return };
     let slot = machine.id.slot;
     let is_short = |cell: &Cell| Resource::ALL.iter().any(|&resource| cell.room(slot).get(resource) < 0);
     if known.capacity != machine.capacity && is_short(after) && !is_short(before) {
-        saw(Governed::Overfull);
+        saw(Seen::Overfull);
         if after.room(slot).get(Resource::MemoryBytes) < 0 {
-            saw(Governed::OverfullOfMemory);
+            saw(Seen::OverfullOfMemory);
         }
         if MORE.iter().any(|&resource| after.room(slot).get(resource) < 0) {
-            saw(Governed::OverfullOfMore);
+            saw(Seen::OverfullOfMore);
         }
     }
     let of_it =
         after.extras().filter(|(held, _)| after.allocation_in(*held).is_some_and(|one| one.row.machine == slot));
     for device in of_it.flat_map(|(_, extra)| &extra.devices) {
         match (model_of(known, device), model_of(machine, device)) {
-            (Some(_), None) => saw(Governed::DeviceLost),
-            (Some(was), Some(is)) if was != is => saw(Governed::ModelChanged),
+            (Some(_), None) => saw(Seen::DeviceLost),
+            (Some(was), Some(is)) if was != is => saw(Seen::ModelChanged),
             _ => {}
         }
     }
@@ -143,7 +66,7 @@ fn model_of<'a>(machine: &'a Machine, device: &Device) -> Option<&'a str> {
 }
 
 /// A group of a planned job that was scaled.
-fn by_scaling(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Governed)) {
+fn by_scaling(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Seen)) {
     let Command::ScaleJob { job, group, .. } = &request.command else { return };
     let Some(job) = before.job(*job).filter(|job| is_planned(job)) else { return };
     let (Some(shape), Some(row)) = (job.shape.groups.get(usize::from(*group)), before.group(job, *group)) else {
@@ -155,40 +78,40 @@ fn by_scaling(before: &Cell, request: &Request, change: &Delta, saw: &mut impl F
     });
     let Some(count) = count else { return };
     if *group > 0 {
-        saw(Governed::ScaledLater);
+        saw(Seen::ScaledLater);
     }
     match count {
-        0 => saw(Governed::ScaledToNone),
-        _ if row.count == 0 => saw(Governed::ScaledAgain),
-        _ if count < shape.min => saw(Governed::ScaledBelow),
+        0 => saw(Seen::ScaledToNone),
+        _ if row.count == 0 => saw(Seen::ScaledAgain),
+        _ if count < shape.min => saw(Seen::ScaledBelow),
         _ => {}
     }
 }
 
 /// What jobs, grants and holds have of what not every run has.
-fn by_outfit(change: &Delta, saw: &mut impl FnMut(Governed)) {
+fn by_outfit(change: &Delta, saw: &mut impl FnMut(Seen)) {
     for change in &change.jobs {
         let JobChange::Put { job, .. } = change else { continue };
         if job.shape.groups.iter().any(|group| group.resources.get(Resource::Custom(1)) > 0) {
-            saw(Governed::AskedForNone);
+            saw(Seen::AskedForNone);
         }
     }
     let extras = change.grants.iter().flat_map(|grants| &grants.extras);
     let devices = extras.flat_map(|extra| &extra.devices).filter(|device| !device.model.is_empty());
-    devices.for_each(|_| saw(Governed::GrantedOfModel));
+    devices.for_each(|_| saw(Seen::GrantedOfModel));
     let has_more = |hold: &&Hold| MORE.iter().any(|&resource| hold.resources.get(resource) > 0);
-    change.holds.iter().filter_map(|(_, hold)| hold.as_ref()).filter(has_more).for_each(|_| saw(Governed::HeldMore));
+    change.holds.iter().filter_map(|(_, hold)| hold.as_ref()).filter(has_more).for_each(|_| saw(Seen::HeldMore));
 }
 
 /// A claim that was refused for what not every run has.
-fn refused_by_outfit(before: &Cell, refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
+fn refused_by_outfit(before: &Cell, refusal: &Refusal, saw: &mut impl FnMut(Seen)) {
     match (refusal.reason, refusal.short.map(|(resource, _)| resource)) {
-        (RefusalReason::NoRoom, Some(Resource::DiskBytes)) => saw(Governed::RefusedByDisk),
-        (RefusalReason::NoRoom, Some(Resource::Custom(_))) => saw(Governed::RefusedByNamed),
+        (RefusalReason::NoRoom, Some(Resource::DiskBytes)) => saw(Seen::RefusedByDisk),
+        (RefusalReason::NoRoom, Some(Resource::Custom(_))) => saw(Seen::RefusedByNamed),
         (RefusalReason::QuotaExceeded, Some(Resource::DiskBytes | Resource::Custom(_))) => {
-            saw(Governed::RefusedByQuotaOfMore);
+            saw(Seen::RefusedByQuotaOfMore);
         }
-        (RefusalReason::DeviceTaken, _) if is_for_want_of_a_model(before, refusal) => saw(Governed::RefusedByModel),
+        (RefusalReason::DeviceTaken, _) if is_for_want_of_a_model(before, refusal) => saw(Seen::RefusedByModel),
         _ => {}
     }
 }
@@ -202,26 +125,26 @@ fn is_for_want_of_a_model(before: &Cell, refusal: &Refusal) -> bool {
     any != group.devices && choose_devices(&mut device_rooms(before, machine), &any).is_ok()
 }
 
-fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
+fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Seen)) {
     let of_memory = refusal.short.is_some_and(|(resource, _)| resource == Resource::MemoryBytes);
     if of_memory && refusal.reason == RefusalReason::QuotaExceeded {
-        saw(Governed::RefusedByQuotaOfMemory);
+        saw(Seen::RefusedByQuotaOfMemory);
     }
     for _ in refusal.culprits.iter().filter(|culprit| &*culprit.event == "hold") {
-        saw(Governed::RefusedByHold);
+        saw(Seen::RefusedByHold);
         if of_memory {
-            saw(Governed::RefusedByHoldOfMemory);
+            saw(Seen::RefusedByHoldOfMemory);
         }
     }
 }
 
 /// Counts tasks that waited to be placed and could not be, as they ran or could run unknown to the cell, and that can be after a step.
-fn single_instances_that_waited(before: &Cell, after: &Cell, change: &Delta, saw: &mut impl FnMut(Governed)) {
+fn single_instances_that_waited(before: &Cell, after: &Cell, change: &Delta, saw: &mut impl FnMut(Seen)) {
     let are_heard = before.unheard_machines() > 0 && after.unheard_machines() == 0;
     if !are_heard && change.unknown.iter().all(|(_, task)| task.is_some()) {
         return;
     }
-    let why = if are_heard { Governed::WaitedForAgents } else { Governed::WaitedForUnknown };
+    let why = if are_heard { Seen::WaitedForAgents } else { Seen::WaitedForUnknown };
     for job in before.jobs() {
         let groups = job.group_positions().filter_map(|group| before.group(job, group).zip(after.group(job, group)));
         for (was, is) in groups {
@@ -235,19 +158,19 @@ fn single_instances_that_waited(before: &Cell, after: &Cell, change: &Delta, saw
 }
 
 /// Counts what became of tasks that nobody knows.
-fn unknown_tasks(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Governed)) {
+fn unknown_tasks(before: &Cell, request: &Request, change: &Delta, saw: &mut impl FnMut(Seen)) {
     for (id, task) in &change.unknown {
         match (before.unknown_task(*id), task) {
-            (None, Some(_)) => saw(Governed::UnknownFound),
+            (None, Some(_)) => saw(Seen::UnknownFound),
             (Some(known), Some(task)) if task.stopping => {
-                saw(Governed::UnknownStopped);
+                saw(Seen::UnknownStopped);
                 let is_early = known.until.is_none_or(|until| until > change.time);
                 if is_early && matches!(request.command, Command::Tick) {
-                    saw(Governed::UnknownDrained);
+                    saw(Seen::UnknownDrained);
                 }
             }
-            (Some(_), Some(_)) => saw(Governed::UnknownAdopted),
-            (Some(_), None) => saw(Governed::UnknownEnded),
+            (Some(_), Some(_)) => saw(Seen::UnknownAdopted),
+            (Some(_), None) => saw(Seen::UnknownEnded),
             (None, None) => {}
         }
     }
@@ -269,24 +192,24 @@ pub(crate) fn count(
     request: &Request,
     decided: &Decided,
     change: &Delta,
-    counts: &mut Counts,
+    tally: &mut Tally,
 ) {
-    let mut saw = |governed: Governed| *counts.entry(governed.name().to_owned()).or_default() += 1;
+    let mut saw = |seen: Seen| tally.saw(seen);
     for (job, hold) in &change.holds {
         let held = before.hold(*job);
         let asked = matches!(&request.command, Command::TakeHold { job: taker, .. } if taker == job);
         match (held, hold) {
-            (None, Some(_)) => saw(Governed::HoldTaken),
-            (Some(_), Some(_)) if asked => saw(Governed::HoldRenewed),
-            (Some(_), Some(_)) if matches!(request.command, Command::TakeHold { .. }) => saw(Governed::HoldDisplaced),
-            (Some(_), None) if asked => saw(Governed::HoldGivenBack),
-            (Some(_), None) if matches!(request.command, Command::Tick) => saw(Governed::HoldExpired),
+            (None, Some(_)) => saw(Seen::HoldTaken),
+            (Some(_), Some(_)) if asked => saw(Seen::HoldRenewed),
+            (Some(_), Some(_)) if matches!(request.command, Command::TakeHold { .. }) => saw(Seen::HoldDisplaced),
+            (Some(_), None) if asked => saw(Seen::HoldGivenBack),
+            (Some(_), None) if matches!(request.command, Command::Tick) => saw(Seen::HoldExpired),
             _ => {}
         }
     }
     for grants in &change.grants {
         let held = before.hold(grants.job).map(|hold| hold.machines.as_slice()).unwrap_or_default();
-        grants.machines.iter().filter(|machine| held.contains(machine)).for_each(|_| saw(Governed::HoldUsed));
+        grants.machines.iter().filter(|machine| held.contains(machine)).for_each(|_| saw(Seen::HoldUsed));
     }
     if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
         for refusal in &outcome.refusals {
@@ -295,23 +218,23 @@ pub(crate) fn count(
         }
         let not_ready = outcome.refusals.iter().filter(|refusal| refusal.reason == RefusalReason::MachineNotReady);
         let unfit = not_ready.filter_map(|refusal| before.machine_in(refusal.machine)?.unfit);
-        unfit.for_each(|_| saw(Governed::RefusedUnfit));
+        unfit.for_each(|_| saw(Seen::RefusedUnfit));
     }
     for machine in &change.machines {
         by_hardware(before, after, machine, &mut saw);
         match (before.machine(machine.id).and_then(|before| before.unfit), machine.unfit) {
             (earlier, now) if earlier == now => {}
-            (_, Some(Unfit::AgentLeaves)) => saw(Governed::AgentLeft),
-            (_, Some(Unfit::StateUnwritable)) => saw(Governed::AgentUnwritable),
-            (_, Some(Unfit::SetupFails)) => saw(Governed::SetupsFailed),
-            (_, None) => saw(Governed::FitAgain),
+            (_, Some(Unfit::AgentLeaves)) => saw(Seen::AgentLeft),
+            (_, Some(Unfit::StateUnwritable)) => saw(Seen::AgentUnwritable),
+            (_, Some(Unfit::SetupFails)) => saw(Seen::SetupsFailed),
+            (_, None) => saw(Seen::FitAgain),
         }
     }
     let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
     for _ in launched {
-        saw(Governed::Launched);
+        saw(Seen::Launched);
         if request.principal.starts_with("scheduler/") {
-            saw(Governed::LaunchedByScheduler);
+            saw(Seen::LaunchedByScheduler);
         }
     }
     by_scaling(before, request, change, &mut saw);
@@ -319,10 +242,10 @@ pub(crate) fn count(
     unknown_tasks(before, request, change, &mut saw);
     single_instances_that_waited(before, after, change, &mut saw);
     if expects_a_version(&request.command) {
-        saw(Governed::Expected);
+        saw(Seen::Expected);
     }
     let restored = before.revision().0 > 0 && before.identity().incarnation != after.identity().incarnation;
     if restored && before.sessions().next().is_some() {
-        saw(Governed::SessionsClosed);
+        saw(Seen::SessionsClosed);
     }
 }

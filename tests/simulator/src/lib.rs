@@ -27,6 +27,7 @@ mod report;
 mod rival;
 mod rot;
 mod scheduler;
+mod seen;
 mod server;
 mod simulation;
 pub mod stories;

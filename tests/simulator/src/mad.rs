@@ -11,6 +11,7 @@ use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use crate::books::{Checked, Violation};
 use crate::outfit::MODELS;
 use crate::random::Random;
+use crate::seen::Seen;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// As many numbers as a session keeps, and some.
@@ -46,7 +47,7 @@ impl Mad {
             }
             return;
         }
-        world.tally.mad_acts += 1;
+        world.tally.saw(Seen::MadAct);
         let pause = world.random.between(1, 2 * world.mix.mad_every_micros);
         world.agenda.after(pause, Event::MadActs { mad: self.number });
         match (self.connection, self.session) {

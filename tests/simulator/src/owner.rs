@@ -12,6 +12,7 @@ use crate::faults::{Fault, Mix};
 use crate::outfit;
 use crate::random::Random;
 use crate::rival;
+use crate::seen::Seen;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 mod governs;
@@ -291,7 +292,7 @@ impl Owner {
         asked.connection = None;
         if let Message::Answered { done, is_above } = message {
             asked.answered = true;
-            world.tally.asked += 1;
+            world.tally.saw(Seen::OwnerAnswered);
             let verdict = if *done { "done" } else { "rejected" };
             world.tell(|| format!("owner: answered: {}: {verdict}", describe::command(&asked.command)));
             // What comes to too much in the log, or is above a bound, need not be there.
@@ -302,7 +303,7 @@ impl Owner {
                 self.plans.retain(|plan| is_there || plan.name != *shape.name);
             }
             if let Command::SubmitJob { shape, .. } = &asked.command {
-                world.tally.mixed += u64::from(*done && mixed::has(&shape.name));
+                world.tally.saw_times(Seen::Mixed, u64::from(*done && mixed::has(&shape.name)));
             }
         }
     }
@@ -478,8 +479,8 @@ impl Owner {
     pub(crate) fn check_ends(&self, world: &mut World) -> Checked {
         for plan in &self.plans {
             let state = world.books.endings.of(&plan.name);
-            world.tally.complete += u64::from(state == Some(JobState::Complete));
-            world.tally.failed += u64::from(state == Some(JobState::Failed));
+            world.tally.saw_times(Seen::JobComplete, u64::from(state == Some(JobState::Complete)));
+            world.tally.saw_times(Seen::JobFailed, u64::from(state == Some(JobState::Failed)));
             hold(!plan.completes || state == Some(JobState::Complete), "invariant_jobs_that_fit_complete", || {
                 format!("{} is {state:?}", plan.name)
             })?;

@@ -13,6 +13,7 @@ use crate::books::{Checked, Violation};
 use crate::faults::Fault;
 use crate::owner::NAMESPACES;
 use crate::rival::{self, Rival};
+use crate::seen::Seen;
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
@@ -145,7 +146,7 @@ impl Seat {
     }
 
     fn check_outcome(&self, world: &mut World, wire: v1::Outcome) -> Checked {
-        world.tally.outcomes += 1;
+        world.tally.saw(Seen::Outcome);
         let outcome = Outcome::try_from(wire).map_err(|error| Violation {
             invariant: "invariant_an_outcome_is_what_the_log_says",
             facts: error.to_string(),
@@ -161,8 +162,9 @@ impl Seat {
     /// that a transaction was decided on, nothing that it claims waits.
     fn invariant_nothing_is_claimed_before_its_backoff_ends(&self, world: &World, txn: &v1::Transaction) -> Checked {
         let mirror = self.mirror().filter(|mirror| mirror.revision().0 == txn.base_revision);
-        let is_told =
-            self.name != rival::NAME && world.tally.recoveries == 0 && !world.tally.has_seen(Fault::ClockJump);
+        let is_told = self.name != rival::NAME
+            && world.tally.times(Seen::Recovery) == 0
+            && !world.tally.has_seen(Fault::ClockJump);
         let Some(mirror) = mirror.filter(|_| is_told) else { return Ok(()) };
         let log_now_micros = BEGIN_MICROS + world.log_skew_micros + world.now();
         let early = txn.placements.iter().filter_map(|placement| {
@@ -179,7 +181,7 @@ impl Seat {
     /// Compares the mirror with what was published.
     pub(crate) fn check_mirror(&self, world: &mut World) -> Checked {
         let Some(mirror) = self.mirror() else { return Ok(()) };
-        world.tally.mirrors_compared += 1;
+        world.tally.saw(Seen::MirrorCompared);
         world.books.invariant_a_mirror_is_the_cell_at_its_revision(self.name, mirror)?;
         let kept = self.runtime.as_ref().is_none_or(|runtime| *runtime.quota_use() == QuotaUse::recount(mirror));
         crate::books::hold(kept, "invariant_a_mirror_is_the_cell_at_its_revision", || {

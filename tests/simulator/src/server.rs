@@ -30,6 +30,7 @@ use crate::faults::Fault;
 use crate::governed;
 use crate::judge::accepted::invariant_what_is_accepted_is_done;
 use crate::judge::dues::Dues;
+use crate::seen::Seen;
 use crate::world::{ConnectionId, Event, Party, Side, World};
 use calls::Told;
 use renewals::Renewals;
@@ -210,7 +211,7 @@ impl Server {
                     Output::Answer { ticket, at, answer } => self.answer(world, ticket, at, answer)?,
                     Output::Write(batch) => self.write(world, batch)?,
                     Output::Snapshot(cell) => {
-                        world.tally.snapshots_shown += 1;
+                        world.tally.saw(Seen::SnapshotShown);
                         world
                             .books
                             .invariant_a_mirror_is_the_cell_at_its_revision("a snapshot of the committer", &cell)?;
@@ -304,7 +305,7 @@ impl Server {
                 world.agenda.after(sync_micros, Event::ServerSynced { life: self.life });
             }
             Err(AppendError::NoSegment(_)) if !self.is_dead() => {
-                world.tally.waits_for_room += 1;
+                world.tally.saw(Seen::WaitedForRoom);
                 world.agenda.after(100_000, Event::ServerWrites { life: self.life });
             }
             Err(error) => self.failed = Some(error.to_string()),
@@ -328,7 +329,7 @@ impl Server {
         }
         let durable = planted::is(Bug::AnswersBeforeSync) || self.sync_now();
         if !durable {
-            world.tally.outcomes_unknown += 1;
+            world.tally.saw(Seen::OutcomeUnknown);
         }
         let now = self.log_now(world);
         self.committer.handle(now, if durable { Input::Durable } else { Input::Failed });
@@ -390,7 +391,7 @@ impl Server {
                 Answer::Changed(_) => (at, None),
                 Answer::Unchanged(decision) => (at, Some(decision)),
                 Answer::Repeated(first) => {
-                    world.tally.repeated += 1;
+                    world.tally.saw(Seen::AnsweredAgain);
                     (first, None)
                 }
             };
@@ -406,7 +407,7 @@ impl Server {
         let (at, decision) = match answer {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
             Answer::Repeated(first) => {
-                world.tally.repeated += 1;
+                world.tally.saw(Seen::AnsweredAgain);
                 // Who is not answered asks again.
                 let Some(decision) = self.read_back(world, first)? else { return Ok(()) };
                 (first, decision)
@@ -431,13 +432,13 @@ impl Server {
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection, command } => {
                 if Self::is_above_a_small_bound(world, &decision) {
-                    governed::above_bound(&mut world.tally.governed, &command);
+                    governed::above_bound(&mut world.tally, &command);
                 }
                 self.answered(world, connection, &decision);
             }
             Ticket::Hold { connection } => {
                 if Self::is_above_a_small_bound(world, &decision) {
-                    governed::hold_above_bound(&mut world.tally.governed);
+                    governed::hold_above_bound(&mut world.tally);
                 }
                 Self::hold_answered(world, connection, at, &decision);
             }
@@ -451,7 +452,7 @@ impl Server {
         let lost =
             |what: String| Violation { invariant: "invariant_a_repeated_number_gets_the_same_answer", facts: what };
         let from_history = |world: &mut World| {
-            world.tally.answers_from_history += 1;
+            world.tally.saw(Seen::FromHistory);
             world.books.answer(revision).ok_or_else(|| lost(format!("revision {revision} never was")))
         };
         let encoded = match self.recent.decided(revision) {

@@ -18,6 +18,7 @@ use crate::random::Random;
 use crate::report::Tally;
 use crate::rival;
 use crate::scheduler::Seat;
+use crate::seen::Seen;
 use crate::server::{self, NotStarted, Server};
 use crate::stories;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, Sleeper, World};
@@ -208,7 +209,7 @@ impl Simulation {
     }
 
     fn run(&mut self) -> Checked {
-        self.world.tally.runs = 1;
+        self.world.tally.saw(Seen::Run);
         self.owner.plan(&mut self.world, 4000);
         self.world.agenda.at(0, Event::ServerStarts);
         for seat in 0..self.seats.len() {
@@ -446,7 +447,7 @@ impl Simulation {
             return Ok(());
         }
         self.lives += 1;
-        self.world.tally.recoveries += u64::from(self.lives > 1);
+        self.world.tally.saw_times(Seen::Recovery, u64::from(self.lives > 1));
         match server::start(&self.disk, self.lives, &mut self.world) {
             Ok(server) => {
                 self.server = Some(server);
@@ -455,7 +456,7 @@ impl Simulation {
             Err(NotStarted::Wrong(violation)) => Err(violation),
             Err(NotStarted::Disk(why)) => {
                 self.world.tell(|| format!("server: could not begin: {why}"));
-                self.world.tally.recoveries_interrupted += 1;
+                self.world.tally.saw(Seen::RecoveryInterrupted);
                 self.disk.kill();
                 self.world.agenda.after(100_000, Event::ServerStarts);
                 Ok(())

@@ -18,6 +18,7 @@ use crate::describe;
 use crate::faults::{Fault, Mix};
 use crate::random::Random;
 use crate::report::Tally;
+use crate::seen::Seen;
 use crate::story::Story;
 use crate::text;
 
@@ -267,7 +268,7 @@ impl World {
     fn delay(&mut self) -> i64 {
         let most = if self.quiet { 2_000 } else { self.mix.delay_micros_max };
         if !self.quiet && self.random.chance(self.mix.stuck_thousandths) {
-            self.tally.messages_stuck += 1;
+            self.tally.saw(Seen::MessageStuck);
             return self.random.between(most, STUCK_MICROS_MAX);
         }
         self.random.between(20, most.max(20))
@@ -315,19 +316,19 @@ impl World {
             self.struck(cut.fault);
         }
         if cut.is_some_and(|cut| !cut.holds) {
-            self.tally.messages_lost += 1;
+            self.tally.saw(Seen::MessageLost);
             // A stream has no holes: once something is lost, nothing after it arrives.
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.open[to as usize] = false;
             }
             return self.sever(id);
         }
-        self.tally.messages_held += u64::from(cut.is_some());
+        self.tally.saw_times(Seen::MessageHeld, u64::from(cut.is_some()));
         let at = cut.map_or(now, |cut| cut.until_micros) + self.delay() + micros;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.open[to as usize] {
             // Who has hung up misses nothing.
-            self.tally.messages_lost += u64::from(!connection.gone[to as usize]);
+            self.tally.saw_times(Seen::MessageLost, u64::from(!connection.gone[to as usize]));
             return;
         }
         let at = at.max(connection.last_micros[to as usize]);
@@ -345,7 +346,7 @@ impl World {
             connection.in_flight = connection.in_flight.saturating_sub(1);
         }
         let (open, gone) = (connection.open[to as usize], connection.gone[to as usize]);
-        self.tally.messages_lost += u64::from(!open && !gone);
+        self.tally.saw_times(Seen::MessageLost, u64::from(!open && !gone));
         (open && !gone).then_some((connection.party, connection.purpose))
     }
 
@@ -381,7 +382,7 @@ impl World {
         let which = self.random.below(3);
         let waits = [self.random.between(0, 1_500_000), self.random.between(0, 1_500_000)];
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        self.tally.breaks += 1;
+        self.tally.saw(Seen::Broken);
         connection.open[0] &= which == 1;
         connection.open[1] &= which == 2;
         let (party, now) = (connection.party, self.now());
@@ -515,7 +516,7 @@ mod tests {
     fn a_message_is_lost_where_a_connection_broke_and_not_where_its_reader_hung_up() {
         let mut world = world(3);
         let mut lost = |ends: fn(&mut World, ConnectionId)| {
-            let before = world.tally.messages_lost;
+            let before = world.tally.times(Seen::MessageLost);
             for _ in 0..20 {
                 let id = world.connect(Party::Owner, Purpose::Ask { wish: 0 });
                 world.send(id, Side::Client, Message::Answered { done: true, is_above: false });
@@ -523,7 +524,7 @@ mod tests {
                 world.send(id, Side::Client, Message::Answered { done: true, is_above: false });
                 world.arrive(id, Side::Client);
             }
-            world.tally.messages_lost - before
+            world.tally.times(Seen::MessageLost) - before
         };
         assert_eq!(lost(|world, id| world.hang_up(id, Side::Client)), 0);
         assert!(lost(World::sever) > 0);

@@ -19,6 +19,7 @@ use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
 use crate::books::{Checked, Violation};
 use crate::checkpoint::Backup;
 use crate::judge::dues::Dues;
+use crate::seen::Seen;
 use crate::world::{Event, World};
 
 const CELL_ID: [u8; 16] = [7; 16];
@@ -160,7 +161,7 @@ fn read(journal: &Journal, world: &mut World) -> Result<(Vec<LoggedBatch>, Mirro
         Some(checkpoint) => checkpoint.cell().map_err(|error| unreadable(&error))?,
         None => Cell::default(),
     };
-    world.tally.from_checkpoints += u64::from(world.checkpoint.is_some());
+    world.tally.saw_times(Seen::FromCheckpoint, u64::from(world.checkpoint.is_some()));
     let begins = cell.revision();
     let mut mirror = Mirror::new(cell);
     let mut batches = Vec::new();

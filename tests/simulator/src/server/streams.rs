@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::{BEGIN_MICROS, Server, Ticket};
 use crate::books::{Checked, hold};
-use crate::governed::{self, Governed};
+use crate::seen::Seen;
 use crate::world::{ConnectionId, Event, Message, Side, World};
 
 /// Messages between a stream and its connection.
@@ -93,7 +93,7 @@ impl Server {
             }
             None => self.refuse(world, id, CLOSED, "the session is closed"),
             Some(found) => {
-                world.tally.resumed += 1;
+                world.tally.saw(Seen::Resumed);
                 let namespace = found.namespace.clone();
                 self.serve(world, id, session, namespace, &hello);
             }
@@ -118,7 +118,7 @@ impl Server {
                 }
             }
             Decision::Rejected(rejection) if rejection.code == RejectionCode::LimitReached => {
-                governed::count_one(&mut world.tally.governed, Governed::SessionWithoutPlace);
+                world.tally.saw(Seen::SessionWithoutPlace);
                 self.refuse(world, id, (RESOURCE_EXHAUSTED, rejection.code.as_str()), &rejection.message);
             }
             other => self.refuse(world, id, (INVALID_ARGUMENT, ""), &format!("{other:?}")),
@@ -248,7 +248,7 @@ impl Server {
             }
         }
         if let Some(watching) = self.watching.get_mut(&id) {
-            world.tally.resyncs += watching.sync.resyncs() - watching.resyncs;
+            world.tally.saw_times(Seen::Resynced, watching.sync.resyncs() - watching.resyncs);
             watching.resyncs = watching.sync.resyncs();
         }
         Ok(())

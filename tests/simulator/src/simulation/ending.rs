@@ -6,6 +6,7 @@ use super::{Phase, Simulation};
 use crate::books::{Checked, Violation, hold};
 use crate::random::Random;
 use crate::scheduler::Seat;
+use crate::seen::Seen;
 use crate::server::Server;
 use crate::world::Event;
 
@@ -62,7 +63,7 @@ impl Simulation {
             self.deadline_micros += GONE_MICROS;
         }
         for &agent in &self.gone {
-            self.world.tally.machines_gone += 1;
+            self.world.tally.saw(Seen::MachineGone);
             self.machines[agent].kill(&mut self.world);
         }
     }

@@ -9,6 +9,7 @@ use crate::books::{Checked, Violation, hold};
 use crate::faults::Fault;
 use crate::report::Tally;
 use crate::rot;
+use crate::seen::Seen;
 use crate::server::{self, NotStarted};
 use crate::world::{Event, Party, Side, Sleeper, World};
 
@@ -190,7 +191,7 @@ impl Simulation {
     pub(super) fn count_disk_faults(&mut self) {
         let strikes = self.disk.strikes();
         let tally = &mut self.world.tally;
-        tally.torn_writes += strikes.torn_writes;
+        tally.saw_times(Seen::TornWrite, strikes.torn_writes);
         for (fault, count) in [
             (Fault::PowerCut, strikes.crashes_in_steps),
             (Fault::ServerKill, strikes.kills_in_steps),
