@@ -120,6 +120,10 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
     });
     match judged {
         Ok(principal) => {
+            let place = match shared.reflecting.take(path) {
+                Ok(place) => place,
+                Err(full) => return full.into_status().into_http::<axum::body::Body>().into_response(),
+            };
             request.extensions_mut().insert(principal);
             let (mut parts, body) = request.into_parts();
             metadata::let_go(&mut parts);
@@ -135,7 +139,7 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
             let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;
             drop(unanswered);
             say_what_was_unreadable(response.headers_mut(), uri.path(), shared.settings.message_bytes_max);
-            unread::counted(&shared.unread, uri.path(), response)
+            place.until_answered(unread::counted(&shared.unread, uri.path(), response))
         }
         Err(denied) => Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response(),
     }

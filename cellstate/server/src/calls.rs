@@ -106,7 +106,7 @@ pub(crate) struct Call {
 impl Call {
     /// The answer, which keeps the place until it has ended or is dropped: most streams have hardly begun when their headers are there.
     pub(crate) fn until_answered(self, response: Response) -> Response {
-        response.map(|body| Body::new(Answer { body, _call: self }))
+        with_its_answer(self, response)
     }
 }
 
@@ -118,13 +118,18 @@ impl Drop for Call {
     }
 }
 
-/// The body of an answer, with the place of its call. Whoever sends it drops it when it has ended, and when its caller has left.
-struct Answer {
-    body: Body,
-    _call: Call,
+/// The answer, which keeps this until it has ended or is dropped.
+pub(crate) fn with_its_answer(held: impl Send + Unpin + 'static, response: Response) -> Response {
+    response.map(|body| Body::new(Answer { body, _held: held }))
 }
 
-impl HttpBody for Answer {
+/// The body of an answer, with what its call holds. Whoever sends it drops it when it has ended, and when its caller has left.
+struct Answer<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Answer<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

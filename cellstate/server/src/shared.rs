@@ -19,6 +19,7 @@ use tonic::Code;
 use crate::agents::{Hub, LogRelay, Respite};
 use crate::ahead::Ahead;
 use crate::api::edge::budget::Budget;
+use crate::api::edge::reflection;
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::calls::Calls;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) arriving: Arc<Budget>,
     pub(crate) unread: Arc<Budget>,
     pub(crate) calls: Arc<Calls>,
+    /// Those of them that ask what services there are.
+    pub(crate) reflecting: reflection::Places,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
     /// The durable revision; what is at it has been pushed to `recent` before. Set before anything is answered, so that whoever reads
@@ -163,6 +166,7 @@ impl Shared {
             arriving: Arc::new(Budget::new(settings.arriving_bytes)),
             unread: Arc::new(Budget::new(settings.unread_bytes)),
             calls: Arc::new(Calls::new(settings.shared_calls)),
+            reflecting: reflection::Places::default(),
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(recent),
             newest: AtomicU64::new(revision.0),

@@ -8,4 +8,5 @@ pub(super) mod custom;
 pub(super) mod driven;
 pub(super) mod guard;
 pub(super) mod metadata;
+pub(crate) mod reflection;
 pub(super) mod unread;

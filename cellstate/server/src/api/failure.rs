@@ -127,6 +127,12 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
     }
 
+    /// Too many ask what services there are.
+    pub(super) fn too_many_questions(most: usize) -> Self {
+        let message = format!("{most} calls of reflection are open, which is all that may be; try again later");
+        Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
     /// There is no place for a call more of that connection.
     pub(super) fn too_many_calls(most: usize) -> Self {
         let message = format!(

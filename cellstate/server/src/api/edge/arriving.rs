@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::budget::{Budget, SMALL_BYTES};
 use super::bypass::Bypass;
+use super::reflection;
 
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;
@@ -39,8 +40,6 @@ const MORE_THAN_ONE: &str = "expected one message, which is what the method take
 /// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole; so does
 /// that of reflection, whose callers know what they want to ask.
 const STREAMED: [&str; 2] = ["/plenum.v1.Cell/Session", "/plenum.v1.Agents/SendLogs"];
-/// What methods of reflection begin with, whose callers may ask for several things in one request.
-const REFLECTION: &str = "/grpc.reflection.";
 
 /// What one request has of the room; given back with it.
 struct Held {
@@ -98,8 +97,16 @@ impl Taken {
     /// has one message.
     pub(in crate::api) fn of(method: &str, message_bytes_max: usize, patience: Duration) -> Self {
         let is_stream = STREAMED.contains(&method);
-        let several = is_stream || method.starts_with(REFLECTION);
-        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several, bypass: None }
+        let is_reflection = method.starts_with(reflection::METHODS);
+        // Its callers may ask for several things in one request.
+        let several = is_stream || is_reflection;
+        let most = if is_reflection { reflection::QUESTION_BYTES_MAX } else { usize::MAX };
+        Self {
+            message_bytes_max: message_bytes_max.min(most),
+            patience: (!is_stream).then_some(patience),
+            several,
+            bypass: None,
+        }
     }
 
     /// The same, of a request whose reader takes messages that come in pieces from there.
@@ -453,10 +460,17 @@ mod tests {
                 assert!(end(method, message(300), piece).await.is_ok(), "{method}, one in pieces of {piece}");
             }
         }
-        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        for method in [STREAMED[0], STREAMED[1], reflection] {
+        let asked = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        for method in [STREAMED[0], STREAMED[1], asked] {
             assert!(end(method, sent.clone(), 7).await.is_ok(), "{method} takes several");
         }
+        // What is asked is repeated in the answer, and counts nowhere then.
+        let large = message(reflection::QUESTION_BYTES_MAX + HEAD_BYTES + 1);
+        assert!(end(STREAMED[0], large.clone(), 7).await.is_ok());
+        let taken = Taken::of(asked, 1 << 20, Duration::from_secs(60));
+        let (mut body, _unanswered) = Counted::new(&arriving, pieces(large, 7), taken);
+        let Some(Err(error)) = body.next().await else { panic!("its head tells how large it is") };
+        assert_eq!(Status::from_error(error).code(), tonic::Code::OutOfRange);
     }
 
     #[test]
