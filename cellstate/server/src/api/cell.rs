@@ -185,7 +185,7 @@ impl v1::cell_server::Cell for CellService {
         let wire = request.into_inner();
         let owner = self.used(&principal, wire.session, wire.incarnation).await?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
-        let (cell, now) = (past::cell(&self.shared, None).await?, self.shared.clock.now());
+        let (cell, now) = (past::to_place(&self.shared).await?, self.shared.clock.now());
         let start = (wire.start_job, wire.start_group);
         let listed = cell.read(move |cell| Ok(simple::wanted_of(cell, &owner, now, limit, start)));
         Ok(Response::new(listed.await?))

@@ -1,4 +1,4 @@
-//! The cell as it is, or as it was.
+//! The cell as it is, or as it was, and what the log and the history tell of it.
 
 pub(super) mod ended;
 pub(super) mod evictions;
@@ -146,6 +146,12 @@ pub(super) fn has(shared: &Shared, revision: Revision) -> bool {
 /// The cell as it is when its reader has a turn: of those who wait, each would keep another picture.
 async fn present(shared: &Arc<Shared>) -> Result<Moment, Failure> {
     let turn = shared.reads.turn().await?;
+    Ok(Moment { cell: shared.snapshot().await, turn })
+}
+
+/// The cell as it is, for who asks what there is to place, or where: a turn is waited for with others that do, and with no reads of the past.
+pub(super) async fn to_place(shared: &Arc<Shared>) -> Result<Moment, Failure> {
+    let turn = shared.reads.turn_to_place().await?;
     Ok(Moment { cell: shared.snapshot().await, turn })
 }
 
@@ -322,6 +328,10 @@ const ADMITTED_MAX: usize = 256;
 const COUNTS_MAX: usize = 2;
 /// Who counts or waits for it.
 const COUNTS_ADMITTED_MAX: usize = 256;
+/// Who looks at a time for what waits to be placed, or lists machines: schedulers without a mirror ask for nothing else, and wait for no reads of the past.
+const PLACING_MAX: usize = 4;
+/// Who looks for that or waits for it.
+const PLACING_ADMITTED_MAX: usize = 256;
 /// Who makes the index at a time: whoever waits for it finds it made.
 const INDEXES_MAX: usize = 1;
 /// Who reads answers of repeated numbers at a time: whoever decides with them waits for no reads of the past, either.
@@ -336,6 +346,8 @@ pub(crate) struct Reads {
     running: Arc<Semaphore>,
     admitted_to_count: Arc<Semaphore>,
     counting: Arc<Semaphore>,
+    admitted_to_place: Arc<Semaphore>,
+    placing: Arc<Semaphore>,
     indexing: Arc<Semaphore>,
     answering: Arc<Semaphore>,
     looking_up: Arc<Semaphore>,
@@ -349,6 +361,8 @@ impl Default for Reads {
             running: semaphore(READS_MAX),
             admitted_to_count: semaphore(COUNTS_ADMITTED_MAX),
             counting: semaphore(COUNTS_MAX),
+            admitted_to_place: semaphore(PLACING_ADMITTED_MAX),
+            placing: semaphore(PLACING_MAX),
             indexing: semaphore(INDEXES_MAX),
             answering: semaphore(ANSWERS_MAX),
             looking_up: semaphore(LOOK_UPS_MAX),
@@ -359,19 +373,18 @@ impl Default for Reads {
 impl Reads {
     /// Waits for a turn. Refused when too many do.
     async fn turn(&self) -> Result<Turn, Failure> {
-        let Ok(admitted) = self.admitted.clone().try_acquire_owned() else {
-            return Err(Failure::too_many_reads(ADMITTED_MAX));
-        };
-        Ok(Turn { _running: permit(&self.running).await?, _admitted: Some(admitted) })
+        admitted(&self.admitted, ADMITTED_MAX, &self.running).await
+    }
+
+    /// Waits for a turn to look for what is to be placed. Refused when too many wait. To be had before the picture, as one to count.
+    async fn turn_to_place(&self) -> Result<Turn, Failure> {
+        admitted(&self.admitted_to_place, PLACING_ADMITTED_MAX, &self.placing).await
     }
 
     /// Waits for a turn to count rows of the present: for others that do, and for no reads of the past. Refused when too many wait. To be had before the
     /// picture that is counted: while it is kept, pages are copied that change, and of those who wait each would keep another one.
     pub(super) async fn turn_to_count(&self) -> Result<Turn, Failure> {
-        let Ok(admitted) = self.admitted_to_count.clone().try_acquire_owned() else {
-            return Err(Failure::too_many_reads(COUNTS_ADMITTED_MAX));
-        };
-        Ok(Turn { _running: permit(&self.counting).await?, _admitted: Some(admitted) })
+        admitted(&self.admitted_to_count, COUNTS_ADMITTED_MAX, &self.counting).await
     }
 
     /// Waits for a turn to look at all rows for an index, without which no agent is told anything: for who makes it by now, however many do, and for nobody
@@ -399,6 +412,14 @@ impl Turn {
         let working = working.ok_or_else(Failure::no_thread)?;
         working.await.map_err(|error| Failure::internal(error.to_string()))?
     }
+}
+
+/// A turn of those that this many are admitted to wait for.
+async fn admitted(queue: &Arc<Semaphore>, most: usize, running: &Arc<Semaphore>) -> Result<Turn, Failure> {
+    let Ok(admitted) = queue.clone().try_acquire_owned() else {
+        return Err(Failure::too_many_reads(most));
+    };
+    Ok(Turn { _running: permit(running).await?, _admitted: Some(admitted) })
 }
 
 async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {

@@ -222,6 +222,21 @@ async fn the_present_is_counted_while_all_turns_are_taken_by_the_past() {
     assert_eq!(tokio::time::timeout(Duration::from_secs(60), counting).await.unwrap(), 7);
 }
 
+// A scheduler without a mirror was refused, or waited for seconds, while somebody asked for one moment of the past after another.
+#[tokio::test]
+async fn what_waits_to_be_placed_is_told_while_all_turns_and_places_are_taken_by_the_past() {
+    let reads = Reads::default();
+    let waiting = u32::try_from(ADMITTED_MAX - READS_MAX).unwrap();
+    let _waiting = reads.admitted.clone().try_acquire_many_owned(waiting).unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..READS_MAX {
+        turns.push(reads.turn().await.unwrap());
+    }
+    assert_eq!(reads.turn().await.err().unwrap().code, "QUEUE_FULL");
+    let placing = async { reads.turn_to_place().await.unwrap().take(|| Ok(7)).await.unwrap().0 };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), placing).await.unwrap(), 7);
+}
+
 // However many asked for a status while it was counted, all of them waited.
 #[tokio::test]
 async fn so_many_wait_to_count_and_more_are_refused() {
