@@ -247,7 +247,8 @@ async fn remove(context: &Context, connection: &Connection, name: String, force:
         Err(failure) if failure.code == "UNAVAILABLE" => return Err(failure),
         before => before.ok().and_then(|answer| answer.into_inner().machine),
     };
-    let request = RemoveMachineRequest { name: name.clone(), force };
+    let machine = before.as_ref().map_or(0, |before| before.id);
+    let request = RemoveMachineRequest { name: name.clone(), force, machine };
     let answer = connection.inspect().remove_machine(request).await?.into_inner();
     tell_change(context, &answer, &name, "removed", "is gone already")?;
     if let Some(words) = before.as_ref().filter(|_| answer.changed).and_then(comes_back) {

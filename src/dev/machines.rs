@@ -173,7 +173,7 @@ impl Machines {
                 stay.push(machine.name.clone());
                 continue;
             }
-            let request = RemoveMachineRequest { name: machine.name.clone(), force: true };
+            let request = RemoveMachineRequest { name: machine.name.clone(), force: true, machine: machine.id };
             connection.inspect().remove_machine(request).await?;
         }
         Ok(stay)

@@ -153,8 +153,13 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::RemoveMachineRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
         let principal = principal(&request)?;
-        let v1::RemoveMachineRequest { name, force } = request.get_ref();
+        let v1::RemoveMachineRequest { name, force, machine: meant } = request.get_ref();
         let machine = machine_named(&self.shared.snapshot().await, name)?.id;
+        // Who asks again after an answer that was lost must not remove what came back under the name.
+        if *meant != 0 && *meant != machine.to_bits() {
+            let message = format!("{name:?} is another machine by now than the one that is meant");
+            return Err(Failure::not_found(RejectionCode::NoSuchMachine, message).into());
+        }
         let command = Command::RemoveMachine { machine, unless_alive: !force };
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
         Ok(Response::new(change(decided)?))

@@ -375,7 +375,7 @@ async fn what_ran_on_a_machine_that_was_removed_has_no_log_for_good() {
     let (machine, allocation) = granted(&channel).await;
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
-    let remove = v1::RemoveMachineRequest { name: "m1".to_owned(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".to_owned(), force: true, ..Default::default() };
     v1::inspect_client::InspectClient::new(channel.clone()).remove_machine(remove).await.unwrap();
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let gone = jobs.logs(v1::LogsRequest { allocation, ..Default::default() }).await.unwrap_err();

@@ -44,7 +44,7 @@ async fn whom_a_transaction_evicted_is_told_alike_after_they_ended_and_the_serve
     let mut session = Session::open(&channel, "batch").await.unwrap();
     evict_two(&channel, &mut session).await;
     // The machine goes, and with it all that ran there; nobody comes into the slots.
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     Inspect::new(channel.clone()).remove_machine(remove).await.unwrap();
     let get = v1::GetTransactionRequest { session: session.welcome.session, number: 2 };
     let before = Inspect::new(channel).get_transaction(get).await.unwrap().into_inner();
@@ -91,7 +91,7 @@ async fn a_transaction_tells_whom_it_evicted_and_for_whom_also_when_others_have_
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     jobs.stop(v1::StopRequest { namespace: String::new(), name: "low".into(), ..Default::default() }).await.unwrap();
     // The machine goes, and with it all that ran there; others come into the slots, and the job is not as urgent any more.
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     inspect.remove_machine(remove).await.unwrap();
     register(&channel, "m2", 9000).await;
     let again = submit_with(&channel, "low", 2, 35).await;

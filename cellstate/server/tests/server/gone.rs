@@ -123,7 +123,7 @@ async fn a_removed_machine_tells_its_story_and_who_removed_it() {
     let mut inspect = Inspect::new(channel.clone());
     let cordon = v1::CordonRequest { name: "m1".into(), cordoned: true };
     inspect.cordon_machine(as_principal("operator/ann", cordon)).await.unwrap();
-    let remove = |name: &str| v1::RemoveMachineRequest { name: name.to_owned(), force: true };
+    let remove = |name: &str| v1::RemoveMachineRequest { name: name.to_owned(), force: true, ..Default::default() };
     let removed =
         inspect.remove_machine(as_principal("operator/ben", remove("m1"))).await.unwrap().into_inner().revision;
     let told = ["registered ready, epoch 1 by local", "cordoned  by operator/ann", "gone  by operator/ben"];
@@ -165,7 +165,7 @@ async fn what_is_no_longer_retained_of_a_name_is_told_from_what_never_was() {
     let channel = connect(&server).await;
     retire(&channel, "crunch").await;
     register(&channel, "m1", 4000).await;
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     let mut inspect = Inspect::new(channel.clone());
     let last = inspect.remove_machine(remove).await.unwrap().into_inner().revision;
     let mut round = 0;
@@ -207,7 +207,7 @@ async fn what_a_restored_cell_began_with_is_found_by_its_name_when_it_is_gone() 
     stop(&channel, "web").await;
     retire(&channel, "web").await;
     let mut inspect = Inspect::new(channel.clone());
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     inspect.remove_machine(as_principal("operator/ben", remove)).await.unwrap();
     let newer = job_story(&channel, "web", None, 0).await.unwrap();
     assert_eq!(lines(&newer), WHOLE);

@@ -590,7 +590,7 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
     let transaction = session.transaction(1, vec![placement(job, vec![0, 0], vec![0, 1])]);
     session.commit(transaction).await.unwrap();
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let remove = |force| v1::RemoveMachineRequest { name: "first".into(), force };
+    let remove = |force| v1::RemoveMachineRequest { name: "first".into(), force, ..Default::default() };
     let refused = inspect.remove_machine(remove(false)).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::FailedPrecondition, "MACHINE_ALIVE"));
     assert!(refused.message().starts_with("the agent of first renews its lease, "), "{refused}");
@@ -605,6 +605,26 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
     let by = v1::ListConflictsRequest { by: "machine".into(), ..Default::default() };
     let rows = inspect.list_conflicts(by).await.unwrap().into_inner().rows;
     assert!(rows.iter().all(|row| row.machine == "first"), "{rows:?}");
+    server.shutdown().await.unwrap();
+}
+
+// Its answer was lost: asked again as the contract allows, it removed the machine that had come back by then, and all that was placed there was lost.
+#[tokio::test]
+async fn a_removal_that_is_asked_for_again_leaves_what_came_back_under_the_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let first = register(&channel, "first", 1000).await.machine;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let remove = |machine| v1::RemoveMachineRequest { name: "first".into(), force: true, machine };
+    inspect.remove_machine(remove(first)).await.unwrap();
+    let gone = inspect.remove_machine(remove(first)).await.unwrap_err();
+    assert_eq!((gone.code(), code(&gone).as_str()), (Code::NotFound, "NO_SUCH_MACHINE"));
+    let second = register(&channel, "first", 1000).await.machine;
+    let refused = inspect.remove_machine(remove(first)).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::NotFound, "NO_SUCH_MACHINE"));
+    assert!(refused.message().contains("another machine by now"), "{refused}");
+    assert!(inspect.remove_machine(remove(second)).await.unwrap().into_inner().changed);
     server.shutdown().await.unwrap();
 }
 

@@ -112,7 +112,7 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
     let failed = place(&mut session, &work, 0).await;
     report(&channel, &machine, failed, State::Failed, 3, "exit code 3").await;
     let lost = place(&mut session, &work, 0).await;
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     Inspect::new(channel.clone()).remove_machine(remove).await.unwrap();
 
     let whole = story(&channel, "work", 0, 0).await;

@@ -113,7 +113,7 @@ async fn a_report_of_a_task_that_is_lost_is_taken_however_much_of_its_job_is_don
     assert_eq!((view.groups[0].done, view.groups[0].waiting), (count - 1, 1));
     // With the machine all of them are: that is still too much at once.
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true, ..Default::default() };
     let refused = inspect.remove_machine(remove).await.unwrap_err();
     assert_eq!(refusal(&refused), LIMIT);
     assert!(refused.message().contains("it helps to stop the job default/mapped"), "{}", refused.message());
@@ -159,7 +159,7 @@ async fn what_changes_more_holds_than_the_log_has_room_for_is_refused_until_ther
     let (server, channel) = small(dir.path()).await;
     let session = hold_much(&channel, 300, 100).await;
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let remove = || v1::RemoveMachineRequest { name: "m7".into(), force: true };
+    let remove = || v1::RemoveMachineRequest { name: "m7".into(), force: true, ..Default::default() };
     let refused = inspect.remove_machine(remove()).await.unwrap_err();
     assert_eq!(refusal(&refused), LIMIT);
     assert!(refused.message().contains("100 holds"), "{}", refused.message());
