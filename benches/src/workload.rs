@@ -7,8 +7,8 @@ use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
     AllocationId, AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Constraint, Decision,
-    DecisionMetadata, GroupShape, JobId, JobShape, LogTime, MachineId, Operator, Placement, Quota, Request, Resources,
-    Revision, SessionId, Spread, Transaction, TransactionId, TransactionOutcome, Transition,
+    DecisionMetadata, FoundMachine, GroupShape, JobId, JobShape, LogTime, MachineId, Operator, Placement, Quota,
+    Request, Resources, Revision, SessionId, Spread, Transaction, TransactionId, TransactionOutcome, Transition,
 };
 
 use crate::random::Random;
@@ -384,16 +384,7 @@ fn draw(random: &mut Random, taken: &mut [u32], fitting: u32) -> u32 {
 }
 
 fn receipt(machine: MachineId, allocation: AllocationId) -> Transition {
-    Transition {
-        machine,
-        epoch: 1,
-        allocation,
-        state: AllocationState::Stopped,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    }
+    Transition::new(machine, 1, allocation, AllocationState::Stopped)
 }
 
 fn decide(core: &mut Core, command: Command, now: LogTime) -> anyhow::Result<Decision> {
@@ -410,15 +401,13 @@ fn register(number: usize, capacity: Resources, rules: bool) -> Command {
         attributes.insert("disk".into(), if number.is_multiple_of(3) { "ssd" } else { "nvme" }.into());
         attributes.insert("rack".into(), format!("rack-{}", number / RACK).into());
     }
-    Command::RegisterMachine {
+    Command::RegisterMachine(FoundMachine {
         name: format!("machine-{number}").into(),
         boot_id: "boot".into(),
         capacity,
         attributes: Arc::new(attributes),
-        devices: Vec::new(),
-        inventory: Vec::new(),
-        seen: Revision::default(),
-    }
+        ..FoundMachine::default()
+    })
 }
 
 fn open(core: &mut Core, scheduler: &str, now: LogTime) -> anyhow::Result<SessionId> {
@@ -466,8 +455,7 @@ fn quota(shape: Shape, task: Resources) -> Command {
 }
 
 fn submit(core: &mut Core, shape: JobShape, now: LogTime) -> anyhow::Result<JobId> {
-    let command =
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     match decide(core, command, now)? {
         Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
         other => bail!("expected an id, found {other:?}"),

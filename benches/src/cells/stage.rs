@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Attributes, CellIdentity, Command, Constraint, Decision, GroupShape, JobId,
-    JobShape, LogTime, MachineId, Outcome, Request, Resources, Revision, SessionId, Transaction, Transition,
+    AllocationId, AllocationState, Attributes, CellIdentity, Command, Constraint, Decision, FoundMachine, GroupShape,
+    JobId, JobShape, LogTime, MachineId, Outcome, Request, Resources, Revision, SessionId, Transaction, Transition,
 };
 
 use super::workload::float;
@@ -149,15 +149,13 @@ impl Stage {
         let identity = CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() };
         stage.ask(Command::OpenServer(identity), 0)?;
         for number in 0..machines {
-            let register = Command::RegisterMachine {
+            let register = Command::RegisterMachine(FoundMachine {
                 name: format!("machine-{number}").into(),
                 boot_id: "boot".into(),
                 capacity,
                 attributes: Arc::new(attributes(number)),
-                devices: Vec::new(),
-                inventory: Vec::new(),
-                seen: Revision::default(),
-            };
+                ..FoundMachine::default()
+            });
             stage.ask(register, 0)?;
         }
         stage.machines = stage.core.cell().machines().map(|machine| machine.id).collect();
@@ -251,14 +249,8 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let reason: Arc<str> = "".into();
         let receipts = ended.iter().map(|&(machine, allocation)| Transition {
-            machine: self.machines[machine as usize],
-            epoch: 1,
-            allocation,
-            state: AllocationState::Complete,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
             reason: reason.clone(),
+            ..Transition::new(self.machines[machine as usize], 1, allocation, AllocationState::Complete)
         });
         let report = Command::ReportStatus(receipts.collect());
         let Decided::Changed { delta, .. } = self.decide(report, at_micros) else {

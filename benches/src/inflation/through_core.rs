@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    Attributes, Cell, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobKind,
-    JobShape, LogTime, Operator, Placement, Request, Resources, Revision, SessionId, Transaction, TransactionId,
+    Attributes, Cell, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device, FoundMachine, GroupShape, JobId,
+    JobKind, JobShape, LogTime, Operator, Placement, Request, Resources, SessionId, Transaction, TransactionId,
 };
 use plenum_policies::gpu::{GpuChoice, WHOLE};
 
@@ -49,8 +49,7 @@ impl Committed {
         let mut jobs = BTreeMap::new();
         for (pod, count) in counts(&conditions.arrivals) {
             let shape = Arc::new(job(&workload.pods[pod], count));
-            let command =
-                Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+            let command = Command::submit(shape);
             let Decision::Accepted { id, .. } = decide(&mut core, command)? else { bail!("expected a job's id") };
             let job = JobId::from_bits(id).context("a job's id")?;
             jobs.insert(pod, (job, workload.pods[pod].gpu_millis, 0));
@@ -111,15 +110,14 @@ fn register(node: &Node) -> Command {
         attributes.insert(MODEL.into(), node.model.as_str().into());
     }
     let device = |index| Device { kind: KIND.into(), index, millis: WHOLE.into(), model: node.model.as_str().into() };
-    Command::RegisterMachine {
+    Command::RegisterMachine(FoundMachine {
         name: node.name.as_str().into(),
         boot_id: "boot".into(),
         capacity: Resources::new(node.cpu_millis.into(), u64::from(node.memory_mib) * MIB),
         attributes: Arc::new(attributes),
         devices: (0..u32::from(node.gpus)).map(device).collect(),
-        inventory: Vec::new(),
-        seen: Revision::default(),
-    }
+        ..FoundMachine::default()
+    })
 }
 
 fn job(pod: &Pod, count: u32) -> JobShape {

@@ -10,8 +10,8 @@ use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
     AllocationId, AllocationState, Attributes, CellIdentity, Command, DIMENSIONS, Decision, DecisionMetadata,
-    GroupCounts, GroupShape, JobId, JobShape, LogTime, MachineState, Placement, Request, Requirement, Resources,
-    Revision, Room, SessionId, Special, Spoken, Transaction, TransactionId, Transition,
+    FoundMachine, GroupCounts, GroupShape, JobId, JobShape, LogTime, MachineState, Placement, Request, Requirement,
+    Resources, Room, SessionId, Special, Spoken, Transaction, TransactionId, Transition,
 };
 use plenum_policies::{Columns, Eligible, Suits};
 
@@ -148,15 +148,13 @@ impl Ground {
         capacity: Resources,
         attributes: Arc<Attributes>,
     ) -> anyhow::Result<()> {
-        let command = Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity,
             attributes,
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen: Revision::default(),
-        };
+            ..FoundMachine::default()
+        });
         self.ask(command, 0).with_context(|| format!("machine {name} of {capacity:?}"))?;
         Ok(())
     }
@@ -223,12 +221,7 @@ impl Ground {
             groups: vec![group],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape);
         match self.ask(command, at_micros).with_context(|| format!("job {:?}", job.name))? {
             Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
             other => bail!("expected a job's id, found {other:?}"),
@@ -337,16 +330,7 @@ impl Ground {
             let machine = cell.machine_in(slot).context("a machine that runs something")?;
             let (machine, epoch) = (machine.id, machine.epoch);
             let (state, reason) = (AllocationState::Complete, reason.clone());
-            anyhow::Ok(Transition {
-                machine,
-                epoch,
-                allocation,
-                state,
-                ready: false,
-                exit_code: 0,
-                restarts: 0,
-                reason,
-            })
+            anyhow::Ok(Transition { reason, ..Transition::new(machine, epoch, allocation, state) })
         };
         let receipts = running.iter().map(receipt).collect::<anyhow::Result<Vec<_>>>()?;
         let live = cell.live();

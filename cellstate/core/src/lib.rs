@@ -263,10 +263,7 @@ impl Core {
             Command::StopJob { job, version } => self.stop_job(*job, *version, now),
             Command::ScaleJob { job, version, group, count } => self.scale_job(*job, *version, (*group, *count), now),
             Command::StopAllocation(id) => self.stop_allocation(*id, now),
-            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
-                let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory, seen: *seen };
-                self.register_machine(&found, now)
-            }
+            Command::RegisterMachine(found) => self.register_machine(found, now),
             Command::ExpireMachine { machine, epoch } => self.expire_machine(*machine, *epoch, now),
             Command::ReportStatus(transitions) => Ok(self.report_status(transitions, now)),
             Command::ReportFitness { machine, epoch, unfit } => self.report_fitness(*machine, *epoch, *unfit, now),

@@ -6,30 +6,18 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
-    AllocationState, Attributes, BootId, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Rejection, RejectionCode, Resources, Revision, Unfit, counted, floor_of,
+    AllocationState, Attributes, BootId, Deadline, FoundMachine, LogTime, Machine, MachineId, MachineState, Rejection,
+    RejectionCode, Revision, Unfit, counted, floor_of,
 };
 
 use crate::derived::Derived;
 use crate::lifecycle::{Consequences, unreported};
 use crate::{Core, Handled, Verdict, accepted};
 
-/// What an agent found.
-pub(crate) struct Found<'a> {
-    pub(crate) name: &'a Arc<str>,
-    pub(crate) boot_id: &'a Arc<str>,
-    pub(crate) capacity: &'a Resources,
-    pub(crate) attributes: &'a Arc<Attributes>,
-    pub(crate) devices: &'a Vec<Device>,
-    pub(crate) inventory: &'a Vec<Inventory>,
-    /// The newest revision of this life of the cell that the agent has heard of; 0: none.
-    pub(crate) seen: Revision,
-}
-
 impl Core {
-    pub(crate) fn register_machine(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
-        let known = self.cell.machine_named(found.name).cloned();
-        self.may_have_attributes(known.as_deref(), found.attributes)?;
+    pub(crate) fn register_machine(&mut self, found: &FoundMachine, now: LogTime) -> Handled {
+        let known = self.cell.machine_named(&found.name).cloned();
+        self.may_have_attributes(known.as_deref(), &found.attributes)?;
         match known {
             None => self.register_new(found, now),
             Some(machine) => self.register_again(&machine, found, now),
@@ -50,7 +38,9 @@ impl Core {
         Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
-    fn register_new(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
+    fn register_new(&mut self, found: &FoundMachine, now: LogTime) -> Handled {
+        // What is new has no epoch that its agent could have missed.
+        let FoundMachine { name, boot_id, capacity, attributes, devices, inventory, seen: _ } = found;
         let slot = self.derived.machine_slots.next();
         if slot >= self.options.machines_max {
             let message = format!("at most {} machines in the cell; remove some", self.options.machines_max);
@@ -61,35 +51,35 @@ impl Core {
         let mut delta = self.draft(now);
         let machine = Machine {
             id: MachineId { slot, generation },
-            name: found.name.clone(),
+            name: name.clone(),
             state: MachineState::Ready,
             cordoned: false,
             unfit: None,
             epoch: self.generation_after(0),
-            capacity: Arc::new(*found.capacity),
-            attributes: found.attributes.clone(),
-            devices: Arc::new(found.devices.clone()),
-            boot_id: found.boot_id.as_ref().into(),
+            capacity: Arc::new(*capacity),
+            attributes: attributes.clone(),
+            devices: Arc::new(devices.clone()),
+            boot_id: boot_id.as_ref().into(),
             since: now,
             drain_deadline: None,
             registered: now,
             epoch_began: delta.revision,
         };
         let answer = accepted(machine.id.to_bits(), machine.epoch);
-        self.sort_out_unknown(&machine, found.inventory, true, &mut delta)?;
+        self.sort_out_unknown(&machine, inventory, true, &mut delta)?;
         delta.machines.push(Arc::new(machine));
         Ok(Verdict::Change(answer, delta))
     }
 
     /// Its agent is back. After a restart of the agent alone the epoch goes on; after an expired lease, a reboot, or a restore of the cell
     /// a new one begins.
-    fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Handled {
+    fn register_again(&mut self, machine: &Arc<Machine>, found: &FoundMachine, now: LogTime) -> Handled {
         self.is_of_this_epoch(machine, found)?;
         let rebooted = machine.boot_id != BootId::from(found.boot_id.as_ref());
         let expired = machine.state == MachineState::Unreachable;
         let mut delta = self.draft(now);
         let mut next = Machine {
-            capacity: Arc::new(*found.capacity),
+            capacity: Arc::new(found.capacity),
             attributes: found.attributes.clone(),
             devices: Arc::new(found.devices.clone()),
             boot_id: found.boot_id.as_ref().into(),
@@ -109,7 +99,7 @@ impl Core {
         } else {
             // A restored cell may have forgotten the boot, and what was placed after it.
             let fresh = rebooted || found.seen >= machine.epoch_began;
-            self.sort_out_unknown(machine, found.inventory, fresh, &mut delta)?;
+            self.sort_out_unknown(machine, &found.inventory, fresh, &mut delta)?;
         }
         if next == **machine {
             rare!("an agent comes back in its epoch");
@@ -121,7 +111,7 @@ impl Core {
         }
         let Derived { marks, tenants, ring, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
-        if planted::is(Bug::EvictsByChangedAttributes) && !rebooted && *found.attributes != machine.attributes {
+        if planted::is(Bug::EvictsByChangedAttributes) && !rebooted && found.attributes != machine.attributes {
             let active = tenants.active_on(&self.cell, ring, machine.id.slot);
             active.into_iter().for_each(|slot| consequences.stop(slot, "its machine has other attributes"));
         }
@@ -150,7 +140,7 @@ impl Core {
     /// A registration that was sent before the present epoch began comes too late: from before a boot, it would tell that nothing runs
     /// there. An agent that is alive hears of that, and registers again with what it heard. One that says nothing of what it has heard
     /// is believed, unless it says that the machine booted.
-    fn is_of_this_epoch(&self, machine: &Machine, found: &Found<'_>) -> Result<(), Rejection> {
+    fn is_of_this_epoch(&self, machine: &Machine, found: &FoundMachine) -> Result<(), Rejection> {
         let silent = found.seen == Revision(0) && machine.boot_id == BootId::from(found.boot_id.as_ref());
         if found.seen >= machine.epoch_began || silent {
             return Ok(());

@@ -137,7 +137,9 @@ pub(crate) fn no_such_session(id: SessionId) -> Rejection {
 mod tests {
     use super::*;
     use crate::{CoreOptions, Decided};
-    use plenum_model::{Command, Decision, GroupShape, JobId, JobShape, MachineId, Resources, TransactionId, floor_of};
+    use plenum_model::{
+        Command, Decision, FoundMachine, GroupShape, JobId, JobShape, MachineId, TransactionId, floor_of,
+    };
 
     const NOW: LogTime = LogTime::from_micros(1);
 
@@ -192,15 +194,12 @@ mod tests {
     }
 
     fn register(core: &mut Core, name: &str) -> (MachineId, u32) {
-        let command = Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
-            capacity: Resources::default(),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: Vec::new(),
             seen: core.cell().revision(),
-        };
+            ..FoundMachine::default()
+        });
         let Decision::Accepted { id, version } = ask(core, command) else { panic!("registering is accepted") };
         (MachineId::from_bits(id).expect("an id"), version)
     }
@@ -244,12 +243,7 @@ mod tests {
             groups: vec![group],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape);
         let Decision::Accepted { id, version } = ask(core, command) else { panic!("submitting is accepted") };
         (JobId::from_bits(id).expect("an id"), version)
     }

@@ -14,6 +14,7 @@ mod governing;
 mod handing_over;
 mod holds;
 mod jobs;
+mod launching;
 mod limits;
 mod machines;
 mod refusing;

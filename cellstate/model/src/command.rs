@@ -65,22 +65,7 @@ pub enum Command {
     /// Stops one allocation; its task waits again. Of what the cell does not know, the task that an agent calls so.
     StopAllocation(AllocationId),
     /// An agent reports for service.
-    RegisterMachine {
-        /// The machine's name.
-        name: Arc<str>,
-        /// Changes when it boots.
-        boot_id: Arc<str>,
-        /// All there is.
-        capacity: Resources,
-        /// What constraints look at.
-        attributes: Arc<Attributes>,
-        /// Its devices.
-        devices: Vec<Device>,
-        /// What the agent has traces of.
-        inventory: Vec<Inventory>,
-        /// The revision that the agent has heard of: a registration from before the present epoch is too late. 0: none.
-        seen: Revision,
-    },
+    RegisterMachine(FoundMachine),
     /// A lease ran out.
     ExpireMachine {
         /// Whose.
@@ -182,6 +167,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// A new job that does nothing: it has no body, and no digest of one.
+    #[must_use]
+    pub fn submit(shape: impl Into<Arc<JobShape>>) -> Self {
+        Self::SubmitJob { shape: shape.into(), body: Arc::new([]), body_digest: [0; 32], expected_version: None }
+    }
+}
+
+/// A machine as its agent found it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FoundMachine {
+    /// The machine's name.
+    pub name: Arc<str>,
+    /// Changes when it boots.
+    pub boot_id: Arc<str>,
+    /// All there is.
+    pub capacity: Resources,
+    /// What constraints look at.
+    pub attributes: Arc<Attributes>,
+    /// Its devices.
+    pub devices: Vec<Device>,
+    /// What the agent has traces of.
+    pub inventory: Vec<Inventory>,
+    /// The newest revision of this life of the cell that the agent has heard of: a registration from before the present epoch is too
+    /// late. 0: none.
+    pub seen: Revision,
+}
+
 /// An allocation that an agent has traces of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {
@@ -237,6 +250,14 @@ pub struct Transition {
     pub restarts: u32,
     /// Why; may be empty.
     pub reason: Arc<str>,
+}
+
+impl Transition {
+    /// That an allocation came to this state: not ready, without an exit code, a restart or a reason.
+    #[must_use]
+    pub fn new(machine: MachineId, epoch: u32, allocation: AllocationId, state: AllocationState) -> Self {
+        Self { machine, epoch, allocation, state, ready: false, exit_code: 0, restarts: 0, reason: Arc::default() }
+    }
 }
 
 /// How the cell answered.

@@ -34,7 +34,9 @@ mod wanted;
 
 pub use allocation::{AllocationExtra, AllocationRow, AllocationState, AllocationStatus, StatusByte, TakeOver};
 pub use cell::{AllocationRef, Cell, FoldError, Governance, InUse, Restore, RestoreError, RestoredAllocation};
-pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Request, TaskTraces, Transition};
+pub use command::{
+    Command, Decision, FoundMachine, Inventory, Rejection, RejectionCode, Request, TaskTraces, Transition,
+};
 pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
 pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use plenum_model::{
-    CellIdentity, Command, JobId, JobShape, LogTime, Partition, Request, Resources, SessionId, Transition,
+    CellIdentity, Command, FoundMachine, JobId, JobShape, LogTime, Partition, Request, Resources, SessionId, Transition,
 };
 use prost::Message;
 
@@ -153,7 +153,7 @@ fn ask(command: &Command) -> Ask {
             Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group, count: *count, version })
         }
         Command::StopAllocation(id) => Ask::StopAllocation(v1::StopAllocation { allocation: id.to_bits() }),
-        Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
+        Command::RegisterMachine(FoundMachine { name, boot_id, capacity, attributes, devices, inventory, seen }) => {
             Ask::RegisterMachine(v1::RegisterMachine {
                 name: name.to_string(),
                 boot_id: boot_id.to_string(),

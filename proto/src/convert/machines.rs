@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Command, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Resources, Revision, TaskTraces, Transition, Unfit,
+    AllocationState, Attributes, Command, Deadline, Device, FoundMachine, Inventory, LogTime, Machine, MachineId,
+    MachineState, Resources, Revision, TaskTraces, Transition, Unfit,
 };
 
 use super::enums::Known;
@@ -21,7 +21,7 @@ use crate::{names, v1};
 /// Names the field that breaks a rule.
 pub fn register(wire: v1::RegisterMachine) -> Result<Command, Invalid> {
     bounds::at_most("inventory", "allocations", wire.inventory.len(), TRANSITIONS_MAX)?;
-    Ok(Command::RegisterMachine {
+    Ok(Command::RegisterMachine(FoundMachine {
         name: names::machine_name("name", &wire.name)?,
         boot_id: names::principal("boot_id", &wire.boot_id)?,
         capacity: resources("capacity", wire.capacity)?,
@@ -29,7 +29,7 @@ pub fn register(wire: v1::RegisterMachine) -> Result<Command, Invalid> {
         devices: devices(wire.devices)?,
         inventory: each("inventory", wire.inventory, Inventory::try_from)?,
         seen: Revision(wire.seen_revision),
-    })
+    }))
 }
 
 /// Why an agent wants no new claims, as the wire has it.

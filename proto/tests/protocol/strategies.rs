@@ -340,14 +340,16 @@ fn register() -> impl Strategy<Value = Command> {
         },
     );
     (name(), name(), resources(), attributes(), devices(), vec(known, 0..4), any::<u64>()).prop_map(
-        |(name, boot_id, capacity, attributes, devices, inventory, seen)| Command::RegisterMachine {
-            name,
-            boot_id,
-            capacity,
-            attributes,
-            devices,
-            inventory,
-            seen: Revision(seen),
+        |(name, boot_id, capacity, attributes, devices, inventory, seen)| {
+            Command::RegisterMachine(FoundMachine {
+                name,
+                boot_id,
+                capacity,
+                attributes,
+                devices,
+                inventory,
+                seen: Revision(seen),
+            })
         },
     )
 }

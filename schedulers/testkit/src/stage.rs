@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Device, JobId, LogTime, MachineId, Outcome,
-    Request, Resources, Revision, SessionId, Transition,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Device, FoundMachine, JobId, LogTime,
+    MachineId, Outcome, Request, Resources, Revision, SessionId, Transition,
 };
 use plenum_proto::v1::{self, session_response::Tell};
 use plenum_proto::{delta, jobs, pages, sections::Sections};
@@ -129,15 +129,14 @@ impl Stage {
         let gpu =
             |(index, model): (u32, &&str)| Device { kind: "gpu".into(), index, millis: 1000, model: (*model).into() };
         let attributes = attributes.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-        let command = Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(cpu_millis, 1 << 34),
             attributes: std::sync::Arc::new(attributes),
             devices: (0..).zip(models).map(gpu).collect(),
-            inventory: Vec::new(),
-            seen: plenum_model::Revision::default(),
-        };
+            ..FoundMachine::default()
+        });
         self.ask("agent", command);
         self.cell().machine_named(name).expect("it was just registered").id.slot
     }

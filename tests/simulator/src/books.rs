@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::{Bytes, BytesMut};
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, Command, Decision, Delta, LogTime, MachineState, Outcome, Request, Revision,
-    SessionChange, SessionId, TransactionId, UnknownId, floor_of,
+    AllocationId, AllocationState, Cell, Command, Decision, Delta, FoundMachine, LogTime, MachineState, Outcome,
+    Request, Revision, SessionChange, SessionId, TransactionId, UnknownId, floor_of,
 };
 use plenum_proto::sections::Sections;
 use plenum_proto::{command, delta, pages, transaction, v1};
@@ -293,7 +293,7 @@ impl Books {
             Tally::count(&mut tally.ends, end.state);
         }
         tally.saw_times(Seen::LeaseExpired, u64::from(matches!(request.command, Command::ExpireMachine { .. })));
-        let registers = matches!(request.command, Command::RegisterMachine { .. });
+        let registers = matches!(request.command, Command::RegisterMachine(_));
         let begins = registers && change.machines.iter().any(|machine| machine.epoch > 1);
         tally.saw_times(Seen::NewEpoch, u64::from(begins));
         Ok(())
@@ -316,7 +316,7 @@ impl Books {
                         && machine.is_some_and(|machine| machine.id == transition.machine)
                         && self.receipts.contains(&(id, transition.state))
                 }),
-                Command::RegisterMachine { name, boot_id, .. } => {
+                Command::RegisterMachine(FoundMachine { name, boot_id, .. }) => {
                     machine.is_some_and(|machine| machine.name == *name && machine.boot_id != boot_id.as_ref().into())
                 }
                 Command::RemoveMachine { machine: removed, unless_alive } => {
@@ -350,7 +350,7 @@ impl Books {
                         && before.is_current(transition.machine, transition.epoch)
                         && self.receipts.contains(&(id.allocation, transition.state))
                 }),
-                Command::RegisterMachine { name, boot_id, inventory, .. } => {
+                Command::RegisterMachine(FoundMachine { name, boot_id, inventory, .. }) => {
                     let runs = inventory.iter().any(|item| item.allocation == id.allocation && item.state.is_live());
                     machine.is_some_and(|machine| {
                         machine.name == *name && (machine.boot_id != boot_id.as_ref().into() || !runs)
@@ -374,7 +374,7 @@ impl Books {
     /// What an agent names when it registers has room from then on, also if it ran on a machine that was removed. What is not named it may still
     /// have to hear of: a registration that was sent before it was there lacks it, and so does one from which it was left out, as it was known then.
     fn named(&mut self, before: &Cell, request: &Request) {
-        let Command::RegisterMachine { name, boot_id, inventory, .. } = &request.command else { return };
+        let Command::RegisterMachine(FoundMachine { name, boot_id, inventory, .. }) = &request.command else { return };
         // Of a machine that booted, what its agent names tells how it ended. Behind a late registration of before the boot it may run: as above.
         if before.machine_named(name).is_some_and(|machine| machine.boot_id != boot_id.as_ref().into()) {
             return;

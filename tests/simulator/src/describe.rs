@@ -1,6 +1,8 @@
 //! What was asked and what came of it, in lines: for transcripts of runs, and for stories.
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Delta, JobChange, LogTime, Outcome, Refusal, SessionChange};
+use plenum_model::{
+    AllocationId, Cell, Command, Decision, Delta, FoundMachine, JobChange, LogTime, Outcome, Refusal, SessionChange,
+};
 
 use crate::server::BEGIN_MICROS;
 
@@ -111,7 +113,7 @@ pub(crate) fn command(command: &Command) -> String {
                 .collect();
             format!("{} is submitted for {}: {}", shape.name, shape.scheduler, groups.join(", "))
         }
-        Command::RegisterMachine { name, boot_id, inventory, .. } => {
+        Command::RegisterMachine(FoundMachine { name, boot_id, inventory, .. }) => {
             format!("{name} registers, {boot_id}, with {} tasks", inventory.len())
         }
         Command::ReportStatus(transitions) => {

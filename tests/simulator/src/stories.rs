@@ -183,9 +183,7 @@ impl Player {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use plenum_model::{CellIdentity, Command, Request, Resources};
+    use plenum_model::{CellIdentity, Command, FoundMachine, Request, Resources};
     use plenum_proto::{jobs, v1};
     use plenum_server::commit::{Asked, CommitOptions, Committer, Input, Output};
     use plenum_server::publish::LoggedBatch;
@@ -212,15 +210,12 @@ mod tests {
         let mut committer = Committer::new(Core::new(CoreOptions::default()), CommitOptions::default());
         let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, ..CellIdentity::default() };
         ask(&mut committer, local(Command::OpenServer(identity)));
-        let registration = Command::RegisterMachine {
+        let registration = Command::RegisterMachine(FoundMachine {
             name: "m0".into(),
             boot_id: "boot-1".into(),
             capacity: Resources::new(8000, 1 << 30),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen: Revision(0),
-        };
+            ..FoundMachine::default()
+        });
         ask(&mut committer, local(registration));
         let job = JobBuilder::new("job", "batch").group("work", 1, 1000).spec();
         ask(&mut committer, local(jobs::submit(job).expect("a job")));

@@ -153,12 +153,7 @@ mod tests {
             groups: vec![GroupShape { name: "main".into(), count: 1, ..GroupShape::default() }],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape);
         let Decision::Accepted { id, .. } = ask(&mut core, "local", command) else { panic!("submitting is accepted") };
         let parent = JobId::from_bits(id).expect("an id");
         let launch = |core: &mut Core, principal: &str, seconds: i64| {

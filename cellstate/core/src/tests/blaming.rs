@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Outcome,
-    Placement, Port, Preemption, Refusal, RefusalKind, RefusalReason, Resources, Revision, Transaction,
+    ClaimExtra, Command, Constraint, Decision, Device, FoundMachine, GroupShape, JobId, JobShape, MachineId, Operator,
+    Outcome, Placement, Port, Preemption, Refusal, RefusalKind, RefusalReason, Resources, Revision, Transaction,
 };
 
 use super::check;
@@ -217,15 +217,14 @@ fn a_constraint_that_failed_at_the_base_already_is_a_misfit_whatever_else_change
     let mut large = Large::new(CoreOptions::default());
     let register = |large: &mut Large, rack: &str, zone: &str| {
         let attributes = [("rack".into(), rack.into()), ("zone".into(), zone.into())];
-        let command = Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: "m".into(),
             boot_id: "boot".into(),
             capacity: Resources::new(1000, 1000),
             attributes: Arc::new(attributes.into_iter().collect()),
-            devices: Vec::new(),
-            inventory: Vec::new(),
             seen: large.core.cell().revision(),
-        };
+            ..FoundMachine::default()
+        });
         let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
         MachineId::from_bits(id).expect("an id").slot
     };
@@ -640,12 +639,7 @@ fn a_claim_on_an_earlier_version_of_a_job_is_told_of_the_end_of_that_one() {
         JobShape { name: "again".into(), scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
     let shape = Arc::new(shape);
     let submit = |large: &mut Large| {
-        let command = Command::SubmitJob {
-            shape: shape.clone(),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape.clone());
         let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
         (JobId::from_bits(id).expect("an id"), large.core.cell().revision())
     };

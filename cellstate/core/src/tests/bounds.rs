@@ -1,7 +1,5 @@
 //! Stories of what there may be so many of, and no more.
 
-use std::sync::Arc;
-
 use plenum_model::{
     AllocationState, Command, Decision, GroupShape, JobId, JobKind, JobShape, Request, Resources, SessionId, Transition,
 };
@@ -114,7 +112,7 @@ fn of_memory(amounts: &[u64]) -> Command {
         groups: amounts.iter().map(group).collect(),
         ..JobShape::default()
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None }
+    Command::submit(shape)
 }
 
 /// A job of one task, with a body of so many bytes.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, CPU_MILLIS_MAX, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device,
-    GroupShape, Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement, Port,
-    Preemption, RefusalReason, RejectionCode, Request, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver,
-    TaskTraces, Transaction, TransactionId, Transition,
+    FoundMachine, GroupShape, Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement,
+    Port, Preemption, RefusalReason, RejectionCode, Request, Resources, RetryPolicy, Revision, SessionId, Spread,
+    TakeOver, TaskTraces, Transaction, TransactionId, Transition,
 };
 
 use crate::invariants::check_cell;
@@ -48,15 +48,15 @@ impl Large {
     }
 
     pub(super) fn machine_with(&mut self, name: String, devices: Vec<Device>) -> MachineId {
-        let command = Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(1_000_000, 1 << 40),
             attributes: Arc::new([("rack".into(), "r1".into())].into_iter().collect()),
             devices,
-            inventory: Vec::new(),
             seen: self.core.cell().revision(),
-        };
+            ..FoundMachine::default()
+        });
         let Decision::Accepted { id, .. } = self.ask(command) else { panic!("registering is accepted") };
         MachineId::from_bits(id).expect("an id")
     }
@@ -81,12 +81,7 @@ impl Large {
             groups: vec![GroupShape { name: "main".into(), ..group }],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape);
         let Decision::Accepted { id, .. } = self.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
     }
@@ -119,16 +114,7 @@ pub(super) fn placement(job: JobId, tasks: std::ops::Range<u32>, machine: impl F
 
 /// An agent's report that an allocation is complete.
 pub(super) fn complete(machine: MachineId, allocation: AllocationId) -> Transition {
-    Transition {
-        machine,
-        epoch: 1,
-        allocation,
-        state: AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    }
+    Transition::new(machine, 1, allocation, AllocationState::Complete)
 }
 
 // All that was promised of ports was copied before each placement that has a minimum: at the most that one transaction may have, a
@@ -255,16 +241,8 @@ fn the_tasks_of_a_job_that_fails_are_stopped_in_steps() {
     let (mut large, job, _) = crowd();
     let failed = large.core.cell().allocations().next().expect("some are there");
     let machine = large.core.cell().machine_in(failed.row.machine).expect("its machine");
-    let transition = Transition {
-        machine: machine.id,
-        epoch: machine.epoch,
-        allocation: failed.id,
-        state: AllocationState::Failed,
-        ready: false,
-        exit_code: 1,
-        restarts: 0,
-        reason: "".into(),
-    };
+    let transition =
+        Transition { exit_code: 1, ..Transition::new(machine.id, machine.epoch, failed.id, AllocationState::Failed) };
     large.ask(Command::ReportStatus(vec![transition]));
     assert_eq!(large.core.cell().job(job).expect("it is there").state, JobState::Failed);
     assert_eq!(large.in_state(AllocationState::Stopping), 100);
@@ -398,15 +376,14 @@ fn a_crowded_machine_that_comes_back_meanwhile_keeps_the_rest() {
     large.now = large.now.plus_micros(60_000_000);
     large.ask(Command::Tick);
     let found = large.core.cell().machine(machines[0]).expect("it is there").clone();
-    large.ask(Command::RegisterMachine {
+    large.ask(Command::RegisterMachine(FoundMachine {
         name: found.name.clone(),
         boot_id: found.boot_id.to_string().into(),
         capacity: *found.capacity,
         attributes: found.attributes.clone(),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen: large.core.cell().revision(),
-    });
+        ..FoundMachine::default()
+    }));
     assert_eq!(large.tick_all(), 0);
     assert_eq!(large.in_state(AllocationState::Lost), 100);
 }
@@ -463,14 +440,9 @@ fn what_was_reported_is_gone_through_once_for_all_jobs_that_fail_with_it() {
     let running = large.commit(vec![placement(tasks, 0..8000, on, 0)]);
     let failing = large.commit(jobs.iter().map(|&job| placement(job, 0..2, on, 0)).collect());
     let transition = |allocation: Option<plenum_model::AllocationId>, state, restarts| Transition {
-        machine,
-        epoch: 1,
-        allocation: allocation.expect("it was granted"),
-        state,
-        ready: false,
         exit_code: 1,
         restarts,
-        reason: "".into(),
+        ..Transition::new(machine, 1, allocation.expect("it was granted"), state)
     };
     let mut report: Vec<_> =
         running.placements[0].iter().map(|&id| transition(id, AllocationState::Running, 3)).collect();
@@ -556,15 +528,14 @@ fn registers_with(large: &mut Large, tasks: &[(u32, u64)]) -> Decision {
         restarts: 0,
         task: Some(Arc::new(TaskTraces { resources: Resources::new(cpu_millis, 0), ..TaskTraces::default() })),
     };
-    large.ask(Command::RegisterMachine {
+    large.ask(Command::RegisterMachine(FoundMachine {
         name: "m".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(1000, 1 << 30),
-        attributes: Arc::default(),
-        devices: Vec::new(),
         inventory: tasks.iter().map(item).collect(),
         seen: large.core.cell().revision(),
-    })
+        ..FoundMachine::default()
+    }))
 }
 
 // What its agent says of it now was added up, and what it said first was taken: a machine's free cores went over the end of their number, and
@@ -602,14 +573,16 @@ fn unknown_tasks_that_come_and_go_together_are_counted_together() {
             task: Some(Arc::new(traces)),
         }
     };
-    let register = |inventory: Vec<Inventory>, seen| Command::RegisterMachine {
-        name: "m1".into(),
-        boot_id: "boot".into(),
-        capacity: Resources::new(1_000_000, 1 << 40),
-        attributes: Arc::default(),
-        devices: (0..256).map(|index| device(index, 1000)).collect(),
-        inventory,
-        seen,
+    let register = |inventory: Vec<Inventory>, seen| {
+        Command::RegisterMachine(FoundMachine {
+            name: "m1".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(1_000_000, 1 << 40),
+            devices: (0..256).map(|index| device(index, 1000)).collect(),
+            inventory,
+            seen,
+            ..FoundMachine::default()
+        })
     };
     let Decision::Accepted { id, .. } = large.ask(register((0..COUNT).map(found).collect(), Revision(0))) else {
         panic!("registering is accepted")
@@ -707,8 +680,7 @@ fn what_a_job_is_constrained_by_is_judged_once_for_all_machines_alike() {
         groups: (0..64).map(group).collect(),
         ..JobShape::default()
     };
-    let command =
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let job = JobId::from_bits(id).expect("an id");
     for seconds in 1..9 {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Placement,
-    Preemption, RefusalReason, RejectionCode, Resource, Resources, Transaction, VICTIMS_MAX,
+    ClaimExtra, Command, Constraint, Decision, Device, FoundMachine, GroupShape, JobId, JobShape, MachineId, Operator,
+    Placement, Preemption, RefusalReason, RejectionCode, Resource, Resources, Transaction, VICTIMS_MAX,
 };
 
 use super::costs::{Large, placement};
@@ -12,15 +12,14 @@ use crate::{Core, CoreOptions, Decided};
 
 /// A machine whose attributes no other one has.
 fn numbered(large: &mut Large, number: u32) -> u32 {
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: format!("m{number}").into(),
         boot_id: "boot".into(),
         capacity: Resources::new(1_000_000, 1 << 40),
         attributes: Arc::new([("number".into(), number.to_string().into())].into_iter().collect()),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen: large.core.cell().revision(),
-    };
+        ..FoundMachine::default()
+    });
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
     MachineId::from_bits(id).expect("an id").slot
 }
@@ -190,8 +189,7 @@ fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
         groups: groups.to_vec(),
         ..JobShape::default()
     };
-    let command =
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let id = JobId::from_bits(id).expect("an id");
     let deadline = large.now.plus_micros(60_000_000);

@@ -8,8 +8,7 @@ use crate::{Core, CoreOptions, Decided};
 fn end(large: &mut Large, machine: MachineId, allocation: AllocationId) {
     let state = AllocationState::Complete;
     let reason = "".into();
-    let transition =
-        Transition { machine, epoch: 1, allocation, state, ready: false, exit_code: 0, restarts: 0, reason };
+    let transition = Transition { reason, ..Transition::new(machine, 1, allocation, state) };
     large.ask(Command::ReportStatus(vec![transition]));
 }
 

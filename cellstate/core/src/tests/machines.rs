@@ -1,4 +1,4 @@
-//! Stories of machines that are lost, found rebooted, removed or cordoned.
+//! Stories of machines that are lost, found rebooted, removed or cordoned, and of registrations that come too late.
 
 use plenum_model::{AllocationState, Command, GroupShape};
 
@@ -198,6 +198,58 @@ fn a_cordon_outlives_the_lease() {
         m1 Cordoned
         m1 Ready
         m1 Cordoned
+        ",
+    );
+}
+
+/// The agent of an earlier boot had sent its registration just before the machine went down, and the network kept it: it was taken for
+/// yet another boot, and the cell thought that nothing ran there.
+#[test]
+fn a_registration_from_before_a_boot_comes_too_late() {
+    check(
+        "
+        machine m1 cpu=4000 boot=a
+        job web by service tasks=1 cpu=1000
+        machine m1 cpu=4000 boot=b
+        service: claim web[0]@m1
+        machine m1 cpu=4000 boot=a seen=2
+        machine m1 cpu=4000 boot=a seen=0
+        show web[0]
+        machine m1 cpu=4000 boot=b seen=0
+        machine m1 cpu=4000 boot=b seen=3
+        show web[0]
+        machine m1 cpu=4000 boot=c
+        show web[0]
+        ",
+        "
+        service: committed; web[0] granted
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 2 only; register again with what it heard now
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 0 only; register again with what it heard now
+        web[0] Granted
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 3 only; register again with what it heard now
+        web[0] Granted
+        web[0] gone
+        ",
+    );
+}
+
+// Epochs go on behind those of the life before: the first one of a new machine is not the first of all.
+#[test]
+fn a_new_machine_of_a_restored_cell_is_said_to_have_registered() {
+    check(
+        "
+        machine m9 cpu=1000
+        restore
+        job web by service tasks=2 cpu=1000
+        snapshot
+        machine m1 cpu=1000
+        machine m9 cpu=1000
+        service: claim web[0]@m1
+        service: claim web[1]@m9
+        ",
+        "
+        service: refused; web[0] conflict MachineChanged culprits registered 0 total 0
+        service: refused; web[1] conflict MachineChanged culprits epoch 0 total 0
         ",
     );
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Command, ConflictCheck, Decision, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption,
-    RefusalKind, RefusalReason, Resource, Resources, Revision, Spread, Transaction,
+    AllocationId, Command, ConflictCheck, Decision, Device, FoundMachine, GroupShape, JobId, MachineId, Outcome, Port,
+    Preemption, RefusalKind, RefusalReason, Resource, Resources, Revision, Spread, Transaction,
 };
 
 use super::costs::{Large, placement};
@@ -249,15 +249,14 @@ fn who_is_granted_something_on_a_machine_stands_in_the_way_of_the_next_claim_the
 
 /// A machine that registers, perhaps again, with these attributes, which all have one value.
 fn tagged(large: &mut Large, name: &str, attributes: impl Iterator<Item = String>) -> u32 {
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: name.into(),
         boot_id: "boot".into(),
         capacity: Resources::new(1_000_000, 1 << 40),
         attributes: Arc::new(attributes.map(|name| (name.into(), "x".into())).collect()),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen: large.core.cell().revision(),
-    };
+        ..FoundMachine::default()
+    });
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
     MachineId::from_bits(id).expect("an id").slot
 }

@@ -1,8 +1,8 @@
 //! How often a task was started again within its allocation: agents count it, and the cell tells what they told last.
 
 use plenum_model::{
-    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, Inventory, MachineId, Placement, Preemption,
-    Request, Resources, RetryPolicy, Transaction, Transition,
+    AllocationId, AllocationState, Command, Decision, Delta, FoundMachine, GroupShape, Inventory, MachineId, Placement,
+    Preemption, Request, Resources, RetryPolicy, Transaction, Transition,
 };
 
 use super::costs::{Large, placement};
@@ -111,7 +111,7 @@ fn a_receipt_that_comes_with_a_registration_tells_restarts() {
     };
     let inventory = vec![item(ids[0], AllocationState::Complete, 3), item(ids[1], AllocationState::Running, 5)];
     let before = large.core.cell().machine(machine).expect("it is there").clone();
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: before.name.clone(),
         boot_id: "another".into(),
         capacity: *before.capacity,
@@ -119,7 +119,7 @@ fn a_receipt_that_comes_with_a_registration_tells_restarts() {
         devices: before.devices.to_vec(),
         inventory,
         seen: large.core.cell().revision(),
-    };
+    });
     let delta = change(&mut large, command);
     assert_eq!(moved(&delta, ids[0]).map(|(_, _, restarts)| restarts), Some(3));
     assert_eq!(

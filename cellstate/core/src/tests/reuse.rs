@@ -1,8 +1,8 @@
 //! What a cell remembers once has a number, and leaves it to others when nobody refers to it any more.
 
 use plenum_model::{
-    AllocationState, Command, Decision, Delta, GroupShape, JobId, LogTime, RefusalKind, Rejection, RejectionCode,
-    Request, Resources, SessionId, Transaction, TransactionId, Transition,
+    AllocationState, Command, Decision, Delta, FoundMachine, GroupShape, JobId, LogTime, RefusalKind, Rejection,
+    RejectionCode, Request, Resources, SessionId, Transaction, TransactionId, Transition,
 };
 
 use super::costs::{Large, placement};
@@ -43,8 +43,7 @@ impl Large {
         let mut shape = plenum_model::JobShape::clone(&self.core.cell().jobs().next().expect("some job").shape);
         shape.name = "one-more".into();
         shape.groups[0].resources = of(memory_bytes).resources;
-        let command =
-            Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
+        let command = Command::submit(shape);
         let Decision::Rejected(rejection) = self.ask(command) else { panic!("it is refused") };
         rejection
     }
@@ -52,15 +51,9 @@ impl Large {
     /// Ends whatever runs.
     fn end_all(&mut self) {
         let cell = self.core.cell();
-        let ends = cell.allocations().map(|found| Transition {
-            machine: cell.machine_in(found.row.machine).expect("it is there").id,
-            epoch: found.row.epoch,
-            allocation: found.id,
-            state: AllocationState::Complete,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
+        let ends = cell.allocations().map(|found| {
+            let machine = cell.machine_in(found.row.machine).expect("it is there");
+            Transition::new(machine.id, found.row.epoch, found.id, AllocationState::Complete)
         });
         let ends = ends.collect();
         self.ask(Command::ReportStatus(ends));
@@ -134,8 +127,7 @@ fn a_job_finds_the_resources_that_it_needs_again_beside_new_ones() {
         .into();
     large.retire(first);
     large.retire(second);
-    let command =
-        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     assert!(matches!(large.ask(command), Decision::Accepted { .. }));
     assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [Some(0), None, Some(1)]);
     let machine = large.machine("m1".to_owned());
@@ -155,12 +147,7 @@ fn another_version_of_a_job_leaves_the_numbers_of_the_one_before() {
         large.ask(Command::StopJob { job, version: None });
         let mut shape = plenum_model::JobShape::clone(&shape);
         shape.groups[0].resources = of(memory_bytes).resources;
-        large.ask(Command::SubmitJob {
-            shape: shape.into(),
-            body: [].into(),
-            body_digest: [0; 32],
-            expected_version: None,
-        })
+        large.ask(Command::submit(shape))
     };
     for version in 2..20 {
         let Decision::Accepted { version: found, .. } = submit(&mut large, version.into()) else { panic!("accepted") };
@@ -205,8 +192,7 @@ fn what_is_refused_as_it_is_decided_takes_no_number() {
     let shape = large.core.cell().jobs().next().expect("some job").shape.clone();
     let mut shape = plenum_model::JobShape::clone(&shape);
     (shape.name, shape.groups[0].resources) = ("late".into(), of(3).resources);
-    let command =
-        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     let request = Request { principal: "local".into(), namespace: "default".into(), command };
     let mut given = Vec::new();
     for accepted in [false, true] {
@@ -252,15 +238,14 @@ fn numbers_are_given_away_after_a_start_as_well() {
 fn attributes_count_as_long_as_machines_have_them() {
     let mut large = Large::new(CoreOptions { classes_max: 2, ..CoreOptions::default() });
     let register = |large: &mut Large, name: &str, kernel: &str| {
-        let decision = large.ask(Command::RegisterMachine {
+        let decision = large.ask(Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: kernel.into(),
             capacity: Resources::new(1000, 1 << 30),
             attributes: std::sync::Arc::new([("kernel".into(), kernel.into())].into_iter().collect()),
-            devices: Vec::new(),
-            inventory: Vec::new(),
             seen: large.core.cell().revision(),
-        });
+            ..FoundMachine::default()
+        }));
         match decision {
             Decision::Accepted { id, .. } => plenum_model::MachineId::from_bits(id),
             Decision::Rejected(rejection) => {
@@ -352,12 +337,7 @@ fn a_scheduler_keeps_its_number_while_there_are_jobs_for_it() {
         ..plenum_model::JobShape::default()
     };
     let submit = |large: &mut Large, shape: &plenum_model::JobShape| {
-        let command = Command::SubmitJob {
-            shape: shape.clone().into(),
-            body: [].into(),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let command = Command::submit(shape.clone());
         let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
     };
@@ -396,8 +376,7 @@ fn who_is_to_blame_and_has_no_name_any_more_is_not_called_by_another_one() {
         groups: vec![GroupShape { name: "main".into(), ..of(1) }],
         ..plenum_model::JobShape::default()
     };
-    let command =
-        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let gone = JobId::from_bits(id).expect("an id");
     let base = large.core.cell().revision();

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, JobState,
-    LogTime, MachineId, Port, Rejection, RejectionCode, Request, Resources, TaskState, TaskTraces, Transition,
+    AllocationId, AllocationState, Command, Decision, FoundMachine, GroupShape, Inventory, JobId, JobKind, JobShape,
+    JobState, LogTime, MachineId, Port, Rejection, RejectionCode, Request, Resources, TaskState, TaskTraces,
+    Transition,
 };
 
 use super::costs::{Large, complete, placement};
@@ -29,7 +30,7 @@ pub(super) fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
         groups: groups.iter().enumerate().map(group).collect(),
         ..shape
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None }
+    Command::submit(shape)
 }
 
 impl Large {
@@ -57,7 +58,7 @@ impl Large {
     /// A machine booted, and its agent tells what it found.
     fn boot(&mut self, machine: MachineId, inventory: Vec<Inventory>) {
         let before = self.core.cell().machine(machine).expect("it is there").clone();
-        self.ask(Command::RegisterMachine {
+        self.ask(Command::RegisterMachine(FoundMachine {
             name: before.name.clone(),
             boot_id: "another".into(),
             capacity: *before.capacity,
@@ -65,7 +66,7 @@ impl Large {
             devices: before.devices.to_vec(),
             inventory,
             seen: self.core.cell().revision(),
-        });
+        }));
     }
 }
 
@@ -80,16 +81,7 @@ fn homes() -> (Large, [JobId; 2], MachineId) {
     for job in jobs {
         assert_eq!(large.commit(vec![placement(job, 0..904, |_| machine.slot, 0)]).granted(), 904);
         let done = large.core.cell().allocations().filter(|found| found.row.job() == job && found.row.task < 900);
-        let done = done.map(|found| Transition {
-            machine,
-            epoch: found.row.epoch,
-            allocation: found.id,
-            state: AllocationState::Complete,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
-        });
+        let done = done.map(|found| Transition::new(machine, found.row.epoch, found.id, AllocationState::Complete));
         let done = done.collect();
         large.ask(Command::ReportStatus(done));
         assert_eq!((large.tasks_in(job, TaskState::Done), large.home(job)), (900, Some(machine.slot)));
@@ -281,7 +273,7 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     let found: Vec<_> = large.core.cell().allocations().map(|found| found.id).collect();
     for allocation in found {
         let (state, reason) = (AllocationState::Complete, "".into());
-        let done = Transition { machine, epoch: 1, allocation, state, ready: false, exit_code: 0, restarts: 0, reason };
+        let done = Transition { reason, ..Transition::new(machine, 1, allocation, state) };
         large.ask(Command::ReportStatus(vec![done]));
     }
     let deadline = Some(large.now.plus_micros(60_000_000));

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Delta,
-    Device, GroupShape, Guard, Job, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption,
-    Request, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId,
-    Transition,
+    Device, FoundMachine, GroupShape, Guard, Job, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port,
+    Preemption, Request, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction,
+    TransactionId, Transition,
 };
 
 use crate::{Core, CoreOptions, Decided, invariants};
@@ -200,7 +200,7 @@ impl Player {
     fn machine(&mut self, name: &str, words: &[&str]) {
         let cpu = number(words, "cpu").unwrap_or(0);
         let seen = number(words, "seen").map_or_else(|| self.core.cell().revision(), Revision);
-        self.ask_aloud(Command::RegisterMachine {
+        self.ask_aloud(Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: setting(words, "boot").unwrap_or("a").into(),
             capacity: Resources::new(cpu, number(words, "mem").unwrap_or(1 << 30)),
@@ -208,7 +208,7 @@ impl Player {
             devices: (0..number(words, "gpus").unwrap_or(0)).map(|index| gpu(index, 1000)).collect(),
             inventory: Self::inventory(words),
             seen,
-        });
+        }));
     }
 
     fn group_shape(words: &[&str], name: &str) -> GroupShape {
@@ -380,14 +380,9 @@ impl Player {
             other => panic!("no state {other}"),
         };
         let transition = Transition {
-            machine: machine.id,
-            epoch: machine.epoch,
-            allocation: found.id,
-            state,
             ready: state == AllocationState::Running,
             exit_code: words.get(3).map_or(0, |code| code.parse().expect("a code")),
-            restarts: 0,
-            reason: "".into(),
+            ..Transition::new(machine.id, machine.epoch, found.id, state)
         };
         self.done(Command::ReportStatus(vec![transition]));
     }

@@ -1,14 +1,257 @@
-//! Stories of unknown tasks: where only one of each task of a job may run, nothing is placed beside one of them; who may tell that
-//! they are gone; and how many of them a machine may have.
+//! Stories of unknown tasks: what they occupy, who adopts or stops them; where only one of each task of a job may run, nothing is placed
+//! beside one of them; who may tell that they are gone; and how many of them a machine may have.
 
-use std::sync::Arc;
-
-use plenum_model::{AllocationId, AllocationState, Command, Decision, Inventory, RejectionCode, Resources, floor_of};
+use plenum_model::{
+    AllocationId, AllocationState, Command, Decision, FoundMachine, Inventory, RejectionCode, Resources, floor_of,
+};
 
 use super::check;
 use super::costs::Large;
 use crate::CoreOptions;
 use crate::invariants::check_cell;
+
+#[test]
+fn a_task_that_the_cell_does_not_know_occupies_its_room_until_its_receipt() {
+    check(
+        "
+        machine m1 cpu=4000 runs=alloc-7-1
+        unknown? m1
+        restart
+        ",
+        "
+        m1 alloc-7-1 stopping; free 3000
+        ",
+    );
+}
+
+// What came with the backup, and ended here, ran on for 15 minutes beside its replacement when its machine came back.
+#[test]
+fn what_a_restored_cell_knew_and_gave_up_is_stopped_at_once() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by service tasks=1 cpu=1000
+        job api by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        restore
+        machine m1 cpu=4000 runs=alloc-0-1
+        machine m2 cpu=4000
+        expire m1
+        remove m1 unless-alive
+        machine m1 cpu=4000 runs=alloc-0-1,alloc-0-2,alloc-1-1
+        unknown? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 alloc-0-1 stopping; alloc-0-2 until 900; alloc-1-1 until 900; free 1000
+        ",
+    );
+}
+
+#[test]
+fn after_a_restore_unknown_tasks_wait_for_adoption_and_are_told_to_stop() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=3000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        unknown? m1
+        service: claim web[0]@m1
+        adopt m1 alloc-9-4
+        adopt m1 alloc-9-4
+        adopt m1 alloc-9-5
+        restart
+        due?
+        wait 899
+        unknown? m1
+        wait 1
+        unknown? m1
+        adopt m1 alloc-7-1
+        receipt m1 alloc-7-1
+        unknown? m1
+        receipt m1 alloc-7-1
+        machine m1 cpu=4000
+        unknown? m1
+        due?
+        ",
+        "
+        m1 alloc-7-1 until 900; alloc-9-4 until 900; free 2000
+        service: refused; web[0] misfit NoRoom short cpu_millis 1000
+        NO_SUCH_TASK: alloc-9-5 on m1 is no unknown task, or has ended; `plenum machine show` lists those that run
+        due 900
+        m1 alloc-7-1 until 1; alloc-9-4 adopted; free 2000
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
+        NO_SUCH_TASK: alloc-7-1 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        m1 alloc-9-4 adopted; free 3000
+        m1 free 4000
+        due never
+        ",
+    );
+}
+
+/// The server was away when their time was over, and told all of them to stop as it came back, before anybody could adopt one.
+#[test]
+fn unknown_tasks_have_their_whole_time_again_when_a_server_starts() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        wait 300
+        restart after=900
+        wait 0
+        due?
+        adopt m1 alloc-9-4
+        wait 899
+        due?
+        wait 1
+        unknown? m1
+        due?
+        ",
+        "
+        due 900
+        due 1
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
+        due never
+        ",
+    );
+}
+
+/// Who had adopted one could not stop it any more: no command knew it, and it ran until it ended by itself.
+#[test]
+fn an_unknown_task_is_stopped_by_request_whether_adopted_or_not() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        adopt m1 alloc-9-4
+        stopid alloc-9-4
+        stopid alloc-9-4
+        unknown? m1
+        adopt m1 alloc-9-4
+        stopid alloc-7-1
+        due?
+        restart
+        unknown? m1
+        receipt m1 alloc-7-1
+        receipt m1 alloc-9-4
+        unknown? m1
+        stopid alloc-9-4
+        ",
+        "
+        m1 alloc-7-1 until 900; alloc-9-4 stopping; free 2000
+        NO_SUCH_TASK: alloc-9-4 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        due never
+        m1 alloc-7-1 stopping; alloc-9-4 stopping; free 2000
+        m1 free 4000
+        NO_SUCH_ALLOCATION: alloc-9-4 has ended, or never was
+        ",
+    );
+}
+
+#[test]
+fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=500
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1
+        machine m2 cpu=500 runs=alloc-8-1
+        unknown? m2
+        machine m1 cpu=4000 boot=b
+        unknown? m1
+        remove m2
+        machine m3 cpu=500
+        unknown? m3
+        due?
+        ",
+        "
+        m2 alloc-8-1 until 900; free -500
+        m1 free 4000
+        m3 free 500
+        due never
+        ",
+    );
+}
+
+// It was removed though its agent was there, came back at once, and which of its tasks were adopted was forgotten.
+#[test]
+fn a_machine_that_runs_what_the_cell_does_not_know_is_removed_only_by_who_says_so() {
+    let alive = "MACHINE_ALIVE: the agent of m1 renews its lease, or did a moment ago, and m1 runs 1 task: that would count as lost at once, \
+                 and run twice; drain m1 and then stop its agent, or stop the agent and wait until m1 is unreachable (`--force` \
+                 removes it all the same, and an agent that runs brings it back as a new machine)";
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1
+        remove m1 unless-alive
+        unknown? m1
+        expire m1
+        remove m1 unless-alive
+        ",
+        &format!(
+            "
+        {alive}
+        m1 alloc-7-1 until 900; free 3000
+        "
+        ),
+    );
+}
+
+/// A machine had booted since the backup was taken. In the restored cell its registration looked like one of a machine that boots now,
+/// where nothing runs: what it ran was told to nobody, and its room was given away.
+#[test]
+fn what_runs_on_a_machine_that_booted_after_the_backup_is_found() {
+    check(
+        "
+        machine m1 cpu=4000 boot=a
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        restore
+        machine m1 cpu=4000 boot=b runs=alloc-7-1
+        unknown? m1
+        show web[0]
+        machine m1 cpu=4000 boot=c runs=alloc-7-1
+        unknown? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 alloc-7-1 until 900; free 3000
+        web[0] gone
+        m1 free 4000
+        ",
+    );
+}
+
+// An unknown task of which no room is known left no trace: who wanted its device was told that it had never been free.
+#[test]
+fn an_unknown_task_without_room_is_blamed_for_its_device_and_its_port() {
+    check(
+        "
+        machine m1 cpu=4000 gpus=1
+        job gpu by ml tasks=1 cpu=1000 gpus=1000
+        job web by service tasks=1 cpu=1000 ports=http:8080
+        restore
+        machine m1 cpu=4000 gpus=1
+        snapshot
+        machine m1 cpu=4000 gpus=1 runs=alloc-7-1 each=0 using=1000 listening=8080
+        ml: claim gpu[0]@m1
+        service: claim web[0]@m1
+        receipt m1 alloc-7-1
+        ml: claim gpu[0]@m1
+        ",
+        "
+        ml: refused; gpu[0] conflict DeviceTaken short gpu 1000 culprits unknown task 1000 total 1000
+        service: refused; web[0] conflict PortTaken port 8080 culprits unknown task 1 total 1
+        ml: committed; gpu[0] granted gpu0:1000
+        ",
+    );
+}
 
 // After a restore a successor started beside the task that an agent had told of, and that the cell listed: two of them wrote to the same data.
 #[test]
@@ -204,15 +447,14 @@ fn registered_with(before: u32, ended: u32) -> (Decision, [usize; 2]) {
     };
     let before = (0..before).map(|slot| item(slot, 1));
     let ended = (0..ended).map(|slot| item(slot, floor_of(2) + 1));
-    let answer = large.ask(Command::RegisterMachine {
+    let answer = large.ask(Command::RegisterMachine(FoundMachine {
         name: "m1".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(1000, 1 << 30),
-        attributes: Arc::default(),
-        devices: Vec::new(),
         inventory: before.chain(ended).collect(),
         seen: large.core.cell().revision(),
-    });
+        ..FoundMachine::default()
+    }));
     let cell = large.core.cell();
     check_cell(cell).expect("all of it holds");
     let stopping = cell.unknown_tasks().filter(|(_, task)| task.stopping).count();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Command, Decision, Delta, Device, GrantExtra, GroupShape,
-    JobId, MachineId, Move, Preemption, Resources, Revision, Rights, Spread, TakeOver, Transaction,
+    AllocationId, AllocationState, AllocationStatus, Cell, Command, Decision, Delta, Device, FoundMachine, GrantExtra,
+    GroupShape, JobId, MachineId, Move, Preemption, Resources, Revision, Rights, Spread, TakeOver, Transaction,
 };
 
 use super::costs::{Large, placement};
@@ -222,15 +222,14 @@ fn a_grant_beyond_what_a_group_wants_on_a_machine_is_found() {
 
 /// A machine in this rack, or in none.
 fn machine_in(large: &mut Large, name: &str, rack: Option<&str>) -> MachineId {
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: name.into(),
         boot_id: "boot".into(),
         capacity: Resources::new(1000, 1000),
         attributes: Arc::new(rack.into_iter().map(|rack| ("rack".into(), rack.into())).collect()),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen: large.core.cell().revision(),
-    };
+        ..FoundMachine::default()
+    });
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
     MachineId::from_bits(id).expect("an id")
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, Attributes, CellIdentity, Command, ConflictCheck, DecisionMetadata, Guard,
-    Inventory, JobId, JobKind, MachineId, Placement, Request, Resources, RetryPolicy, Revision, SessionId, TaskState,
-    Transaction, TransactionId, Transition, Unfit,
+    AllocationId, AllocationState, Attributes, CellIdentity, Command, ConflictCheck, DecisionMetadata, FoundMachine,
+    Guard, Inventory, JobId, JobKind, MachineId, Placement, Request, Resources, RetryPolicy, Revision, SessionId,
+    TaskState, Transaction, TransactionId, Transition, Unfit,
 };
 
 use crate::dice::Dice;
@@ -127,15 +127,15 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         2 => began,
         _ => twin.live.revision,
     };
-    Command::RegisterMachine {
+    Command::RegisterMachine(FoundMachine {
         name,
         boot_id,
         capacity,
         attributes,
-        devices: Vec::new(),
         inventory,
         seen: Revision(seen),
-    }
+        ..FoundMachine::default()
+    })
 }
 
 fn submit(dice: &mut Dice) -> Command {

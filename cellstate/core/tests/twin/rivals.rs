@@ -1,12 +1,11 @@
 //! The core against its twin, against a mirror, and against itself: replayed from its log, and opened again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
-    Cell, CellIdentity, Command, Decision, JobChange, JobId, JobKind, LogTime, Placement, Request, Resource, Resources,
-    Revision, SessionId, Transaction, TransactionId,
+    Cell, CellIdentity, Command, Decision, FoundMachine, JobChange, JobId, JobKind, LogTime, Placement, Request,
+    Resource, Resources, Revision, SessionId, Transaction, TransactionId,
 };
 use proptest::prelude::*;
 
@@ -213,14 +212,13 @@ fn a_ring_that_forgets_says_stale_and_nothing_false() {
 #[test]
 fn a_machine_that_lost_its_disk_is_short_of_it_after_a_restart_too() {
     let mut rivals = Rivals::new(RING);
-    let machine = |disk_bytes: u64| Command::RegisterMachine {
-        name: "m1".into(),
-        boot_id: "a".into(),
-        capacity: Resources { disk_bytes, ..Resources::new(1000, 8) },
-        attributes: Arc::default(),
-        devices: Vec::new(),
-        inventory: Vec::new(),
-        seen: plenum_model::Revision::default(),
+    let machine = |disk_bytes: u64| {
+        Command::RegisterMachine(FoundMachine {
+            name: "m1".into(),
+            boot_id: "a".into(),
+            capacity: Resources { disk_bytes, ..Resources::new(1000, 8) },
+            ..FoundMachine::default()
+        })
     };
     rivals.step(machine(10));
     let mut shape = group(1, 500);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use plenum_core::Decided;
 use plenum_model::{
-    AllocationId, AllocationState, Command, Decision, JobId, JobKind, JobShape, JobState, LogTime, Machine, MachineId,
-    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction, TransactionId,
-    Unfit,
+    AllocationId, AllocationState, Command, Decision, FoundMachine, JobId, JobKind, JobShape, JobState, LogTime,
+    Machine, MachineId, MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState,
+    Transaction, TransactionId, Unfit,
 };
 
 use crate::compare::assert_outcome;
@@ -186,7 +186,7 @@ impl Twin {
             Command::StopJob { job, version } => self.stop_job(*job, *version),
             Command::ScaleJob { job, version, group, count } => self.scale(*job, *version, *group, *count),
             Command::StopAllocation(id) => self.stop_allocation(*id),
-            Command::RegisterMachine { .. } => self.register(&request.command, decided),
+            Command::RegisterMachine(found) => self.register(found, decided),
             Command::ExpireMachine { machine, epoch } => self.expire(*machine, *epoch),
             Command::ReportFitness { machine, epoch, unfit } => self.report_fitness(*machine, *epoch, *unfit),
             Command::CordonMachine { machine, cordoned } => self.cordon(*machine, *cordoned),
@@ -418,11 +418,9 @@ impl Twin {
         }
     }
 
-    fn register(&mut self, command: &Command, decided: &Decided) -> Expected {
-        let Command::RegisterMachine { name, boot_id, capacity, attributes, inventory, seen, .. } = command else {
-            panic!("no registration")
-        };
-        let Some(slot) = self.live.machine_named(name) else { return self.register_new(command, decided) };
+    fn register(&mut self, found: &FoundMachine, decided: &Decided) -> Expected {
+        let FoundMachine { name, boot_id, capacity, attributes, inventory, seen, .. } = found;
+        let Some(slot) = self.live.machine_named(name) else { return self.register_new(found, decided) };
         let before = self.live.machines[&slot].clone();
         let (rebooted, expired) =
             (before.boot_id != boot_id.as_ref().into(), before.state == MachineState::Unreachable);
@@ -463,10 +461,8 @@ impl Twin {
         Expected::Changed
     }
 
-    fn register_new(&mut self, command: &Command, decided: &Decided) -> Expected {
-        let Command::RegisterMachine { name, boot_id, capacity, attributes, .. } = command else {
-            panic!("no registration")
-        };
+    fn register_new(&mut self, found: &FoundMachine, decided: &Decided) -> Expected {
+        let FoundMachine { name, boot_id, capacity, attributes, .. } = found;
         let Decided::Changed { decision: Decision::Accepted { id, version: 1 }, .. } = decided else {
             panic!("expected a machine, found {decided:?}");
         };

@@ -269,16 +269,12 @@ mod tests {
     use crate::shared::tests::without_threads;
 
     fn report(transitions: usize) -> Vec<Transition> {
-        let transition = Transition {
-            allocation: plenum_model::AllocationId { slot: 0, generation: 1 },
-            machine: plenum_model::MachineId { slot: 0, generation: 1 },
-            epoch: 1,
-            state: plenum_model::AllocationState::Running,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
-        };
+        let transition = Transition::new(
+            plenum_model::MachineId { slot: 0, generation: 1 },
+            1,
+            plenum_model::AllocationId { slot: 0, generation: 1 },
+            plenum_model::AllocationState::Running,
+        );
         vec![transition; transitions]
     }
 

@@ -675,15 +675,8 @@ mod tests {
         let back = register("m2").await;
         assert_eq!(back, (away.0, away.1 + 1));
 
-        let ended = |(machine, epoch): (MachineId, u32)| Transition {
-            machine,
-            epoch,
-            allocation: AllocationId { slot: 0, generation: 1 },
-            state: AllocationState::Complete,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
+        let ended = |(machine, epoch): (MachineId, u32)| {
+            Transition::new(machine, epoch, AllocationId { slot: 0, generation: 1 }, AllocationState::Complete)
         };
         let passed_over = async |reported| service.book(reported).await.unwrap().1;
         assert_eq!(passed_over(vec![ended(here), ended(away), ended(away)]).await, BTreeSet::from([away.0]));

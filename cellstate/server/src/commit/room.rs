@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use plenum_core::ROWS_MAX;
 use plenum_model::{
-    AllocationState, BootId, Cell, Command, Delta, Job, JobChange, Rejection, RejectionCode, TaskState, Transition,
-    counted,
+    AllocationState, BootId, Cell, Command, Delta, FoundMachine, Job, JobChange, Rejection, RejectionCode, TaskState,
+    Transition, counted,
 };
 
 use super::{Asked, CommitOptions};
@@ -138,7 +138,7 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
             let row = cell.machine_row(machine.id.slot)?;
             (row.allocations.into(), "stop some of its allocations first")
         }
-        Command::RegisterMachine { name, boot_id, inventory, .. } => {
+        Command::RegisterMachine(FoundMachine { name, boot_id, inventory, .. }) => {
             // Besides the ends: what is asked, what each receipt tells of restarts and sets off in its job, and the mates that a failure stops.
             let failed = inventory.iter().filter(|item| item.state == AllocationState::Failed).count();
             let restarted = inventory.iter().filter(|item| item.restarts > 0).count();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use plenum_core::{Core, CoreOptions};
 use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk};
 use plenum_model::{
-    Attributes, Cell, CellIdentity, Command, Decision, Delta, LogTime, Placement, Rejection, Request, Resources,
-    Revision, SessionId, Transaction, TransactionId,
+    AllocationRef, AllocationState, Cell, CellIdentity, Command, Decision, Delta, FoundMachine, LogTime, Placement,
+    Rejection, Request, Resources, Revision, SessionId, Transaction, TransactionId, Transition,
 };
 
 use super::{Answer, Asked, Batch, CommitOptions, Committer, Input, Output, Published, room};
@@ -18,15 +18,12 @@ fn ask(command: Command) -> Asked {
 }
 
 fn machine(name: &str) -> Asked {
-    ask(Command::RegisterMachine {
+    ask(Command::RegisterMachine(FoundMachine {
         name: name.into(),
         boot_id: "boot".into(),
         capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ..Resources::default() },
-        attributes: Arc::new(Attributes::default()),
-        devices: Vec::new(),
-        inventory: Vec::new(),
-        seen: plenum_model::Revision::default(),
-    })
+        ..FoundMachine::default()
+    }))
 }
 
 fn open_server() -> Asked {
@@ -333,12 +330,7 @@ fn with_a_stopped_job(options: CoreOptions) -> Core {
         groups: vec![group],
         ..Default::default()
     };
-    let submit = Command::SubmitJob {
-        shape: Arc::new(shape),
-        body: Arc::from([]),
-        body_digest: [0; 32],
-        expected_version: None,
-    };
+    let submit = Command::submit(shape);
     let stop = Command::StopJob { job: plenum_model::JobId { slot: 0, generation: 1 }, version: None };
     for asked in [open_server(), ask(submit), ask(stop)] {
         take(&mut core, &asked);
@@ -408,15 +400,7 @@ fn claims_of_all(core: &mut Core, tasks: u32) -> Asked {
     take(core, &open_server());
     take(core, &ask(Command::OpenSession { scheduler: "batch".into() }));
     take(core, &machine("m1"));
-    take(
-        core,
-        &ask(Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::from([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        }),
-    );
+    take(core, &ask(Command::submit(shape)));
     let placement = Placement {
         job: PAIR,
         job_version: 1,
@@ -466,16 +450,8 @@ fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
     let mut core = placed(6000);
     let machine = plenum_model::MachineId { slot: 0, generation: 1 };
     // All but one.
-    let done = core.cell().allocations().skip(1).map(|found| plenum_model::Transition {
-        machine,
-        epoch: 1,
-        allocation: found.id,
-        state: plenum_model::AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    });
+    let ended = |found: AllocationRef<'_>| Transition::new(machine, 1, found.id, AllocationState::Complete);
+    let done = core.cell().allocations().skip(1).map(ended);
     let done = ask(Command::ReportStatus(done.collect()));
     take(&mut core, &done);
     let options = CommitOptions { entry_bytes: 8 << 10, ..CommitOptions::default() };
@@ -498,14 +474,14 @@ fn larger_segments_are_advised_only_where_they_raise_the_bound() {
     let core = placed(1);
     let failed = plenum_model::Inventory {
         allocation: core.cell().allocations().next().expect("it was placed").id,
-        state: plenum_model::AllocationState::Failed,
+        state: AllocationState::Failed,
         exit_code: 1,
         reason: "".into(),
         restarts: 0,
         task: None,
     };
     let mut booted = machine("m1").request().command.clone();
-    let Command::RegisterMachine { boot_id, inventory, .. } = &mut booted else { panic!("it registers") };
+    let Command::RegisterMachine(FoundMachine { boot_id, inventory, .. }) = &mut booted else { panic!("it registers") };
     *boot_id = "another boot".into();
     *inventory = vec![failed; 30_000];
     let booted = ask(booted);

@@ -284,8 +284,8 @@ mod tests {
 
     use plenum_core::{Core, CoreOptions, Decided};
     use plenum_model::{
-        AllocationState, GroupShape, JobId, JobShape, Placement, Request, Resources, Revision, SessionId, Transaction,
-        TransactionId,
+        AllocationState, FoundMachine, GroupShape, JobId, JobShape, Placement, Request, Resources, Revision, SessionId,
+        Transaction, TransactionId,
     };
     use tokio::sync::oneshot;
 
@@ -309,7 +309,7 @@ mod tests {
             groups: vec![group],
             ..JobShape::default()
         };
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32], expected_version: None }
+        Command::submit(shape)
     }
 
     /// A resolver whose batches are taken by the test, each full with one request, in a cell of so many stopped jobs that are to be forgotten at
@@ -326,15 +326,12 @@ mod tests {
     /// The same, in a cell in which a job is stopped by one task at a time, and two are left; with `held`, there is a hold whose time is over.
     fn stopping(dir: &Path, held: bool) -> (Resolver, Receiver<Batch>) {
         let [job, gang] = [0, 1].map(|slot| JobId { slot, generation: 1 });
-        let register = Command::RegisterMachine {
+        let register = Command::RegisterMachine(FoundMachine {
             name: "m1".into(),
             boot_id: "boot".into(),
             capacity: Resources::new(4000, 1 << 30),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen: Revision::default(),
-        };
+            ..FoundMachine::default()
+        });
         let (machines, tasks) = (vec![0; 3], vec![0, 1, 2]);
         // The second revision opened the session, and the fourth is the job's.
         let transaction = Transaction {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_core::{Core, CoreOptions};
 use plenum_model::{
-    AllocationId, Attributes, Cell, CellIdentity, Command, LogTime, Request, Resources, Revision, SessionId,
+    AllocationId, Cell, CellIdentity, Command, FoundMachine, LogTime, Request, Resources, Revision, SessionId,
     Transaction, TransactionId,
 };
 use plenum_proto::pages::Decoder;
@@ -67,15 +67,12 @@ impl Source {
 
     fn machine(&mut self) {
         self.machines += 1;
-        self.commit(Command::RegisterMachine {
+        self.commit(Command::RegisterMachine(FoundMachine {
             name: format!("m{}", self.machines).into(),
             boot_id: "boot".into(),
             capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ..Resources::default() },
-            attributes: Arc::new(Attributes::default()),
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen: plenum_model::Revision::default(),
-        });
+            ..FoundMachine::default()
+        }));
     }
 
     /// A transaction of this number, the first of which opens its session; gives when it was decided.

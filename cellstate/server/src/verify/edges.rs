@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use plenum_core::Core;
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Inventory, JobId, LogTime, MachineId, Port,
-    Request, Resources, SessionId, TaskState, TaskTraces, Transition,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, FoundMachine, Inventory, JobId, LogTime,
+    MachineId, Port, Request, Resources, SessionId, TaskState, TaskTraces, Transition,
 };
 use plenum_proto::{bounds, pages, v1};
 use prost::Message;
@@ -177,15 +177,15 @@ impl Play {
         let inventory = inventory.collect();
         self.ask(
             "register",
-            Command::RegisterMachine {
+            Command::RegisterMachine(FoundMachine {
                 name,
                 boot_id: boot_id.into(),
                 capacity: Resources::new(1_000_000, 1 << 40),
                 attributes: std::sync::Arc::new(attributes),
-                devices: Vec::new(),
                 inventory,
                 seen: self.committer.undurable_cell().revision(),
-            },
+                ..FoundMachine::default()
+            }),
         );
     }
 

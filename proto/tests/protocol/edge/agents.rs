@@ -1,6 +1,6 @@
 //! What agents send.
 
-use plenum_model::{AllocationState, Command, Unfit};
+use plenum_model::{AllocationState, Command, FoundMachine, Unfit};
 use plenum_proto::{machines, v1};
 
 use super::cpu;
@@ -33,7 +33,9 @@ fn check_transition(change: impl FnOnce(&mut v1::Transition), expected: &str) {
 
 #[test]
 fn a_machine_may_be_named_like_a_host() {
-    let Command::RegisterMachine { name, .. } = machines::register(valid()).unwrap() else { panic!("no registration") };
+    let Command::RegisterMachine(FoundMachine { name, .. }) = machines::register(valid()).unwrap() else {
+        panic!("no registration")
+    };
     assert_eq!(&*name, "node-1.example");
     check(
         |wire| wire.name = "node/1".into(),
@@ -207,7 +209,7 @@ fn a_reason_that_is_too_long_is_cut_where_a_letter_ends() {
     let state = v1::AllocationState::Failed.into();
     let item = v1::InventoryItem { allocation: 1 << 32, state, reason: long.clone(), ..Default::default() };
     let wire = v1::RegisterMachine { inventory: vec![item], ..valid() };
-    let Command::RegisterMachine { inventory, .. } = machines::register(wire).unwrap() else {
+    let Command::RegisterMachine(FoundMachine { inventory, .. }) = machines::register(wire).unwrap() else {
         panic!("no registration")
     };
     assert_eq!(&*inventory[0].reason, &long[..254]);

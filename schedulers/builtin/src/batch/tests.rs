@@ -1,8 +1,8 @@
 //! Stories of the batch scheduler, against the real core.
 
-use std::sync::Arc;
-
-use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, SessionId, TaskTraces};
+use plenum_model::{
+    AllocationId, AllocationState, Command, FoundMachine, Inventory, Quota, Resources, SessionId, TaskTraces,
+};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -38,15 +38,14 @@ fn register(stage: &mut Stage, runs: Option<(&str, u64)>) {
             task: Some(traces.into()),
         }
     };
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: "m1".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(4000, 1 << 34),
-        attributes: Arc::default(),
-        devices: Vec::new(),
         inventory: runs.into_iter().map(unknown).collect(),
         seen: stage.cell().revision(),
-    };
+        ..FoundMachine::default()
+    });
     stage.ask("agent", command);
 }
 

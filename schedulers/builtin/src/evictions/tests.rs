@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationState, Command, Inventory, JobId, Port, Quota, TaskTraces, Transition,
+    AllocationId, AllocationRef, AllocationState, Command, FoundMachine, Inventory, JobId, Port, Quota, TaskTraces,
+    Transition,
 };
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 use plenum_testkit::{JobBuilder, Seat, Stage};
@@ -44,16 +45,7 @@ pub(super) fn leaving(stage: &Stage) -> impl Iterator<Item = AllocationRef<'_>> 
 pub(super) fn leave(stage: &mut Stage) {
     let ended = |found: AllocationRef<'_>| {
         let machine = stage.cell().machine_in(found.row.machine).unwrap();
-        Transition {
-            machine: machine.id,
-            epoch: machine.epoch,
-            allocation: found.id,
-            state: AllocationState::Stopped,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
-        }
+        Transition::new(machine.id, machine.epoch, found.id, AllocationState::Stopped)
     };
     let all = leaving(stage).map(ended).collect();
     stage.ask("agent", Command::ReportStatus(all));
@@ -304,15 +296,15 @@ fn nobody_is_evicted_for_a_port_that_a_task_unknown_to_the_cell_has_too() {
     };
     let unknown = AllocationId { slot: 7, generation: 1 };
     let machine = stage.cell().machine_in(0).unwrap();
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: machine.name.clone(),
         boot_id: "boot".into(),
         capacity: *machine.capacity,
         attributes: machine.attributes.clone(),
-        devices: Vec::new(),
         inventory: vec![runs(known, None), runs(unknown, Some(traces))],
         seen: stage.cell().revision(),
-    };
+        ..FoundMachine::default()
+    });
     stage.ask("agent", command);
     let high = submit(&mut stage, &job("high", 1, 100, 90).port("http", 80));
     assert_eq!((stands(&stage, high), stands(&stage, low)), ((0, 0), (1, 0)));

@@ -1,8 +1,6 @@
 //! Stories of tasks that ask for GPUs, against the real core.
 
-use std::sync::Arc;
-
-use plenum_model::{Command, Resources, Revision};
+use plenum_model::{Command, FoundMachine, Resources};
 use plenum_policies::gpu::Counted;
 use plenum_testkit::{JobBuilder, Stage};
 
@@ -235,15 +233,13 @@ fn a_model_that_is_asked_for_is_the_model_that_is_given() {
     let mut stage = Stage::new();
     for (name, model) in [("m0", "a100"), ("m1", "t4")] {
         let device = plenum_model::Device { kind: "gpu".into(), index: 0, millis: 1000, model: model.into() };
-        let command = plenum_model::Command::RegisterMachine {
+        let command = Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
-            capacity: plenum_model::Resources::new(8_000, 1 << 34),
-            attributes: std::sync::Arc::default(),
+            capacity: Resources::new(8_000, 1 << 34),
             devices: vec![device],
-            inventory: Vec::new(),
-            seen: plenum_model::Revision::default(),
-        };
+            ..FoundMachine::default()
+        });
         stage.ask("agent", command);
     }
     stage.seat(Batch::default());
@@ -272,15 +268,13 @@ fn a_job_that_was_scaled_up_counts_with_the_tasks_that_it_has() {
 
 /// A machine with these devices comes, or comes again.
 fn registers(devices: Vec<Device>) -> Command {
-    Command::RegisterMachine {
+    Command::RegisterMachine(FoundMachine {
         name: "m0".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(16_000, 1 << 34),
-        attributes: Arc::default(),
         devices,
-        inventory: Vec::new(),
-        seen: Revision::default(),
-    }
+        ..FoundMachine::default()
+    })
 }
 
 /// The machine counted as one of its first GPU's model, and the claim named its second one, of another: refused for ever, as a misfit.

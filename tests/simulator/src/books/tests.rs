@@ -1,8 +1,6 @@
 //! Cells that are sound, and are not what the cell was.
 
-use std::sync::Arc;
-
-use plenum_model::{Inventory, Resources};
+use plenum_model::{FoundMachine, Inventory};
 
 use super::*;
 
@@ -34,15 +32,12 @@ fn a_backup_of_another_cell_is_found() {
 
 /// A registration of the one machine after this boot, whose agent names these.
 fn registration(boot_id: &str, inventory: Vec<Inventory>) -> Request {
-    let command = Command::RegisterMachine {
+    let command = Command::RegisterMachine(FoundMachine {
         name: "m0".into(),
         boot_id: boot_id.into(),
-        capacity: Resources::default(),
-        attributes: Arc::default(),
-        devices: Vec::new(),
         inventory,
-        seen: Revision(0),
-    };
+        ..FoundMachine::default()
+    });
     Request { principal: "local".into(), namespace: "".into(), command }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Cell, Command, Deadline, GroupShape, JobShape, Machine, MachineState};
+use plenum_model::{Cell, Command, Deadline, FoundMachine, GroupShape, JobShape, Machine, MachineState};
 
 use crate::books::{Checked, hold};
 
@@ -41,10 +41,12 @@ fn is_submitted(cell: &Cell, shape: &JobShape, again: bool) -> bool {
 fn of_machines(command: &Command, after: &Cell) -> bool {
     let is = |machine: Option<&Arc<Machine>>, so: &dyn Fn(&Machine) -> bool| machine.is_some_and(|one| so(one));
     match command {
-        Command::RegisterMachine { name, capacity, attributes, devices, .. } => is(after.machine_named(name), &|one| {
-            let is_there = !matches!(one.state, MachineState::Unreachable | MachineState::Gone);
-            is_there && (&*one.capacity, &one.attributes, &*one.devices) == (capacity, attributes, devices)
-        }),
+        Command::RegisterMachine(FoundMachine { name, capacity, attributes, devices, .. }) => {
+            is(after.machine_named(name), &|one| {
+                let is_there = !matches!(one.state, MachineState::Unreachable | MachineState::Gone);
+                is_there && (&*one.capacity, &one.attributes, &*one.devices) == (capacity, attributes, devices)
+            })
+        }
         Command::ExpireMachine { machine, .. } => {
             after.machine(*machine).is_none_or(|one| one.state == MachineState::Unreachable)
         }

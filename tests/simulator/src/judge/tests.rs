@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, Device, GroupShape, Guard,
-    Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal,
-    RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction,
-    TransactionId, TransactionOutcome, UnknownId, UnknownTask,
+    AllocationId, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, Device, FoundMachine,
+    GroupShape, Guard, Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port,
+    Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces,
+    Transaction, TransactionId, TransactionOutcome, UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, reasons, rules};
@@ -53,12 +53,7 @@ impl Stage {
 
     /// The job that is placed from here on.
     fn submit(&mut self, shape: JobShape) {
-        let job = self.ask(Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::new([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        });
+        let job = self.ask(Command::submit(shape));
         self.job = JobId::from_bits(job).expect("an id");
     }
 
@@ -69,15 +64,14 @@ impl Stage {
     /// A machine that comes, or comes back, with these devices.
     fn register_with(&mut self, name: &str, devices: &[Device]) -> u64 {
         let seen = self.core.cell().revision();
-        self.ask(Command::RegisterMachine {
+        self.ask(Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(8000, 1 << 30),
-            attributes: Arc::default(),
             devices: devices.to_vec(),
-            inventory: Vec::new(),
             seen,
-        })
+            ..FoundMachine::default()
+        }))
     }
 
     /// What was made, or nothing.
@@ -253,8 +247,7 @@ fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
     let (holder, slot) = (stage.job, stage.machine.slot);
     let shape = JobShape::clone(&stage.core.cell().job(holder).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let other =
-        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
+    let other = stage.ask(Command::submit(shape));
     let other = JobId::from_bits(other).expect("an id");
     let (resources, deadline) = (Resources::new(8000, 1), LogTime::from_micros(60_000_000));
     stage.ask(Command::TakeHold {
@@ -402,8 +395,7 @@ fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let holder =
-        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
+    let holder = stage.ask(Command::submit(shape));
     let job = JobId::from_bits(holder).expect("an id");
     let (slot, base, mut judge) = (stage.machine.slot, stage.core.cell().revision(), Judge::default());
     let [held, over] = [vec![slot], Vec::new()].map(|machines| {
@@ -435,8 +427,7 @@ fn a_grant_by_sequence_where_others_hold_room_or_somebody_was_found_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     (shape.name, shape.scheduler) = ("gang".into(), "ml".into());
-    let gang =
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+    let gang = Command::submit(shape);
     let gang = JobId::from_bits(stage.ask(gang)).expect("an id");
     let (own, slot, base, mut judge) = (stage.job, stage.machine.slot, stage.core.cell().revision(), Judge::default());
     let [held_by_others, held_by_own] = [gang, own].map(|job| {

@@ -172,16 +172,7 @@ impl Player {
 
     fn receipt(&mut self, machine: &str, allocation: AllocationId) {
         let machine = self.core.cell().machine_named(machine).expect("a machine");
-        let transition = Transition {
-            machine: machine.id,
-            epoch: machine.epoch,
-            allocation,
-            state: AllocationState::Stopped,
-            ready: false,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
-        };
+        let transition = Transition::new(machine.id, machine.epoch, allocation, AllocationState::Stopped);
         self.ask_aloud(Command::ReportStatus(vec![transition]));
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Attributes, Cell, ClaimExtra, Command, ConflictCheck, Device,
-    GroupShape, Guard, Inventory, Job, JobId, JobKind, JobShape, Machine, MachineState, Partition, Placement, Port,
-    Preemption, Quota, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, TaskTraces,
-    Transaction, TransactionId, Transition,
+    FoundMachine, GroupShape, Guard, Inventory, Job, JobId, JobKind, JobShape, Machine, MachineState, Partition,
+    Placement, Port, Preemption, Quota, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState,
+    TaskTraces, Transaction, TransactionId, Transition,
 };
 
 use super::Chaos;
@@ -120,7 +120,7 @@ impl Chaos {
         let rack: Arc<str> = format!("r{}", dice.roll(2)).into();
         let attributes = if dice.once_in(5) { Attributes::new() } else { Attributes::from([("rack".into(), rack)]) };
         let unknown: Vec<u32> = (0..3).filter(|_| dice.once_in(4)).collect();
-        Command::RegisterMachine {
+        Command::RegisterMachine(FoundMachine {
             name: name.into(),
             boot_id: if dice.once_in(12) { "b".into() } else { "a".into() },
             // A few tasks fill it, of whichever resource.
@@ -133,7 +133,7 @@ impl Chaos {
             devices,
             inventory: unknown.into_iter().map(|number| unknown_task(number, dice)).collect(),
             seen: if dice.once_in(4) { Revision::default() } else { cell.revision() },
-        }
+        })
     }
 
     /// A job, mostly of a name that in its namespace no other one has that is not over.
@@ -400,14 +400,8 @@ fn unknown_task(number: u32, dice: &mut Dice) -> Inventory {
 
 fn transition(machine: &Machine, allocation: AllocationId, state: AllocationState) -> Transition {
     Transition {
-        machine: machine.id,
-        epoch: machine.epoch,
-        allocation,
-        state,
         ready: state == AllocationState::Running,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
+        ..Transition::new(machine.id, machine.epoch, allocation, state)
     }
 }
 

@@ -343,12 +343,7 @@ mod tests {
         let group = GroupShape { name: "g".into(), count: 1, resources: Resources::default(), ..GroupShape::default() };
         let (name, namespace) = ("early".into(), "default".into());
         let shape = JobShape { name, namespace, scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
-        let submit = Command::SubmitJob {
-            shape: Arc::new(shape),
-            body: Arc::from([]),
-            body_digest: [0; 32],
-            expected_version: None,
-        };
+        let submit = Command::submit(shape);
         let mut core = Core::new(CoreOptions::default());
         let commands = [Command::OpenServer(CellIdentity { term: 1, ..CellIdentity::default() }), submit];
         let deltas = commands.map(|command| {

@@ -39,16 +39,7 @@ fn report(stage: &mut Stage, job: JobId, next: impl Fn(&AllocationRef<'_>) -> Op
     let told = own.filter_map(|found| {
         let (state, ready) = next(&found)?;
         let machine = cell.machine_in(found.row.machine)?;
-        Some(Transition {
-            machine: machine.id,
-            epoch: machine.epoch,
-            allocation: found.id,
-            state,
-            ready,
-            exit_code: 0,
-            restarts: 0,
-            reason: "".into(),
-        })
+        Some(Transition { ready, ..Transition::new(machine.id, machine.epoch, found.id, state) })
     });
     let told = told.collect();
     stage.ask("agents", Command::ReportStatus(told));

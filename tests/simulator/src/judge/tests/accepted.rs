@@ -1,6 +1,6 @@
 //! Commands that are said to be done, and are not.
 
-use plenum_model::{Partition, Unfit};
+use plenum_model::{FoundMachine, Partition, Unfit};
 
 use super::*;
 use crate::judge::accepted::invariant_what_is_accepted_is_done;
@@ -19,7 +19,7 @@ fn a_command_that_is_accepted_and_not_done_is_found() {
     limits[0] = Some(500);
     let epoch = stage.core.cell().machine(machine).expect("it is there").epoch;
     let commands = [
-        Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None },
+        Command::submit(shape),
         Command::SetQuota { namespace: "default".into(), limit: Some(Quota { limits }) },
         Command::SetPartition { name: "apart".into(), partition: Some(Partition::default()) },
         Command::PauseScheduler { scheduler: "batch".into(), paused: true },
@@ -34,15 +34,12 @@ fn a_command_that_is_accepted_and_not_done_is_found() {
         Command::ExpireMachine { machine, epoch },
         Command::RemoveMachine { machine, unless_alive: false },
         Command::CloseSession(session),
-        Command::RegisterMachine {
+        Command::RegisterMachine(FoundMachine {
             name: "m2".into(),
             boot_id: "boot".into(),
             capacity: Resources::new(8000, 1 << 30),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen: Revision(0),
-        },
+            ..FoundMachine::default()
+        }),
     ];
     for command in commands {
         let before = stage.core.cell().clone();

@@ -1,5 +1,7 @@
 //! Culprits that took less than they are blamed for, or nothing of what was in the way.
 
+use plenum_model::FoundMachine;
+
 use super::*;
 
 impl Stage {
@@ -28,8 +30,7 @@ fn a_hold_that_is_blamed_twice_for_the_same_room_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let other =
-        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
+    let other = stage.ask(Command::submit(shape));
     let (base, mut judge) = (stage.core.cell().revision(), Judge::default());
     let [taken, renewed] = [600, 1000].map(|millis| {
         let (resources, deadline) = (Resources::new(millis, 1), LogTime::from_micros(60_000_000));
@@ -53,15 +54,13 @@ fn a_hold_that_is_blamed_twice_for_the_same_room_is_found() {
 fn a_machine_that_is_blamed_for_more_than_it_lost_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let (base, mut judge, machine) = (stage.core.cell().revision(), Judge::default(), stage.machine);
-    let shrinks = Command::RegisterMachine {
+    let shrinks = Command::RegisterMachine(FoundMachine {
         name: "m1".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(7000, 1 << 30),
-        attributes: Arc::default(),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen: base,
-    };
+        ..FoundMachine::default()
+    });
     let shrank = stage.ask_before(&mut judge, shrinks);
     let cordoned = stage.ask_before(&mut judge, Command::CordonMachine { machine, cordoned: true });
     let txn = Transaction { base, ..Transaction::default() };
@@ -116,15 +115,14 @@ fn a_machine_that_is_blamed_for_more_of_another_model_than_a_claim_wants_is_foun
     let mut stage = Stage::new(GroupShape { devices: vec![of("large", 400)], ..GroupShape::default() });
     stage.register_with("m1", &[of("large", 1000)]);
     let (base, mut judge) = (stage.core.cell().revision(), Judge::default());
-    let changes = Command::RegisterMachine {
+    let changes = Command::RegisterMachine(FoundMachine {
         name: "m1".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(8000, 1 << 30),
-        attributes: Arc::default(),
         devices: vec![of("small", 1000)],
-        inventory: Vec::new(),
         seen: base,
-    };
+        ..FoundMachine::default()
+    });
     let changed = stage.ask_before(&mut judge, changes);
     let txn = Transaction { base, ..Transaction::default() };
     let is_true = |kind: &str, amount: u64| {

@@ -38,7 +38,7 @@ fn whatever_a_step_brings_above_its_bound_is_found() {
     let mut third = JobShape { name: "third".into(), ..shape };
     third.groups[0].resources = Resources::new(2, 2);
     let shape = Arc::new(third);
-    let command = Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None };
+    let command = Command::submit(shape);
     let bounds: [(u32, Bound); 3] = [
         (3, |options, most| options.jobs_max = most),
         (3, |options, most| options.tasks_max = most),

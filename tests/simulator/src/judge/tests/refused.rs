@@ -1,6 +1,6 @@
 //! Refusals for what does not stand in the way.
 
-use plenum_model::{Constraint, JobState, Operator, Spread, TaskState};
+use plenum_model::{Constraint, FoundMachine, JobState, Operator, Spread, TaskState};
 
 use super::*;
 
@@ -28,8 +28,7 @@ fn room_that_is_blamed_though_it_is_there_or_for_too_much_is_found() {
     assert!(!is_believed(&stage, &[0], &no_room(&stage, cpu, 1)), "all of it is free");
     let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let other =
-        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
+    let other = stage.ask(Command::submit(shape));
     let hold = |stage: &mut Stage, millis: u64| {
         let (resources, deadline) = (Resources::new(millis, 1), LogTime::from_micros(60_000_000));
         let (job, machines) = (JobId::from_bits(other).expect("an id"), vec![stage.machine.slot]);
@@ -60,15 +59,14 @@ fn what_is_blamed_though_it_is_over_is_found() {
     assert!(is_believed(&stage, &[0], &refused(&stage, RefusalReason::Constraint)), "it has no rack");
     let seen = stage.core.cell().revision();
     let rack = [("rack".into(), "r8".into())].into();
-    stage.ask(Command::RegisterMachine {
+    stage.ask(Command::RegisterMachine(FoundMachine {
         name: "m1".into(),
         boot_id: "boot".into(),
         capacity: Resources::new(8000, 1 << 30),
         attributes: Arc::new(rack),
-        devices: Vec::new(),
-        inventory: Vec::new(),
         seen,
-    });
+        ..FoundMachine::default()
+    }));
     for reason in [
         RefusalReason::NoSuchMachine,
         RefusalReason::MachineNotReady,

@@ -366,5 +366,5 @@ fn a_job_of(count: u32) -> Command {
         groups: vec![group],
         ..Default::default()
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32], expected_version: None }
+    Command::submit(shape)
 }

@@ -1,10 +1,11 @@
 //! What is decided again from the middle of a server's life, where nobody knows what happened before.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use plenum_model::{AllocationId, AllocationState, Inventory, MachineId, Quota, Resources, SessionId, Transition};
+use plenum_model::{
+    AllocationId, AllocationState, FoundMachine, Inventory, MachineId, Quota, Resources, SessionId, Transition,
+};
 
 use super::*;
 
@@ -14,15 +15,14 @@ fn register(name: &str) -> Asked {
 
 /// An agent that has heard of a revision.
 fn register_again(name: &str, boot_id: &str, seen: u64, inventory: Vec<Inventory>) -> Asked {
-    Asked::by_server(Command::RegisterMachine {
+    Asked::by_server(Command::RegisterMachine(FoundMachine {
         name: name.into(),
         boot_id: boot_id.into(),
         capacity: Resources::new(1000, 1 << 30),
-        attributes: Arc::default(),
-        devices: Vec::new(),
         inventory,
         seen: Revision(seen),
-    })
+        ..FoundMachine::default()
+    }))
 }
 
 /// A transaction of a session, with a number: for the task of the job in this slot that has the number, on this machine.
@@ -173,14 +173,8 @@ fn what_no_core_is_begun_for_any_more_is_counted() {
 /// What the agent of the machine in a slot, in its first epoch, reports of the first allocation that had a row.
 fn told(machine: u32, slot: u32, state: AllocationState) -> Transition {
     Transition {
-        machine: MachineId { slot: machine, generation: 1 },
-        epoch: 1,
-        allocation: AllocationId { slot, generation: 1 },
-        state,
         ready: state == AllocationState::Running,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
+        ..Transition::new(MachineId { slot: machine, generation: 1 }, 1, AllocationId { slot, generation: 1 }, state)
     }
 }
 
