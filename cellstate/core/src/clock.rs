@@ -1,7 +1,7 @@
 //! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, known or not, holds
 //! end, unknown tasks are told to stop, finished jobs are retired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
@@ -265,16 +265,34 @@ impl Core {
     }
 }
 
-/// Unreachable machines that were given up, by slot. When that was stands nowhere: whoever begins with this cell takes it that it was
-/// just now, or a server that starts over and over would give up a whole cell whose network has failed.
-pub(crate) fn given_up(cell: &Cell) -> BTreeSet<u32> {
-    let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
-    let slots: BTreeSet<u32> = cell.machines().filter(unreachable).map(|machine| machine.id.slot).collect();
-    if slots.is_empty() {
-        return slots;
+/// Machines of a cell that somebody begins with, as far as it tells who of them was given up.
+pub(crate) struct GivenUp {
+    /// Slots of those that were given up since they are unreachable. Something is lost of them that was granted since they were last away: what was lost
+    /// then stays so until its receipt, and they may have come back since. One that lost only what was granted before that waits for a turn once more.
+    pub(crate) slots: BTreeSet<u32>,
+    /// Those that may have been. When that was stands nowhere: it is taken that it was just now, or a server that starts over and over would give up a
+    /// whole cell whose network has failed.
+    pub(crate) at_most: usize,
+}
+
+impl GivenUp {
+    pub(crate) fn of(cell: &Cell) -> Self {
+        let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
+        let epochs: BTreeMap<u32, u32> =
+            cell.machines().filter(unreachable).map(|machine| (machine.id.slot, machine.epoch)).collect();
+        let (mut slots, mut all) = (BTreeSet::new(), BTreeSet::new());
+        if epochs.is_empty() {
+            return Self { slots, at_most: 0 };
+        }
+        for lost in cell.allocations().filter(|found| found.status.state == AllocationState::Lost) {
+            let Some(epoch) = epochs.get(&lost.row.machine) else { continue };
+            all.insert(lost.row.machine);
+            if *epoch == lost.row.epoch {
+                slots.insert(lost.row.machine);
+            }
+        }
+        Self { slots, at_most: all.len() }
     }
-    let lost = cell.allocations().filter(|found| found.status.state == AllocationState::Lost);
-    lost.map(|found| found.row.machine).filter(|slot| slots.contains(slot)).collect()
 }
 
 /// How many of these unknown tasks, the first ones, are surely within so many bytes in the log; the first one always is among them.

@@ -120,6 +120,7 @@ impl Derived {
             (base..base + rows(job.shape.groups.len())).filter_map(|row| cell.groups().get(row)).copied().collect()
         };
         let all: Vec<GroupRow> = cell.jobs().flat_map(|job| -> Vec<_> { rows_of(job) }).collect();
+        let given_up = clock::GivenUp::of(cell);
         let mut derived = Self {
             allocation_slots: AllocationSlots::rebuild(cell),
             machine_slots: RowSlots::rebuild(machine_end, |slot| cell.machine_in(slot).is_some()),
@@ -149,8 +150,8 @@ impl Derived {
             homes: Homes::rebuild(cell),
             sweeps: Sweeps::rebuild(cell),
             unknown_due: UnknownDue::rebuild(cell, opened_at.plus_micros(options.unknown_micros)),
-            given_up: clock::given_up(cell),
-            given_up_at: Vec::new(),
+            given_up: given_up.slots,
+            given_up_at: vec![cell.time(); given_up.at_most],
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
             spare: Spare::default(),
@@ -159,7 +160,6 @@ impl Derived {
             opened: cell.revision(),
             opened_at,
         };
-        derived.given_up_at = vec![cell.time(); derived.given_up.len()];
         for machine in cell.machines() {
             derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
             derived.newest_epoch = derived.newest_epoch.max(machine.epoch_began);

@@ -31,7 +31,7 @@ use plenum_model::{Cell, Command, Decision, Delta, Grants, LogTime, Outcome, Rej
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 38;
+pub const CORE_VERSION: u32 = 39;
 
 /// Rows that any table may have: whoever reads a delta refuses to grow one further.
 pub const ROWS_MAX: u32 = 1 << 26;

@@ -9,7 +9,7 @@ use crate::error::{self, ReadError};
 use crate::v1;
 
 /// The version of the core's rules: batches of another one are folded, and never decided again.
-pub const CORE_VERSION: u32 = 38;
+pub const CORE_VERSION: u32 = 39;
 
 /// Keys of `LogBatch.entries` and of the fields of `LogEntry`: each is its number and its wire type, in one byte.
 const ENTRIES: u8 = 3 << 3 | 2;

@@ -428,6 +428,45 @@ fn a_server_that_starts_again_remembers_that_machines_were_given_up() {
     assert_eq!(large.in_state(AllocationState::Lost), 500);
 }
 
+// What was lost in an earlier absence counted for the present one as long as its end was not told: with a start of the server meanwhile all that had been given up
+// before was lost at once, however many machines were away.
+#[test]
+fn a_server_that_starts_again_gives_nobody_up_for_what_was_lost_in_an_earlier_absence() {
+    let (mut large, machines) = crowded_machines();
+    let away = |large: &mut Large, epoch| {
+        for &machine in &machines {
+            large.ask(Command::ExpireMachine { machine, epoch });
+        }
+    };
+    away(&mut large, 1);
+    for _ in 0..2 {
+        large.now = large.now.plus_micros(60_000_000);
+        large.tick_all();
+    }
+    assert_eq!(large.in_state(AllocationState::Lost), 500);
+    for slot in [0, 1] {
+        let found = large.core.cell().machine_in(slot).unwrap().clone();
+        large.ask(Command::RegisterMachine(FoundMachine {
+            name: found.name.clone(),
+            boot_id: found.boot_id.to_string().into(),
+            capacity: *found.capacity,
+            attributes: found.attributes.clone(),
+            seen: large.core.cell().revision(),
+            ..FoundMachine::default()
+        }));
+    }
+    let job = large.job(GroupShape { count: 2, lost_after_micros: Some(60_000_000), ..GroupShape::default() });
+    large.commit(vec![placement(job, 0..2, |task| machines[task as usize].slot, 0)]);
+    away(&mut large, 2);
+    large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+    large.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 2, ..CellIdentity::default() }));
+    for lost in [501, 502] {
+        large.now = large.now.plus_micros(61_000_000);
+        large.tick_all();
+        assert_eq!(large.in_state(AllocationState::Lost), lost, "one a minute");
+    }
+}
+
 // For each job that failed with a report, all that was reported was gone through: at these sizes hundreds of millions of moves.
 #[test]
 fn what_was_reported_is_gone_through_once_for_all_jobs_that_fail_with_it() {

@@ -147,7 +147,9 @@ fn a_job_of_which_a_part_is_lost_keeps_the_machine_that_its_tasks_share() {
         epoch: large.core.cell().machine(home).expect("it is there").epoch,
     });
     large.now = large.now.plus_micros(60_000_000);
-    assert_eq!(large.tick_all(), 3);
+    // A server that starts between two of these lets the rest wait for a turn: what is lost first was granted before the machine was last away.
+    (0..3).for_each(|_| drop(large.ask(Command::Tick)));
+    assert_eq!(large.core.next_due(), None);
     assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (25, None));
 }
 

@@ -147,13 +147,23 @@ impl Picture {
         room
     }
 
-    /// Unreachable machines that were given up: something that they ran is lost.
+    /// Unreachable machines that were given up in this absence: something is lost that they were given since the one before.
     pub(crate) fn given_up(&self) -> BTreeSet<u32> {
-        let lost = |slot: u32| {
-            self.allocations.values().any(|found| found.machine == slot && found.state == AllocationState::Lost)
+        self.unreachable_with_lost(|machine, lost| lost.epoch == machine.epoch)
+    }
+
+    /// Those that may have been: something that they ran is lost.
+    pub(crate) fn perhaps_given_up(&self) -> BTreeSet<u32> {
+        self.unreachable_with_lost(|_, _| true)
+    }
+
+    fn unreachable_with_lost(&self, counts: impl Fn(&Machine, &Allocation) -> bool) -> BTreeSet<u32> {
+        let lost = |slot: u32, machine: &Machine| {
+            let mut of_it = self.allocations.values().filter(|found| found.machine == slot);
+            of_it.any(|found| found.state == AllocationState::Lost && counts(machine, found))
         };
         let unreachable = self.machines.iter().filter(|(_, machine)| machine.state == MachineState::Unreachable);
-        unreachable.map(|(slot, _)| *slot).filter(|slot| lost(*slot)).collect()
+        unreachable.filter(|(slot, machine)| lost(**slot, machine)).map(|(slot, _)| *slot).collect()
     }
 
     pub(crate) fn job_named(&self, shape: &JobShape) -> Option<JobId> {

@@ -166,7 +166,7 @@ impl Twin {
                 self.opened = self.next();
                 self.changes_before = self.changes.len();
                 self.given_up = self.live.given_up();
-                self.given_up_at = vec![self.live.time; self.given_up.len()];
+                self.given_up_at = vec![self.live.time; self.live.perhaps_given_up().len()];
                 self.opened_at = self.now;
                 Expected::Changed
             }

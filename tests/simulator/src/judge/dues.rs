@@ -13,7 +13,7 @@ use plenum_model::{
 };
 
 use super::Step;
-use super::leaving::{Turns, is_drained};
+use super::leaving::{GivenUp, Turns, is_drained};
 use crate::books::{Checked, hold};
 
 /// See the module.
@@ -38,11 +38,9 @@ impl Dues {
 
     /// A server opened this cell just now.
     pub(crate) fn opened(&mut self, cell: &Cell) {
-        let lost = cell.allocations().filter(|found| found.status.state == AllocationState::Lost);
-        let machines = lost.filter_map(|found| cell.machine_in(found.row.machine));
-        let away = machines.filter(|machine| machine.state == MachineState::Unreachable);
-        self.given_up = away.map(|machine| (machine.id, machine.epoch)).collect();
-        self.turns.opened(cell.time(), self.given_up.len());
+        let GivenUp { machines, at_most } = GivenUp::of(cell);
+        self.given_up = machines;
+        self.turns.opened(cell.time(), at_most);
         self.opened_at = Some(cell.time());
     }
 

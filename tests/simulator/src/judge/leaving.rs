@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use plenum_core::CoreOptions;
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Command, Deadline, JobChange, LogTime, Machine, MachineState,
+    AllocationRef, AllocationState, Cell, Command, Deadline, JobChange, LogTime, Machine, MachineId, MachineState,
 };
 
 use super::Step;
@@ -132,13 +132,30 @@ impl Leaving {
         }
         if delta.cell.is_some() {
             self.opened_at = delta.time;
-            let lost = step.after.allocations().filter(|found| found.status.state == AllocationState::Lost);
-            let away = |slot: &u32| {
-                step.after.machine_in(*slot).is_some_and(|machine| machine.state == MachineState::Unreachable)
-            };
-            self.given_up = lost.map(|found| found.row.machine).filter(away).collect();
-            self.turns.opened(delta.time, self.given_up.len());
+            let GivenUp { machines, at_most } = GivenUp::of(step.after);
+            self.given_up = machines.into_iter().map(|(id, _)| id.slot).collect();
+            self.turns.opened(delta.time, at_most);
         }
+    }
+}
+
+/// Machines that a cell tells to have been given up since they are unreachable, each with its epoch; and how many may have been.
+pub(super) struct GivenUp {
+    pub(super) machines: BTreeSet<(MachineId, u32)>,
+    pub(super) at_most: usize,
+}
+
+impl GivenUp {
+    /// Something of theirs is lost. What was granted in an earlier epoch may have been lost in an earlier absence.
+    pub(super) fn of(cell: &Cell) -> Self {
+        let lost = cell.allocations().filter(|found| found.status.state == AllocationState::Lost);
+        let on = lost.filter_map(|found| Some((cell.machine_in(found.row.machine)?, found.row.epoch)));
+        let away = on.filter(|(machine, _)| machine.state == MachineState::Unreachable);
+        let all: BTreeSet<_> =
+            away.map(|(machine, epoch)| (machine.id, machine.epoch, epoch == machine.epoch)).collect();
+        let at_most = all.iter().map(|(id, ..)| id).collect::<BTreeSet<_>>().len();
+        let machines = all.into_iter().filter(|(.., is_sure)| *is_sure).map(|(id, epoch, _)| (id, epoch)).collect();
+        Self { machines, at_most }
     }
 }
 
