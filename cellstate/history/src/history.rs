@@ -304,8 +304,8 @@ struct Found {
 
 /// Opens the store in a folder, which becomes the cell's, and looks what there is.
 fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
-    identity::claim(folder, &options.cell_id)?;
-    let (store, journal_set_aside) = Store::open(folder, options)?;
+    let has_all_shelves = identity::claim(folder, &options.cell_id)?;
+    let (store, journal_set_aside) = Store::open(folder, has_all_shelves, options)?;
     let store = Arc::new(store);
     let view = settle(&store)?;
     let writer = writer_of(&store, &view)?;

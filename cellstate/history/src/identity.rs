@@ -17,12 +17,13 @@ pub const FORMATS: std::ops::RangeInclusive<u32> = 2..=FORMAT;
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity.new";
 
-/// Makes sure that `folder` is the history of the cell, in a format that can be read. An absent or empty folder becomes it.
-pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
+/// Makes sure that `folder` is the history of the cell, in a format that can be read, and says whether that is the newest: a store that is there has all
+/// that belongs to one then. An absent or empty folder becomes it.
+pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<bool, OpenError> {
     keep_private(folder);
     match format_of(folder, cell_id)? {
-        Some(_) => Ok(()),
-        None => create(folder, cell_id),
+        Some(format) => Ok(format == FORMAT),
+        None => create(folder, cell_id).map(|()| true),
     }
 }
 

@@ -20,6 +20,12 @@ const UNFINISHED_FOLDER: &str = "store.new";
 const KEYSPACES_FOLDER: &str = "keyspaces";
 /// In the folder of a keyspace: which list of its tables counts.
 const CURRENT_FILE: &str = "current";
+/// In the folder of a keyspace: its tables.
+const TABLES_FOLDER: &str = "tables";
+/// By which fjall knows a store.
+const MARK_FILE: &str = "version";
+/// The keyspace in which the others are named.
+const KEYSPACE_OF_NAMES: &str = "0";
 const SET_ASIDE_FOLDER: &str = "journal-set-aside";
 
 /// The least that fjall takes.
@@ -33,12 +39,18 @@ const TABLE_BYTES: u64 = 2 << 20;
 const TABLES_MERGED: u8 = 8;
 
 impl Store {
-    /// Opens or makes the store in `folder`. A journal of fjall's that can't be read is set aside, and said so.
-    pub(crate) fn open(folder: &Path, options: &Options) -> Result<(Self, Option<JournalSetAside>), OpenError> {
+    /// Opens or makes the store in `folder`. A journal of fjall's that can't be read is set aside, and said so. `has_all_shelves`: one that is there does not
+    /// lack any, as one of an earlier format may.
+    pub(crate) fn open(
+        folder: &Path,
+        has_all_shelves: bool,
+        options: &Options,
+    ) -> Result<(Self, Option<JournalSetAside>), OpenError> {
         let path = folder.join(STORE_FOLDER);
         if !path.exists() {
             make(folder, &path, options)?;
         }
+        check_whole(&path, has_all_shelves).map_err(|failed| failed.into_error(folder))?;
         give_journal(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
         let reason = match attempt(folder, &path, options) {
             Ok(store) => {
@@ -111,6 +123,30 @@ fn attempt(folder: &Path, path: &Path, options: &Options) -> Result<Store, Attem
     }
 }
 
+/// Checks that a store which was made has what fjall knows it by. Where that is not there, fjall makes a new one, and removes or hides what is.
+fn check_whole(path: &Path, has_all_shelves: bool) -> Result<(), Attempt> {
+    let failed = |error: io::Error| Attempt::Failed(fjall::Error::Io(error));
+    let keyspaces = path.join(KEYSPACES_FOLDER);
+    let names = keyspaces.join(KEYSPACE_OF_NAMES).join(CURRENT_FILE);
+    for file in [path.join(MARK_FILE), names] {
+        if !file.try_exists().map_err(failed)? {
+            return Err(Attempt::TablesUnreadable(format!("{} is not there", file.display())));
+        }
+    }
+    let mut found = 0;
+    for keyspace in fs::read_dir(&keyspaces).map_err(failed)? {
+        let keyspace = keyspace.map_err(failed)?.path();
+        found += usize::from(keyspace.join(CURRENT_FILE).try_exists().map_err(failed)?);
+    }
+    // With that of the names.
+    let expected = 1 + Shelf::ALL.len();
+    if has_all_shelves && found < expected {
+        let what = format!("expected {expected} keyspaces in {}, found {found}", keyspaces.display());
+        return Err(Attempt::TablesUnreadable(what));
+    }
+    Ok(())
+}
+
 /// Checks each keyspace's list of its tables by the sum that fjall keeps of it, and does not look at. What contradicts itself there fails an
 /// assertion while a lock of fjall's is held, and that fails another one where the lock is let go of: the process would be gone.
 fn check_tables_lists(keyspaces: &Path) -> Result<(), Attempt> {
@@ -121,14 +157,19 @@ fn check_tables_lists(keyspaces: &Path) -> Result<(), Attempt> {
     };
     for folder in folders {
         let folder = folder.map_err(failed)?.path();
-        let current = match fs::read(folder.join(CURRENT_FILE)) {
-            // Its making was cut off, which fjall knows how to take, or it is no keyspace.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-            current => current.map_err(failed)?,
-        };
         let damaged = |what: &str| {
             let file = folder.join(CURRENT_FILE);
             Attempt::TablesUnreadable(format!("{what}, by what {} says of it", file.display()))
+        };
+        let current = match fs::read(folder.join(CURRENT_FILE)) {
+            // Its making was cut off, which fjall knows how to take, or it is no keyspace. One with tables was made whole: fjall would remove them.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                if was_made(&folder).map_err(failed)? {
+                    return Err(damaged("which list of its tables counts is not said"));
+                }
+                continue;
+            }
+            current => current.map_err(failed)?,
         };
         let Some((number, sum)) = list_in(&current) else { return Err(damaged("there is no list of tables")) };
         let list = match fs::read(folder.join(format!("v{number}"))) {
@@ -142,6 +183,19 @@ fn check_tables_lists(keyspaces: &Path) -> Result<(), Attempt> {
         }
     }
     Ok(())
+}
+
+/// Whether a keyspace has had tables: it has some, or a list of them after the first one, of none.
+fn was_made(keyspace: &Path) -> io::Result<bool> {
+    let names = |folder: &Path| match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        entries => entries?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>(),
+    };
+    let is_later_list = |name: &std::ffi::OsString| {
+        let number = name.to_str().and_then(|name| name.strip_prefix('v')?.parse::<u64>().ok());
+        number.is_some_and(|number| number > 0)
+    };
+    Ok(!names(&keyspace.join(TABLES_FOLDER))?.is_empty() || names(keyspace)?.iter().any(is_later_list))
 }
 
 /// The number of a keyspace's list of tables and the sum over it, as fjall writes them: 8 bytes, 16, and one for the kind of the sum.

@@ -1,6 +1,7 @@
 //! A store whose tables are damaged: who reads all of it names that.
 
 use super::*;
+use crate::OpenError;
 use crate::keys::Shelf;
 use std::path::PathBuf;
 
@@ -26,6 +27,31 @@ fn of_sessions(folder: &Path) {
     history.persist().unwrap();
     history.store().unwrap().compact(Shelf::Index).unwrap();
     history.store().unwrap().wait_until_idle();
+}
+
+// Fjall made a new store over the old one, or removed the tables of the keyspaces that it did not know any more: whoever looked, lost the history.
+#[test]
+fn a_store_that_lacks_what_it_is_known_by_is_damaged_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    of_sessions(folder.path());
+    let store = folder.path().join("store");
+    let journal = std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path());
+    // As after its journal was begun anew: without that fjall finds its file in the way.
+    let journal = journal.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "jnl")).unwrap();
+    std::fs::rename(&journal, store.join("5.jnl")).unwrap();
+    for lost in
+        ["version", "keyspaces/0/current", "keyspaces/1/current", "keyspaces/5/current", "keyspaces/3", "keyspaces"]
+    {
+        let (there, away) = (store.join(lost), folder.path().join("away"));
+        std::fs::rename(&there, &away).unwrap();
+        let error = History::open(folder.path(), options()).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{lost}: {error}");
+        assert!(!there.exists(), "{lost} was made anew");
+        std::fs::rename(&away, &there).unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.newest_revision, opened.journal_set_aside.is_none()), (SESSIONS, true));
+    history.read_all().unwrap();
 }
 
 // Rows were read one after the other, which goes by no filter of a table. Who looked for one met the damage that nobody had named.

@@ -121,7 +121,7 @@ fn a_history_that_can_not_be_written_when_it_is_opened_is_read_and_goes_on_when_
     // In the store's journal alone: to be brought to tables by who opens it.
     history.append(&batches(91, 180, 300)).unwrap();
     copy_of(&history, &live, &copy);
-    let store = Arc::new(Store::open(&copy, &options()).unwrap().0);
+    let store = Arc::new(Store::open(&copy, true, &options()).unwrap().0);
     put_in_the_way(&copy);
     let view = settle(&store).unwrap();
     assert!(view.newest >= 90 && view.durable == 0, "{} to {}", view.durable, view.newest);
@@ -155,7 +155,7 @@ fn a_history_that_can_not_be_settled_is_written_on_from_what_it_is_seen_to_have(
     head_at_90(&history.store().unwrap());
     history.persist().unwrap();
     copy_of(&history, &live, &copy);
-    let store = Arc::new(Store::open(&copy, &options()).unwrap().0);
+    let store = Arc::new(Store::open(&copy, true, &options()).unwrap().0);
     put_in_the_way(&copy);
     head_at_90(&store);
     assert!(store.rotate(&[Shelf::Index]).and_then(|()| store.catch_up()).is_err() && store.is_poisoned());
