@@ -65,7 +65,14 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
     let parents = parents_of_new(dir);
-    let (draft, _building) = begin_draft(dir)?;
+    let begun = begin_draft(dir);
+    // The directory of who restores into it just now is not ours.
+    let is_taken = matches!(begun, Err(BackupError::Server(ServerError::BeingRestored { .. })));
+    let (draft, _building) = begun.inspect_err(|_| {
+        if !is_taken {
+            remove_if_new(dir, &parents)
+        }
+    })?;
     let named = sync_folder(dir).and_then(|()| parents.iter().try_for_each(|parent| sync_folder(parent)));
     let made = named.and_then(|()| build(&cell, &manifest, incarnation, &draft));
     let made = made.and_then(|()| put_in_place(&draft, dir));
@@ -73,10 +80,7 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
         if let Err(also) = fs::remove_dir_all(&draft) {
             tracing::warn!(error = %also, draft = %draft.display(), "what was made could not be removed");
         }
-        // A server that is started on an empty directory makes a cell of its own; one with anything in it stays.
-        if !parents.is_empty() {
-            let _ = fs::remove_dir(dir);
-        }
+        remove_if_new(dir, &parents);
         return Err(error);
     }
     let live_allocations = cell.live().into();
@@ -184,6 +188,14 @@ fn begin_draft(dir: &Path) -> Result<(PathBuf, fs::File), BackupError> {
     }
     make(&draft, false)?;
     Ok((draft, folder))
+}
+
+/// Removes a directory that was made for the cell, of which the `parents` tell: a server that is started on an empty one makes a cell of its own. One with
+/// anything in it stays.
+fn remove_if_new(dir: &Path, parents: &[PathBuf]) {
+    if !parents.is_empty() {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 /// The folders in which names are made when a directory is, the innermost first.

@@ -285,6 +285,27 @@ async fn assert_agents_must_register(channel: &Channel) {
     assert!(!agents.report(report).await.unwrap().into_inner().register);
 }
 
+// It was left empty: a server that is started on such a directory makes a cell of its own.
+#[tokio::test]
+async fn a_restore_that_finds_no_room_for_its_draft_leaves_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
+    let file = dir.path().join("backup");
+    back_up(&channel, &file).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    // The longest path that there may be: a name in it is none.
+    let mut target = tempfile::tempdir().unwrap().keep();
+    let top = target.clone();
+    while target.as_os_str().len() < 4090 {
+        target.push("x".repeat((4094 - target.as_os_str().len()).min(200)));
+    }
+    let refused = restore(&file, &target, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::Io { .. }), "{refused}");
+    assert!(target.parent().unwrap().exists() && !target.exists());
+    std::fs::remove_dir_all(top).unwrap();
+}
+
 #[tokio::test]
 async fn a_backup_or_a_directory_that_is_there_is_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
