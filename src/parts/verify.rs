@@ -63,6 +63,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "mark": report.mark,
         "fallback": report.fallback,
         "violations": report.violations.iter().map(violation).collect::<Vec<_>>(),
+        "not_looked_at": report.not_looked_at,
         "violations_unlisted": report.violations_unlisted,
     })
 }
@@ -85,6 +86,9 @@ fn text(report: &VerifyReport) -> String {
         ("conflicts", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
     ]);
+    if let Some(obstacle) = &report.not_looked_at {
+        pairs.push(("not looked at", obstacle.clone()));
+    }
     if let Some(torn) = &report.torn {
         pairs.push(("torn write", format!("{torn} (promised to nobody; the next start cuts it off)")));
     }

@@ -68,6 +68,9 @@ pub struct VerifyReport {
     /// That the fallback was not compared with what the deltas give, or that without its history the cell could not be started, for want of one
     /// that the log goes on from. A violation only where the history is damaged.
     pub fallback: Option<String>,
+    /// What kept something from being looked at, of which nothing is said here, nor of what could only be judged behind it. No violation: where there are none,
+    /// it is the error of [`verify`].
+    pub not_looked_at: Option<String>,
     /// All that is wrong, at most 1000.
     pub violations: Vec<Violation>,
     /// How many more there are.
@@ -87,7 +90,8 @@ impl VerifyReport {
 ///
 /// # Errors
 /// When there is nothing to check: no cell, one whose restore is not at its end, another version's or another user's, a running server; and when
-/// something could not be looked at, as on a full disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
+/// something could not be looked at, as on a full disk or for want of open files, and nothing else is wrong: it may be sound. What is damaged is no error, but in
+/// the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     expect_restored(dir)?;
     expect_log(dir)?;

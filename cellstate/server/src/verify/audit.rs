@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::VerifyReport;
 use crate::commit::bounds;
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::LOG;
 use compare::{difference, is_alike, is_same_change};
@@ -117,15 +117,16 @@ pub(super) struct Audit {
     conflicts: u64,
     violations: Vec<Violation>,
     unlisted: u64,
-    /// What kept something from being looked at: it may be sound, and so may all.
-    obstacle: Option<ServerError>,
+    /// What kept something from being looked at first: it may be sound, and so may all; and how many violations had been found by then. What was found behind
+    /// it may come of it.
+    obstacle: Option<(ServerError, usize)>,
 }
 
 impl Audit {
     /// Something can't be read: because it is damaged, which is a violation, or because something keeps it from being looked at.
     pub(super) fn unreadable(&mut self, revision: Revision, place: &str, what: String, error: ServerError) {
         if error.may_be_sound() {
-            self.obstacle.get_or_insert(error);
+            self.obstacle.get_or_insert((error, self.violations.len()));
         } else {
             self.violation(revision, place, what);
         }
@@ -403,11 +404,16 @@ impl Audit {
         false
     }
 
-    /// What was found; the obstacle, if there was one.
+    /// What was found. Of what could not be looked at nothing is said, but that: where nothing wrong was found before it, it is the error.
     pub(super) fn into_report(mut self, log: &Report, from_revision: u64) -> Result<VerifyReport, ServerError> {
-        if let Some(obstacle) = self.obstacle {
-            return Err(obstacle);
-        }
+        let not_looked_at = match self.obstacle.take() {
+            Some((obstacle, 0)) => return Err(obstacle),
+            Some((obstacle, sure)) => {
+                self.violations.truncate(sure);
+                Some(told(&obstacle))
+            }
+            None => None,
+        };
         if !self.broken {
             self.check_cell(self.cell.revision(), &format!("{LOG}: the end"));
         }
@@ -428,6 +434,7 @@ impl Audit {
             torn: log.torn.as_ref().map(|cut| cut.damage.to_string()),
             mark: log.mark_damages.first().map(ToString::to_string),
             fallback: None,
+            not_looked_at,
             violations: self.violations,
             violations_unlisted: self.unlisted,
         })

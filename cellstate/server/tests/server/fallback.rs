@@ -223,6 +223,12 @@ async fn a_fallback_that_can_not_be_looked_at_is_not_called_damaged() {
     std::os::unix::fs::symlink(FALLBACK, dir.join(FALLBACK)).unwrap();
     let error = plenum_server::verify(&dir).unwrap_err();
     assert_eq!(error.code(), "BAD_DIRECTORY", "{error}");
+    // What is wrong beside it was not told.
+    let newest = begun_segments(&dir).pop().unwrap();
+    flip(&newest, 100);
+    let report = plenum_server::verify(&dir).unwrap();
+    assert!(!report.is_sound() && report.not_looked_at.is_some_and(|what| what.contains(FALLBACK)));
+    flip(&newest, 100);
     std::fs::remove_dir_all(dir.join("history")).unwrap();
     let error = refused(&dir).await;
     assert_eq!(error.code(), "BAD_DIRECTORY", "{error}");
@@ -445,8 +451,8 @@ async fn damage_before_the_fallback_in_the_very_file_that_goes_on_from_it_costs_
     server.shutdown().await.unwrap();
 }
 
-/// Flips a bit in the header of the newest segment of a stopped cell's log, the only one that is not kept then; gives its name.
-fn lose_only_header(dir: &Path) -> String {
+/// Segments of a stopped cell's log that were written into, the newest last.
+fn begun_segments(dir: &Path) -> Vec<PathBuf> {
     let is_begun = |path: &PathBuf| {
         path.extension().is_some_and(|suffix| suffix == "segment")
             && std::fs::read(path).unwrap().starts_with(b"PLENUMSG")
@@ -454,6 +460,12 @@ fn lose_only_header(dir: &Path) -> String {
     let files = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
     let mut begun: Vec<_> = files.filter(is_begun).collect();
     begun.sort();
+    begun
+}
+
+/// Flips a bit in the header of the newest segment of a stopped cell's log, the only one that is not kept then; gives its name.
+fn lose_only_header(dir: &Path) -> String {
+    let mut begun = begun_segments(dir);
     let newest = begun.pop().unwrap();
     // As if they had been released.
     begun.iter().for_each(|path| std::fs::rename(path, path.with_extension("kept")).unwrap());
