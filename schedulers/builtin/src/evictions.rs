@@ -58,7 +58,7 @@ pub(crate) enum Denied {
     Later,
     /// Its tasks failed after it had evicted others for them: it evicts nobody before then.
     Fails(LogTime),
-    /// Tasks of it failed, and a live peer owns it, who knows whether it evicted others for them.
+    /// Tasks of it failed, and a peer owns it, who knows whether it evicted others for them, and may be waiting for that.
     Peer,
 }
 

@@ -190,9 +190,17 @@ impl<'a> View<'a> {
     /// that the peer owned, until that commits again. `work` has such jobs now and then, besides the own.
     #[must_use]
     pub fn may_be_orphaned(&self, job: &Job) -> bool {
+        self.unheard_micros(job).is_some_and(|unheard| unheard >= self.peer_silence_micros)
+    }
+
+    /// For how long the peer whose own a job is has committed nothing, in microseconds, by the process's own clock: counted from when this session saw it first, if it has committed
+    /// nothing since, and anew with each connection. `None` of a job that is no peer's own. Who holds work back on purpose commits nothing for it meanwhile: its peers leave
+    /// that work to it for as long as it may do so and some seconds more, and no longer, as it may be gone.
+    #[must_use]
+    pub fn unheard_micros(&self, job: &Job) -> Option<i64> {
         let owner = self.share.owner(job.id);
-        let silent = self.share.heard_micros(owner).saturating_add(self.peer_silence_micros) <= self.now_micros;
-        self.queue.contains(job.id) && owner != self.share.own() && silent
+        let is_a_peers = self.queue.contains(job.id) && owner != self.share.own();
+        is_a_peers.then(|| self.now_micros.saturating_sub(self.share.heard_micros(owner)))
     }
 
     /// Whether a job waits out a refusal. Nothing of it is offered as work meanwhile, and who moves what runs leaves it alone, too.

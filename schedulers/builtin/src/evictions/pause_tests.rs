@@ -73,6 +73,64 @@ fn no_other_session_evicts_for_what_fails_while_its_own_waits() {
     let told = stage.passed_over(web, 0);
     assert!(told.starts_with("it evicted others for tasks that failed, and evicts nobody before "), "{told}");
     assert_eq!(fail(&mut stage, web, 5), 1, "after ten seconds");
+    assert_eq!(fail(&mut stage, web, 15), 0);
+    assert_eq!(fail(&mut stage, web, 10), 1, "after twenty more");
+    assert_eq!(fail(&mut stage, web, 290), 3, "after 40, 80 and 160");
+    assert_eq!(fail(&mut stage, web, 1500), 5, "and then every five minutes");
+}
+
+// It was left to the one that was gone until the cell ended its session, ten minutes later: nothing else of that one's was granted, and so nobody knew it to be silent.
+#[test]
+fn what_failed_and_was_left_by_a_session_that_is_gone_evicts_once_no_pause_of_it_can_last() {
+    let (mut stage, low, one) = full_with_seat(1);
+    let other = stage.seat(Service::default());
+    let web = submit(&mut stage, &web(1));
+    let owner = if stage.runtime(one).counters().claims_granted > 0 { one } else { other };
+    assert_eq!(stage.runtime(owner).counters().claims_granted, 1);
+    leave(&mut stage);
+    stage.cut_off(owner);
+    stage.finish(web, false);
+    stage.advance(11_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (1, 0)), "13 seconds after the eviction");
+    stage.advance(4_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (0, 1)), "{}", stage.passed_over(web, 0));
+    leave(&mut stage);
+    assert_eq!(fail(&mut stage, web, 6), 0, "who evicted for it waits for a pause of its own");
+    assert_eq!(fail(&mut stage, web, 5), 1);
+}
+
+// Each start left another session to which the job could fall, and each such session kept it for ten minutes.
+#[test]
+fn however_often_its_scheduler_was_killed_what_failed_once_evicts_soon_after_the_last_start() {
+    let (mut stage, low, mut seat) = full_with_seat(6);
+    let web = |number: u32| {
+        JobBuilder::new(&format!("web-{number}"), "service").group("main", 1, 2000).priority(90).forever()
+    };
+    let webs: Vec<JobId> = (0..6).map(|number| submit(&mut stage, &web(number))).collect();
+    leave(&mut stage);
+    for _ in 0..4 {
+        stage.cut_off(seat);
+        seat = stage.seat(Service::default());
+    }
+    webs.iter().for_each(|&web| stage.finish(web, false));
+    stage.advance(18_000_000);
+    let placed = webs.iter().filter(|&&web| stands(&stage, web) == (1, 0)).count();
+    assert_eq!((placed, stands(&stage, low)), (6, (0, 6)));
+}
+
+#[test]
+fn the_more_often_tasks_of_a_group_failed_the_longer_it_is_left_to_a_session_that_may_be_gone() {
+    let (mut stage, low, one) = full_with_seat(2);
+    let other = stage.seat(Service::default());
+    let web = submit(&mut stage, &web(2));
+    let owner = if stage.runtime(one).counters().claims_granted > 0 { one } else { other };
+    leave(&mut stage);
+    stage.cut_off(owner);
+    stage.finish(web, false);
+    stage.advance(21_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (2, 0)), "two failures: twenty seconds, and five");
+    stage.advance(4_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((2, 0), (0, 2)), "{}", stage.passed_over(web, 0));
 }
 
 // Each decision looked for a machine on which others could be evicted for it, and then evicted nobody there: in a large cell that is a walk over all that runs.

@@ -12,6 +12,14 @@ const FIRST_MICROS: i64 = 10_000_000;
 /// Each further one waits twice as long, up to this. It is what Kubernetes lets a container wait at most that ends again and again.
 const MAX_MICROS: i64 = 300_000_000;
 
+/// After so many times twice as long it is the longest.
+const DOUBLINGS_MAX: usize = 5;
+
+const _: () = assert!(FIRST_MICROS << DOUBLINGS_MAX >= MAX_MICROS);
+
+/// Who waited for its pause has evicted by so long after it, if it is there.
+const OVERDUE_MICROS: i64 = 5_000_000;
+
 /// Groups that are remembered. Of more of them those are forgotten first whose pauses are past first.
 const GROUPS_MAX: usize = 4096;
 
@@ -125,10 +133,21 @@ impl Pauses {
     }
 }
 
-/// Whether one of these tasks failed, and a live peer owns the job: of the groups that evicted it knows its own alone. One that waits for its pause commits nothing, and its
-/// jobs are offered to others as if it were gone.
+/// Whether one of these tasks failed, and a peer owns the job that may be waiting for the group's pause: of the groups that evicted it knows its own alone. Meanwhile it commits
+/// nothing, and its jobs are offered to others as if it were gone. A pause begins with what it commits: who has not been heard of for longer than that is gone, or has left the job alone.
 pub(super) fn is_up_to_a_peer(view: &View<'_>, work: &Work) -> bool {
-    !view.is_own(&work.job) && have_failed(view, work, &work.tasks)
+    let Some(unheard_micros) = view.unheard_micros(&work.job) else { return false };
+    have_failed(view, work, &work.tasks) && unheard_micros < longest_micros(view, work) + OVERDUE_MICROS
+}
+
+/// How long the pause may be in which the group's owner is: it is twice as long after each eviction for what had failed, and what was placed by one has failed once more when it asks
+/// for the next one. (Or it was lost, stopped or evicted, over and over: for that alone nobody need wait.)
+fn longest_micros(view: &View<'_>, work: &Work) -> i64 {
+    let Some(group) = view.cell().group(&work.job, work.group) else { return MAX_MICROS };
+    let rows = (0..group.count).filter_map(|task| view.cell().task(group, task));
+    let failures = rows.flat_map(|row| 0..row.failures);
+    let doublings = failures.skip(1).take(DOUBLINGS_MAX);
+    doublings.fold(FIRST_MICROS, |micros, _| micros.saturating_mul(2).min(MAX_MICROS))
 }
 
 fn have_failed(view: &View<'_>, work: &Work, tasks: &[u32]) -> bool {
