@@ -440,6 +440,7 @@ fn become_command(
     step("standard error", dup2_stderr(stderr))?;
     step(&format!("entering {}", command.working_directory.display()), chdir(&command.working_directory))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    leave_keys_of_others();
     bequeath_no_capabilities()?;
     if Uid::effective().is_root() {
         drop_capabilities()?;
@@ -470,6 +471,15 @@ fn reset_signals() -> nix::Result<()> {
         unsafe { signal(one, SigHandler::SigDfl) }?;
     }
     SigSet::all().thread_unblock()
+}
+
+/// Gives the command keys of its own, as none are yet: those of whoever started the agent, and of all tasks of its user, were the same ones. A kernel or
+/// a container without them refuses, which keeps no task from running.
+fn leave_keys_of_others() {
+    let nameless: *const libc::c_char = std::ptr::null();
+    // SAFETY: without a name, the kernel reads nothing of ours.
+    #[allow(unsafe_code)]
+    let _ = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, nameless) };
 }
 
 /// What whoever started the agent meant for it to hand on, as units and containers can say, is not bounded at an exec by what
@@ -563,6 +573,29 @@ mod tests {
         assert_eq!(tried(Errno::ETXTBSY), (places[..2].to_vec(), Ok(Some((places[1].clone(), Errno::ETXTBSY)))));
         assert_eq!(tried(Errno::ENOMEM), (places[..2].to_vec(), Err((places[1].clone(), Errno::ENOMEM))));
         assert_eq!(tried(Errno::ENOENT), (places.to_vec(), Ok(None)));
+    }
+
+    /// The number of the caller's keyring; negative: there are none here.
+    fn session_keyring() -> libc::c_long {
+        // SAFETY: numbers only.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, libc::KEY_SPEC_SESSION_KEYRING, 0)
+        }
+    }
+
+    // What one task put among its keys, tasks of other jobs read, also after its end.
+    #[test]
+    fn a_command_has_none_of_the_keys_of_who_started_it() {
+        let before = session_keyring();
+        // Each thread has its own.
+        let own = thread::spawn(|| {
+            leave_keys_of_others();
+            session_keyring()
+        });
+        let own = own.join().unwrap();
+        assert!(own != before || own < 0, "{own}");
+        assert_eq!(session_keyring(), before);
     }
 
     #[test]
