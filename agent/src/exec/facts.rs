@@ -13,6 +13,8 @@ pub(super) struct StartFacts {
     /// From SIGTERM to SIGKILL.
     pub(super) kill_timeout_ms: u64,
     pub(super) cgroup: Option<TaskCgroup>,
+    /// It has a namespace of pids of its own: with its shim, the kernel ends all of it.
+    pub(super) ends_with_shim: bool,
     /// It was written down in this boot of the machine.
     pub(super) is_of_this_boot: bool,
     /// What can't be read of what was written down of it, and what it ends with for that.
@@ -24,8 +26,16 @@ pub(super) struct StartFacts {
 impl StartFacts {
     /// Of a start whose spec can't be read. It may run in the group of its allocation.
     pub(super) fn unknown(allocation: AllocationId, cgroup: Option<TaskCgroup>) -> Self {
-        let (restart, kill_timeout_ms, is_of_this_boot) = (0, KILL_TIMEOUT_MS, true);
-        Self { allocation, restart, kill_timeout_ms, cgroup, is_of_this_boot, unread: None, is_unknown: true }
+        Self {
+            allocation,
+            restart: 0,
+            kill_timeout_ms: KILL_TIMEOUT_MS,
+            cgroup,
+            ends_with_shim: false,
+            is_of_this_boot: true,
+            unread: None,
+            is_unknown: true,
+        }
     }
 
     /// Which start it is; `None`: its spec can't be read, and `restart` is not true.
@@ -41,6 +51,7 @@ impl From<&ShimSpec> for StartFacts {
             restart: spec.task.restart,
             kill_timeout_ms: spec.task.kill_timeout_ms,
             cgroup: spec.cgroup.clone(),
+            ends_with_shim: spec.isolation.pid,
             is_of_this_boot: spec.boot_id == boot_id(),
             unread: None,
             is_unknown: false,

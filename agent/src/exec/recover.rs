@@ -38,6 +38,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How soon it is looked again for what has no control group, each time later: that reads of all processes of the machine.
 const CLEARED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const CLEARED_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// So many looks in a row have to find nothing of it, the pauses between them being the shortest: what is in the middle of an exec has no environment.
+const CLEARED_LOOKS: u32 = 3;
 /// How soon it is looked again for groups of which nothing else is here, each time later: what hangs in the kernel may do so for days.
 const STRAYS_PAUSE_MIN: Duration = Duration::from_secs(1);
 const STRAYS_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -356,7 +358,7 @@ fn recover_one(options: &ExecOptions, looked: Looked, deadline: Instant) -> (Rec
         }
         trace => {
             let ran = running || matches!(&trace, Trace::Exit(exit) if exit.started_unix_ms.is_some());
-            tracing::warn!(%allocation, "what is left of a task whose shim is gone was killed, and doesn't go away yet");
+            tracing::warn!(%allocation, "what is left of a task whose shim is gone was killed, and is not known to be gone yet");
             (Found::Leaving { ran }, Some(Start::Leaving(Box::new(facts))))
         }
     };
@@ -459,18 +461,35 @@ fn is_cleared(directory: &AllocationDirectory, facts: &StartFacts, deadline: Ins
         return true;
     }
     // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is.
-    let mut pause = CLEARED_PAUSE_MIN;
+    let looks = if facts.ends_with_shim { 1 } else { CLEARED_LOOKS };
+    is_cleared_by(looks, deadline, || match marked(directory) {
+        Ok(left) if left.is_empty() => true,
+        Ok(_) => {
+            kill_listed(|| marked(directory).unwrap_or_default());
+            false
+        }
+        Err(_) => false,
+    })
+}
+
+/// Looks until so many looks in a row have found nothing, or `deadline` has come: then that is not known. A row that was begun in time comes to its end.
+fn is_cleared_by(looks: u32, deadline: Instant, mut finds_nothing: impl FnMut() -> bool) -> bool {
+    let is_late = Instant::now() >= deadline;
+    let (mut empty, mut pause) = (0, CLEARED_PAUSE_MIN);
     loop {
-        match marked(directory) {
-            Ok(left) if left.is_empty() => return true,
-            Ok(_) => drop(kill_listed(|| marked(directory).unwrap_or_default())),
-            Err(_) => {}
+        if finds_nothing() {
+            (empty, pause) = (empty + 1, CLEARED_PAUSE_MIN);
+        } else {
+            empty = 0;
+        }
+        if empty >= looks {
+            return true;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() && (is_late || empty == 0) {
             return false;
         }
-        thread::sleep(pause.min(left));
+        thread::sleep(if empty == 0 { pause.min(left) } else { pause });
         pause = (pause * 2).min(CLEARED_PAUSE_MAX);
     }
 }
@@ -630,6 +649,31 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(is_cleared && status.is_none(), "{status:?}");
+    }
+
+    // What was in the middle of an exec, one look did not find. The task was told as ended, and ran on.
+    #[test]
+    fn what_one_look_does_not_find_is_not_taken_for_gone() {
+        let cleared = |looks: u32, found_nothing: &[bool]| {
+            let mut looked = 0;
+            let is_cleared = is_cleared_by(looks, Instant::now() + Duration::from_secs(20), || {
+                looked += 1;
+                found_nothing.get(looked - 1).copied().unwrap_or(true)
+            });
+            (is_cleared, looked)
+        };
+        assert_eq!(cleared(CLEARED_LOOKS, &[]), (true, CLEARED_LOOKS as usize));
+        assert_eq!(cleared(3, &[true, true, false, true, false]), (true, 8));
+        assert_eq!(cleared(1, &[]), (true, 1), "where the kernel ends all of it, once is enough");
+        assert!(!is_cleared_by(3, Instant::now(), || true), "there is no time for that: it is looked again later");
+        let slow = || {
+            thread::sleep(Duration::from_millis(20));
+            true
+        };
+        assert!(
+            is_cleared_by(3, Instant::now() + Duration::from_millis(10), slow),
+            "where a look takes long it ends as well"
+        );
     }
 
     // Of a thousand restarts that it may have in an hour, a task had seven hundred left after nine hundred, once its agent was started again: it went
