@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::OnceLock,
 };
 
@@ -226,6 +226,23 @@ pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) -> usize {
     listed.len()
 }
 
+/// Kills what is below the process of this handle, and leaves itself alone: with it, nobody would know what comes from it. Nothing of that waits for a disk.
+pub(crate) fn kill_below(process: BorrowedFd<'_>) {
+    kill_listed(|| {
+        let Some(pid) = pid_of(process) else { return Vec::new() };
+        let found = descendants(pid);
+        // It may have gone meanwhile, and its number be given to another one.
+        if pid_of(process) == Some(pid) { found } else { Vec::new() }
+    });
+}
+
+/// The number of the process of this handle; `None`: it is gone, or the kernel does not tell.
+fn pid_of(process: BorrowedFd<'_>) -> Option<i32> {
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
+    let number = told.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    number.trim().parse().ok().filter(|&pid| pid > 0)
+}
+
 fn all_pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -261,6 +278,8 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -317,6 +336,17 @@ mod tests {
         assert!(String::from_utf8(comm).is_err(), "its name is no text");
         assert!(found.contains(&pid));
         assert!(matches!(opened, Ok(None)), "{opened:?}");
+    }
+
+    #[test]
+    fn a_handle_tells_the_number_of_its_process_for_as_long_as_that_is_its_own() {
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let handle = pidfd_open(rustix::process::Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        assert_eq!(pid_of(handle.as_fd()), Some(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pid_of(handle.as_fd()), None);
     }
 
     // Between the listing and the signal a process may end, and its number be given to one that has nothing to do with it.

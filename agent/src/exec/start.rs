@@ -34,12 +34,17 @@ use plenum_model::AllocationId;
 
 use crate::{
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
+    process::kill_below,
     shim::is_readable,
     threads::on_a_thread,
 };
 
 /// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
 pub(super) const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
+/// How soon what did not end in time is killed again: a shim that waits for a disk dies when that answers, and what it started may have forked since.
+const KILLED_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Each time later, up to this: that reads of all processes of the machine, and a disk may not answer for days.
+const KILLED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How often the file of an adopted task is looked for, as long as its command isn't known to run.
 const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 /// How soon it is tried again to find out where a task stands.
@@ -237,7 +242,7 @@ async fn watch_shim(
     // Kept over whatever else happens: a disk that does not answer has one thread of each start.
     let mut marked = pin!(marked(directory.running(restart)));
     let mut overdue_at = None;
-    let (mut told, mut is_dropped) = (Asked::Run, false);
+    let (mut told, mut is_dropped, mut killed_again_after) = (Asked::Run, false, None::<Duration>);
     loop {
         let asked = *stop.borrow();
         if asked > told {
@@ -271,17 +276,30 @@ async fn watch_shim(
                 if is_readable(shim.get_ref().as_fd()) {
                     break;
                 }
-                tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
-                overdue_at = None;
-                if let Some(cgroup) = &facts.cgroup {
-                    cgroup.kill();
+                if killed_again_after.is_none() {
+                    tracing::warn!(%allocation, "a shim didn't end its task in time: killing both, until the shim is gone");
                 }
-                let _ = pidfd_send_signal(shim.get_ref(), Signal::KILL);
+                kill_with_shim(&facts, shim.get_ref()).await;
+                let pause = killed_again_after.map_or(KILLED_AGAIN_AFTER, |pause| (pause * 2).min(KILLED_AGAIN_AFTER_MAX));
+                (overdue_at, killed_again_after) = (Some(Instant::now() + pause), Some(pause));
             }
         }
     }
     let status = child.as_mut().and_then(|child| child.wait().ok());
     (status, facts)
+}
+
+/// Kills a task, and then its shim: without a group nobody would know otherwise what the task started, and of a shim that waits for a disk the kernel only
+/// takes note that it is killed.
+async fn kill_with_shim(facts: &StartFacts, shim: &OwnedFd) {
+    if let Some(cgroup) = &facts.cgroup {
+        cgroup.kill();
+    } else if let Ok(shim) = shim.try_clone() {
+        // That reads of all processes of the machine.
+        on_a_thread(move || kill_below(shim.as_fd())).await;
+    }
+    // It may be gone already.
+    let _ = pidfd_send_signal(shim, Signal::KILL);
 }
 
 /// When a shim has had its time that was asked at `asked_at` to end its task. One that nobody asked has all the time there is.
@@ -363,12 +381,17 @@ fn after_shim(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
+    use std::{
+        fs,
+        io::{BufRead, BufReader, Read},
+        process::{Command, Stdio},
+    };
 
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
     use tracing::Level;
 
     use super::*;
-    use crate::exec::levels::Levels;
+    use crate::exec::{self, levels::Levels};
 
     // Who was asked nothing had a year, as if that were never: then its agent killed it, and the cell heard of a lost task.
     #[tokio::test]
@@ -381,6 +404,25 @@ mod tests {
         reached(Some(now)).await;
         let never = tokio::time::timeout(Duration::from_millis(20), reached(None)).await;
         assert!(never.is_err());
+    }
+
+    // Only the shim was killed, which waited for a disk: its task ran on until that answered.
+    #[tokio::test]
+    async fn what_is_overdue_is_killed_with_all_that_it_started() {
+        let mut shim = Command::new("sh");
+        shim.args(["-c", "sleep 60 & echo started; wait"]).stdout(Stdio::piped());
+        let mut shim = shim.spawn().unwrap();
+        let mut printed = BufReader::new(shim.stdout.take().unwrap());
+        printed.read_line(&mut String::new()).unwrap();
+        let handle = pidfd_open(Pid::from_child(&shim), PidfdFlags::empty()).unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let facts = StartFacts::from(&exec::shim_spec(allocation, PathBuf::from("/job")));
+        let since = std::time::Instant::now();
+        kill_with_shim(&facts, &handle).await;
+        shim.wait().unwrap();
+        // That is open for as long as one of them lives.
+        printed.read_to_end(&mut Vec::new()).unwrap();
+        assert!(since.elapsed() < Duration::from_secs(30));
     }
 
     // The agent asked its disk on the thread on which it keeps its lease. Where that did not answer, its tasks ran elsewhere, too.
