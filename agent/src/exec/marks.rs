@@ -11,6 +11,7 @@ use std::{
 use plenum_model::AllocationId;
 use tokio::sync::watch;
 
+use super::recording::remove_starts_before_last;
 use crate::directories::{AgentDirectory, AllocationDirectory};
 
 /// What was forgotten and is not marked.
@@ -79,11 +80,18 @@ impl Marks {
     }
 }
 
+/// Of what is marked, no more than its latest end is kept: those of many restarts of many tasks filled a small disk, which nothing gave back.
 fn mark(directory: &AllocationDirectory) -> io::Result<()> {
-    if directory.root().exists() {
-        File::create(directory.ended())?;
+    if !directory.root().exists() {
+        return Ok(());
     }
-    Ok(())
+    let marked = File::create(directory.ended());
+    // Where there was no room for the mark, there may be now.
+    if remove_starts_before_last(directory) > 0 && marked.is_err() {
+        File::create(directory.ended())?;
+        return Ok(());
+    }
+    marked.map(drop)
 }
 
 #[cfg(test)]
@@ -114,6 +122,20 @@ mod tests {
         let marks = failed(&agent);
         marks.try_again(&agent);
         assert!(agent.allocation(ALLOCATION).ended().is_file() && marks.failed().is_empty());
+    }
+
+    // 29 tasks that had printed nothing filled a disk of 32 MiB with what was written down of their restarts.
+    #[test]
+    fn what_is_marked_keeps_nothing_of_starts_before_its_last() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let (marks, directory) = (Marks::default(), agent.allocation(ALLOCATION));
+        fs::create_dir_all(directory.root()).unwrap();
+        (0..=256).for_each(|restart| fs::write(directory.exit(restart), "").unwrap());
+        assert!(marks.forget(ALLOCATION));
+        marks.mark(&directory, ALLOCATION);
+        let left = fs::read_dir(directory.root()).unwrap().count();
+        assert_eq!((left, directory.last_ended().unwrap(), directory.ended().exists()), (2, Some(256), true));
     }
 
     // The next agent would not find it, and not know that it runs.

@@ -13,7 +13,7 @@ use super::{
     clean::ended,
     marks::Marks,
     places::{Kind, stay},
-    recording::Recording,
+    recording::{Recording, remove_starts_before_last},
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
@@ -91,6 +91,13 @@ fn give_up(directory: &AllocationDirectory, recording: &Recording) -> u64 {
     before.saturating_sub(bytes(directory))
 }
 
+/// Gives up what is kept of starts before its last, if it has ended still, and says how many files that were. There are some where an earlier version marked
+/// its end.
+fn give_up_starts(directory: &AllocationDirectory, recording: &Recording) -> usize {
+    let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
+    if directory.ended().exists() { remove_starts_before_last(directory) } else { 0 }
+}
+
 /// Makes an empty file, or finds it there. It follows no link.
 fn is_made(path: &Path) -> bool {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -107,11 +114,16 @@ pub(crate) struct Relief {
 
 impl Relief {
     /// Gives up what those printed that ended first, at least so many bytes, and says of how many tasks that was. Nothing where all that ended tasks
-    /// printed is less: it would help nobody. Waits for the disk.
+    /// printed is less: it would help nobody; nor where something else of them could go, which may do. Waits for the disk.
     pub(crate) fn give_up_oldest(&self, bytes_min: u64) -> u32 {
         // What could not be marked for want of room has ended as well.
         self.forgotten.try_again(&self.agent);
         let all: Vec<_> = ended(&self.agent).into_iter().map(|allocation| self.agent.allocation(allocation)).collect();
+        let files: usize = all.iter().map(|directory| give_up_starts(directory, &self.recording)).sum();
+        if files > 0 {
+            tracing::info!(files, "what was kept of restarts of ended tasks was removed, as there is no room");
+            return 0;
+        }
         if all.iter().map(bytes).fold(0, u64::saturating_add) < bytes_min {
             return 0;
         }
@@ -274,7 +286,15 @@ mod tests {
         forgotten.mark(&unmarked, allocation);
         fs::remove_dir(unmarked.ended()).unwrap();
         let relief = Relief { agent, recording: Arc::default(), forgotten };
+        for restart in [1, 2] {
+            fs::write(tasks[0].exit(restart), "{}").unwrap();
+            fs::write(tasks[1].exit(restart), "{}").unwrap();
+        }
         let kept = || (tasks.each_ref().map(bytes), bytes(&unmarked));
+        assert_eq!(relief.give_up_oldest(1), 0, "what is kept of its restarts is worth less than what it printed");
+        let ends = |task: &AllocationDirectory| [0, 1, 2].map(|restart| task.exit(restart).exists());
+        assert_eq!((ends(&tasks[0]), ends(&tasks[1])), ([false, false, true], [true; 3]), "the other one runs");
+        assert_eq!(kept(), ([400, 400, 400, 0], 400));
         assert_eq!(relief.give_up_oldest(1201), 0, "all of it would not do");
         assert_eq!(kept(), ([400, 400, 400, 0], 400));
         for (bytes_min, many, left) in [(400, 1, ([400, 400, 0, 0], 400)), (401, 2, ([0, 400, 0, 0], 0))] {

@@ -56,14 +56,24 @@ pub(super) fn remove_starts(directory: &AllocationDirectory, last: u32) -> io::R
     // By their names: a start that could not be written down has taken away nothing of those before it.
     let entries: Vec<_> = fs::read_dir(directory.root())?.collect::<io::Result<_>>()?;
     let last = directory.exit(last);
-    let others = entries.iter().map(fs::DirEntry::path).filter(|path| *path != last && is_of_a_start(path));
+    let others = entries.iter().map(fs::DirEntry::path).filter(|path| *path != last && start_of(path).is_some());
     others.chain([last.clone()]).try_for_each(|file| remove_if_there(&file))
 }
 
-/// Whether it is the record, the mark or the end of a start.
-fn is_of_a_start(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()?.split_once('-'));
-    name.is_some_and(|(kind, number)| ["record", "running", "exit"].contains(&kind) && number.parse::<u32>().is_ok())
+/// Removes what is kept of starts before the latest of which an end is written down, and says how many files that were. For what has ended for good: the
+/// cell knows how, and of what is here nobody asks for more than that latest end.
+pub(super) fn remove_starts_before_last(directory: &AllocationDirectory) -> usize {
+    let entries = fs::read_dir(directory.root()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let starts: Vec<_> = entries.filter_map(|path| Some((start_of(&path)?, path))).collect();
+    let ends = starts.iter().filter(|(start, path)| *path == directory.exit(*start));
+    let Some(last) = ends.map(|&(start, _)| start).max() else { return 0 };
+    starts.iter().filter(|(start, path)| *start < last && fs::remove_file(path).is_ok()).count()
+}
+
+/// The start of which it is the record, the mark or the end.
+fn start_of(path: &Path) -> Option<u32> {
+    let (kind, number) = path.file_name()?.to_str()?.split_once('-')?;
+    number.parse().ok().filter(|_| ["record", "running", "exit"].contains(&kind))
 }
 
 /// # Errors
@@ -114,6 +124,23 @@ mod tests {
                 && directory.exit(last - ENDS_KEPT).exists()
         );
         assert_eq!((names("record-"), names("running-"), names("exit-")), (1, 1, ENDS_KEPT as usize + 1));
+    }
+
+    #[test]
+    fn of_what_has_ended_for_good_its_latest_end_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().to_owned());
+        assert_eq!(remove_starts_before_last(&directory), 0);
+        let ends = [directory.exit(2), directory.exit(9), directory.exit(10)];
+        // The end of its last start could not be written.
+        let others = [directory.spec(), directory.record(11), directory.running(11), place.path().join("stdout-0.log")];
+        for file in ends.iter().chain(&others).chain([&directory.record(9)]) {
+            fs::write(file, "").unwrap();
+        }
+        assert_eq!(remove_starts_before_last(&directory), 3);
+        assert!(others.iter().all(|file| file.exists()));
+        assert_eq!((directory.last_ended().unwrap(), ends[0].exists(), ends[1].exists()), (Some(10), false, false));
+        assert_eq!(remove_starts_before_last(&directory), 0);
     }
 
     // An agent died before it had written the next spec down. The one after it took that of an earlier life of the cell for a start that was still to be made.
