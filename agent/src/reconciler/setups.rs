@@ -2,7 +2,8 @@
 //!
 //! A machine on which no cgroup, no mount or no process can be made fails its tasks within milliseconds, and has room again at once: left
 //! alone, it would get the next ones, and use up the attempts of all that waits in the cell. So it takes none for a while once the set-up of several
-//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault. What starts again here
+//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault. So it counts twice at the most,
+//! when it is placed here again: without that, two jobs of one task would have used up their attempts here before a third one told. What starts again here
 //! says nothing of what the cell would place: it goes on trying whether or not the machine takes others.
 
 use plenum_model::AllocationId;
@@ -12,8 +13,10 @@ use crate::{
     traces::Traces,
 };
 
-/// Different tasks whose set-up fails in a row before the machine takes no more.
+/// So many set-ups that fail in a row, of different tasks, before the machine takes no more.
 const FAILURES: usize = 3;
+/// So many allocations of one task count among these.
+const FAILURES_OF_ONE: usize = 2;
 /// For how long it takes none; each time that it fails again after that, twice as long.
 const PAUSE_MS_MIN: u64 = 30_000;
 const PAUSE_MS_MAX: u64 = 16 * 60_000;
@@ -21,8 +24,8 @@ const PAUSE_MS_MAX: u64 = 16 * 60_000;
 /// What the latest set-ups tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Setups {
-    /// Whose set-up failed since one was done; fewer than [`FAILURES`].
-    failed: Vec<String>,
+    /// Whose set-up failed since one was done, and of which allocation; fewer than [`FAILURES`].
+    failed: Vec<(String, AllocationId)>,
     /// Until when the machine takes no tasks.
     until_ms: Option<u64>,
     /// How often it was given a rest since a set-up was done: after the first one, one failure is enough for the next.
@@ -48,7 +51,7 @@ impl Setups {
             Some(FailureKind::Setup) if restart > 0 => {}
             Some(FailureKind::Setup) => {
                 let named = |of: &Traces| format!("{}/{}/{}/{}", of.namespace, of.job, of.group, of.task);
-                self.failed(now_ms, traces.map_or_else(|| allocation.to_string(), named));
+                self.failed(now_ms, (traces.map_or_else(|| allocation.to_string(), named), allocation));
             }
             Some(FailureKind::CommandNotFound | FailureKind::NotExecutable) => self.done(),
             // That a command was started is told when it is, which may be days before its end. Of others nobody saw how far they came.
@@ -57,12 +60,13 @@ impl Setups {
         }
     }
 
-    fn failed(&mut self, now_ms: u64, task: String) {
+    fn failed(&mut self, now_ms: u64, failed: (String, AllocationId)) {
+        let of_its_task = self.failed.iter().filter(|(task, _)| *task == failed.0).count();
         // What was granted before fails, too, and says nothing new.
-        if self.fail(now_ms) || self.failed.contains(&task) {
+        if self.fail(now_ms) || of_its_task >= FAILURES_OF_ONE || self.failed.contains(&failed) {
             return;
         }
-        self.failed.push(task);
+        self.failed.push(failed);
         if self.failed.len() >= FAILURES || self.rests > 0 {
             let pause_ms = PAUSE_MS_MIN.saturating_mul(1 << self.rests.min(16)).min(PAUSE_MS_MAX);
             *self = Self {
@@ -103,12 +107,9 @@ mod tests {
         let exit = failed(FailureKind::Setup);
         for _ in 0..10 {
             setups.ended(0, (id(1), 0), None, &exit);
+            setups.ended(0, (id(2), 0), None, &exit);
         }
-        let again = Traces { job: "again".to_owned(), ..Traces::default() };
-        for slot in 10..20 {
-            setups.ended(0, (id(slot), 0), Some(&again), &exit);
-        }
-        assert!(!setups.fail(0), "one of two may be at fault itself, however often it is placed");
+        assert!(!setups.fail(0), "one of two may be at fault itself");
         setups.ended(0, (id(3), 0), None, &failed(FailureKind::CommandNotFound));
         setups.ended(0, (id(4), 0), None, &exit);
         setups.ended(0, (id(5), 0), None, &exit);
@@ -119,6 +120,20 @@ mod tests {
         assert_eq!(setups.wakes_at_ms(), Some(7 + PAUSE_MS_MIN));
         setups.done();
         assert!(!setups.fail(7));
+    }
+
+    // Jobs of one task came one after the other, and each failed for good: all its attempts were made on a machine with room, and counted once.
+    #[test]
+    fn a_task_that_is_placed_again_counts_twice_and_alone_keeps_no_machine_from_others() {
+        let mut setups = Setups::default();
+        let exit = failed(FailureKind::Setup);
+        let job = |name: &str| Traces { job: name.to_owned(), ..Traces::default() };
+        for slot in 10..20 {
+            setups.ended(0, (id(slot), 0), Some(&job("first")), &exit);
+        }
+        assert!(!setups.fail(0), "it may be at fault itself, however often it is placed");
+        setups.ended(0, (id(20), 0), Some(&job("second")), &exit);
+        assert!(setups.fail(0));
     }
 
     // The programs of one job's tasks lay on a mount that failed. They started again and again, and each time that a rest was over the next one began, a longer
