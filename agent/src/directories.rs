@@ -101,6 +101,9 @@ fn close_to_others(directory: &Path) -> io::Result<()> {
 /// How the names of all begin that is in an agent's directory; the last one is of a disk that is mounted there.
 const OUR_NAMES: [&str; 7] = ["allocs", "cell.json", "instance", "jobs", "lock", "probe", "lost+found"];
 
+/// What is written beside allocations to find out whether anything can be.
+pub(crate) const PROBE_OF_ALLOCATIONS: &str = ".probe";
+
 /// The directory of one agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentDirectory(PathBuf);
@@ -163,6 +166,12 @@ impl AgentDirectory {
     #[must_use]
     pub fn allocation(&self, key: AllocationId) -> AllocationDirectory {
         AllocationDirectory(self.allocations().join(key.to_string()))
+    }
+
+    /// The same beside these: they may be on a disk of their own, or be writable no more. Nothing takes it for one of them.
+    #[must_use]
+    pub(crate) fn probe_of_allocations(&self) -> PathBuf {
+        self.allocations().join(PROBE_OF_ALLOCATIONS)
     }
 
     /// Where jobs are.

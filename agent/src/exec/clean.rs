@@ -26,7 +26,7 @@ use super::{
     recover,
 };
 use crate::{
-    directories::{AgentDirectory, AllocationDirectory},
+    directories::{AgentDirectory, AllocationDirectory, PROBE_OF_ALLOCATIONS},
     durable,
     removal::remove_tree,
     shim::ShimSpec,
@@ -130,8 +130,9 @@ fn move_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
 pub(super) fn kept(agent: &AgentDirectory) -> Vec<PathBuf> {
     let is_kept = |entry: io::Result<fs::DirEntry>| {
         let Ok(entry) = entry else { return true };
-        // The second one is of a disk that is mounted there.
-        !is_set_aside(&entry.file_name()) && entry.file_name() != "lost+found"
+        // The last one is of a disk that is mounted there.
+        let name = entry.file_name();
+        !is_set_aside(&name) && name != PROBE_OF_ALLOCATIONS && name != "lost+found"
     };
     let keeps = |directory: &PathBuf| match fs::read_dir(directory) {
         Ok(mut entries) => entries.any(is_kept),
@@ -524,6 +525,7 @@ mod tests {
         let (allocations, jobs) = (stage.options.directory.allocations(), stage.options.directory.jobs());
         let kept = || kept(&stage.options.directory);
         stage.record(1);
+        fs::write(stage.options.directory.probe_of_allocations(), "").unwrap();
         assert_eq!(kept(), [allocations.clone(), jobs.clone()]);
         fs::rename(allocations.join("alloc-1-1"), allocations.join(".removed-alloc-1-1-0")).unwrap();
         assert_eq!(kept(), std::slice::from_ref(&jobs), "its job's files, which a job of that id would find");

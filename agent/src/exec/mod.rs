@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use plenum_model::AllocationId;
 
@@ -122,6 +122,7 @@ pub struct ExecDriver {
     removals: Arc<Semaphore>,
     marks: Arc<Semaphore>,
     forgotten: Arc<marks::Marks>,
+    setups_failed: Arc<Notify>,
     /// True while starts may be made.
     gate: Option<watch::Receiver<bool>>,
     permission: turn::Permission,
@@ -174,6 +175,7 @@ impl ExecDriver {
             removals: Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX)),
             marks: Arc::new(Semaphore::new(MARKS_AT_ONCE_MAX)),
             forgotten: Arc::default(),
+            setups_failed: Arc::default(),
             gate: None,
             permission: turn::Permission::default(),
             alarm: mpsc::channel(1).0,
@@ -217,6 +219,11 @@ impl ExecDriver {
         Relief { agent, recording: Arc::clone(&self.recording), forgotten: Arc::clone(&self.forgotten) }
     }
 
+    /// Who waits there hears that a task could not be set up.
+    pub(crate) fn setups_failed(&self) -> Arc<Notify> {
+        Arc::clone(&self.setups_failed)
+    }
+
     /// Comes back when all that was forgotten is marked, so that the next agent doesn't find it.
     pub(crate) async fn marked(&self) {
         self.forgotten.made().await;
@@ -255,6 +262,7 @@ impl ExecDriver {
             slots: Arc::clone(&self.slots),
             recording: Arc::clone(&self.recording),
             forgotten: Arc::clone(&self.forgotten),
+            setups_failed: Arc::clone(&self.setups_failed),
             gate: self.gate.clone(),
             permission: self.permission.clone(),
         };

@@ -16,7 +16,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::unix::pipe,
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) slots: Arc<Semaphore>,
     pub(super) recording: Arc<Recording>,
     pub(super) forgotten: Arc<Marks>,
+    /// See [`ExecDriver::setups_failed`](super::ExecDriver::setups_failed).
+    pub(super) setups_failed: Arc<Notify>,
     /// See [`ExecDriver::start_through`](super::ExecDriver::start_through).
     pub(super) gate: Option<watch::Receiver<bool>>,
     /// See [`ExecDriver::start_until`](super::ExecDriver::start_until).
@@ -109,7 +111,7 @@ pub(super) async fn live(
     events: mpsc::Sender<DriverEvent>,
     mut stop: watch::Receiver<Asked>,
 ) {
-    let options = Arc::clone(&shared.options);
+    let (options, setups_failed) = (Arc::clone(&shared.options), Arc::clone(&shared.setups_failed));
     let (allocation, restart) = match &start {
         Start::New { task, .. } => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.facts.allocation, adopted.facts.restart),
@@ -152,6 +154,9 @@ pub(super) async fn live(
     // The receiver is dropped only with the agent.
     if exit.started_unix_ms.is_some() && !started_told {
         let _ = events.send(DriverEvent::Started { allocation, restart }).await;
+    }
+    if exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Setup) {
+        setups_failed.notify_one();
     }
     drop(stop);
     let _ = events.send(DriverEvent::Exited { allocation, restart, exit }).await;

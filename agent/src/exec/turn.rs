@@ -134,6 +134,7 @@ mod tests {
                 slots: Arc::clone(&slots),
                 recording: Arc::default(),
                 forgotten: Arc::default(),
+                setups_failed: Arc::default(),
                 gate: None,
                 permission: Permission::until(until),
             };

@@ -1,5 +1,6 @@
-//! Whether tasks could be started here: tried by writing as much as that may take, where the agent keeps what it knows of them. Where there is no room
-//! for that twice in a row, ended tasks have to give up what they printed.
+//! Whether tasks could be started here: tried by writing as much as that may take, where the agent keeps what it knows of them. As soon as one could not be
+//! set up it is tried as well: that one would have used up its attempts here before anybody knew. Where there is no room twice in a row, ended tasks have
+//! to give up what they printed.
 //!
 //! It looks at no numbers of the file system: quotas, inodes, a disk that turned read-only or broke would all have their own.
 
@@ -8,11 +9,15 @@ use std::{
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
 use plenum_model::Unfit;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{sleep, timeout},
+};
 
 use super::calls::Arrival;
 use crate::{
@@ -21,6 +26,8 @@ use crate::{
 
 /// How often it is tried.
 const EVERY: Duration = Duration::from_secs(5);
+/// How soon again where a task could not be set up meanwhile: before it is tried here once more, as attempts are a second apart by default.
+const SOONEST: Duration = Duration::from_millis(500);
 /// After so many of these periods without an answer the disk counts as one that can't be written: what is started would wait as long.
 const PATIENCE_PERIODS: u32 = 3;
 /// What there must be room for: the largest file that a start writes.
@@ -29,14 +36,24 @@ const ROOM_BYTES: u64 = FILE_BYTES_MAX;
 const ROOM_AGAIN_BYTES: u64 = 4 * FILE_BYTES_MAX;
 
 /// Tries it for as long as somebody hears of it. Each time it is told, so that who forgot it hears it again.
-pub(super) async fn watch(directory: AgentDirectory, relief: Relief, arrivals: mpsc::Sender<Arrival>) {
-    let path = directory.probe();
-    let probe = move |bytes| relieved(bytes, |bytes| probe(&path, bytes), |bytes| relief.give_up_oldest(bytes));
-    watch_by(directory.root(), probe, EVERY, &arrivals).await;
+pub(super) async fn watch(
+    directory: AgentDirectory,
+    relief: Relief,
+    setups_failed: Arc<Notify>,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    let tried = directory.clone();
+    let probe = move |bytes| relieved(bytes, |bytes| probe_all(&tried, bytes), |bytes| relief.give_up_oldest(bytes));
+    watch_by(directory.root(), probe, EVERY, &setups_failed, &arrivals).await;
 }
 
-async fn watch_by<P>(directory: &Path, probe: P, every: Duration, arrivals: &mpsc::Sender<Arrival>)
-where
+async fn watch_by<P>(
+    directory: &Path,
+    probe: P,
+    every: Duration,
+    setups_failed: &Notify,
+    arrivals: &mpsc::Sender<Arrival>,
+) where
     P: Fn(u64) -> io::Result<()> + Clone + Send + 'static,
 {
     let mut unfit = None;
@@ -46,7 +63,7 @@ where
         // A disk that does not answer keeps this thread waiting, and no other. It is waited for, however long: another try would keep another one.
         let mut trying = pin!(on_a_thread(move || probe(bytes)));
         let tried = loop {
-            let Ok(tried) = tokio::time::timeout(every * PATIENCE_PERIODS, &mut trying).await else {
+            let Ok(tried) = timeout(every * PATIENCE_PERIODS, &mut trying).await else {
                 let error =
                     io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer, or no thread is left to ask it");
                 unfit = heed(Err(error), unfit, directory);
@@ -61,7 +78,10 @@ where
         if !is_heard(unfit, arrivals).await {
             return;
         }
-        tokio::time::sleep(every).await;
+        let soonest = if unfit.is_none() { SOONEST.min(every) } else { every };
+        sleep(soonest).await;
+        // Or as soon as one fails.
+        let _ = timeout(every.saturating_sub(soonest), setups_failed.notified()).await;
     }
 }
 
@@ -113,6 +133,16 @@ async fn is_heard(unfit: Option<Unfit>, arrivals: &mpsc::Sender<Arrival>) -> boo
     arrivals.send(Arrival::Input(Input::Fitness(unfit))).await.is_ok()
 }
 
+/// Tries it where all that is known of the agent is kept, and where allocations are: where there are none, a start makes that.
+fn probe_all(directory: &AgentDirectory, bytes: u64) -> io::Result<()> {
+    // One that can't be looked at is there, on a disk that is not.
+    if matches!(directory.allocations().try_exists(), Ok(false)) {
+        return probe(&directory.probe(), bytes);
+    }
+    probe(&directory.probe(), 0)?;
+    probe(&directory.probe_of_allocations(), bytes)
+}
+
 /// Writes so many bytes, and takes them away again: most of them before they reach the disk. The first ones must reach it, as what a start
 /// writes down must: memory takes bytes for a while on behalf of a disk that does not answer.
 fn probe(path: &PathBuf, bytes: u64) -> io::Result<()> {
@@ -132,7 +162,10 @@ fn probe(path: &PathBuf, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::cell::RefCell;
+    use std::{
+        cell::RefCell,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
     use super::*;
 
@@ -151,8 +184,10 @@ mod tests {
         let answers = std::sync::Arc::new(std::sync::Mutex::new(answers));
         let probe = move |_| answers.lock().unwrap().recv().map_err(io::Error::other)?;
         let (sender, mut arrivals) = mpsc::channel(1);
-        let watching =
-            tokio::spawn(async move { watch_by(Path::new("/place"), probe, Duration::from_millis(20), &sender).await });
+        let watching = tokio::spawn(async move {
+            let every = Duration::from_millis(20);
+            watch_by(Path::new("/place"), probe, every, &Notify::new(), &sender).await;
+        });
         answer.send(Ok(())).unwrap();
         assert_eq!(told(&mut arrivals).await, None);
         for _ in 0..2 {
@@ -164,6 +199,39 @@ mod tests {
         assert_eq!(told(&mut arrivals).await, Some(Unfit::StateUnwritable));
         watching.abort();
         drop(answer);
+    }
+
+    // A job with three attempts made all of them on a machine whose disk was full since a moment, and failed for good, while others had room.
+    #[tokio::test]
+    async fn a_disk_is_tried_at_once_where_a_task_could_not_be_set_up() {
+        let tries = Arc::new(AtomicU32::new(0));
+        let probe = move |_| match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => Err(io::Error::other("full")),
+        };
+        let (sender, mut arrivals) = mpsc::channel(1);
+        let setups_failed = Arc::new(Notify::new());
+        let heard = Arc::clone(&setups_failed);
+        let watching = tokio::spawn(async move {
+            watch_by(Path::new("/place"), probe, Duration::from_secs(3600), &heard, &sender).await;
+        });
+        assert_eq!(told(&mut arrivals).await, None);
+        setups_failed.notify_one();
+        assert_eq!(told(&mut arrivals).await, Some(Unfit::StateUnwritable));
+        watching.abort();
+    }
+
+    // Where allocations are could not be written, and the machine stayed ready.
+    #[test]
+    fn it_is_tried_where_allocations_are_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(folder.path().to_owned());
+        probe_all(&directory, 1).unwrap();
+        fs::create_dir(directory.allocations()).unwrap();
+        probe_all(&directory, 1).unwrap();
+        assert_eq!(fs::read_dir(directory.allocations()).unwrap().count(), 0);
+        fs::create_dir(directory.probe_of_allocations()).unwrap();
+        assert!(probe_all(&directory, 1).is_err());
     }
 
     // A machine whose disk ended tasks had filled took no new ones for ever: only by these anything would have been cleaned. Then a disk that was full

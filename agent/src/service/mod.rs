@@ -354,7 +354,8 @@ impl Agent {
         let (starts_until, until) = watch::channel(None);
         driver.start_until(until);
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
-        let fitness = fitness::watch(directory.clone(), driver.relief(), arrival_sender.clone());
+        let (relief, setups_failed) = (driver.relief(), driver.setups_failed());
+        let fitness = fitness::watch(directory.clone(), relief, setups_failed, arrival_sender.clone());
         drop(threads::spawn("what tries the disk", &alarm, fitness));
         look_around(options, surroundings, &arrival_sender, &alarm);
         driver.alarm(alarm.clone());

@@ -259,6 +259,7 @@ mod tests {
             slots: Arc::new(Semaphore::new(1)),
             recording: Arc::default(),
             forgotten,
+            setups_failed: Arc::default(),
             gate: None,
             permission: Permission::default(),
         }
