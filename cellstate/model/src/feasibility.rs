@@ -2,8 +2,7 @@
 
 use crate::{
     Cell, ClassSet, Device, GroupCounts, GroupShape, JobId, MachineRow, MachineState, Resource, Resources, Room,
-    Shortage, choose_devices, device_rooms,
-    devices::{has_dynamic_ports, take_parts},
+    Shortage, choose_devices, device_rooms, ports::has_dynamic_ports, take_parts,
 };
 
 /// What a task needs of its machine.

@@ -25,6 +25,7 @@ mod moment;
 mod name_index;
 mod paged;
 mod plural;
+mod ports;
 mod prefetch;
 mod quota_use;
 mod resources;
@@ -41,9 +42,8 @@ pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values}
 pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{
-    DYNAMIC_PORTS, DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, choose_lent, choosing_before,
-    choosing_in_turn, device_rooms, device_shortage, is_enough_lent, names_what_is_declared, take_named_devices,
-    take_parts,
+    DeviceChoice, DeviceRoom, DeviceShortage, choose_devices, choose_lent, choosing_before, choosing_in_turn,
+    device_rooms, device_shortage, is_enough_lent, names_what_is_declared, take_named_devices, take_parts,
 };
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, most_when_empty, shortages};
 pub use governance::{GivenBack, Hold, Partition, QUOTA_MAX, Quota, Rights, Sum, UnknownId, UnknownTask};
@@ -58,6 +58,7 @@ pub use job::{
 pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;
 pub use plural::{agreeing, counted};
+pub use ports::{DYNAMIC_PORTS, PortChoice};
 pub use prefetch::{STEPS_AHEAD, coming, prefetch};
 pub use quota_use::{AlikeAmounts, Leaver, QuotaUse, collect_leavers};
 pub use resources::{
