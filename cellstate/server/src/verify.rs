@@ -4,9 +4,7 @@
 //! (frames, checksums, chain, high-water mark), what it keeps for the history included; that deltas fold, from the oldest state that is retained, and come to what checkpoints
 //! and fallback show; that what was asked, decided again, gives the same bytes; and the invariants of the cell.
 
-mod audit;
-#[cfg(test)]
-mod edges;
+pub(crate) mod audit;
 mod second_copy;
 
 use std::collections::{BTreeMap, BTreeSet};

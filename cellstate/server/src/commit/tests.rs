@@ -1,5 +1,7 @@
 //! Stories of the commit path: what is answered when, and what survives.
 
+mod edges;
+
 use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions};

@@ -95,7 +95,7 @@ impl Again {
 
 /// What has been found so far, and the cell so far.
 #[derive(Default)]
-pub(super) struct Audit {
+pub(crate) struct Audit {
     cell: Cell,
     again: Option<Again>,
     /// How often a core was begun in the middle.
@@ -141,7 +141,7 @@ impl Audit {
     }
 
     /// What was found so far.
-    pub(super) fn violations(&self) -> &[Violation] {
+    pub(crate) fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
@@ -179,7 +179,7 @@ impl Audit {
     }
 
     /// Takes the next batch; `each` is called after every revision.
-    pub(super) fn batch(&mut self, batch: &LoggedBatch, place: &str, each: &mut dyn FnMut(&mut Self)) {
+    pub(crate) fn batch(&mut self, batch: &LoggedBatch, place: &str, each: &mut dyn FnMut(&mut Self)) {
         let origin = Origin {
             core_version: batch.core_version(),
             core_options: batch.core_options(),

@@ -14,10 +14,10 @@ use plenum_model::{
 use plenum_proto::{bounds, pages, v1};
 use prost::Message;
 
-use super::audit::Audit;
 use crate::commit::{Answer, Asked, Committer, Input, Output};
 use crate::options::Settings;
 use crate::publish::LoggedBatch;
+use crate::verify::audit::Audit;
 
 /// Numbers from a seed.
 struct Dice(u64);
