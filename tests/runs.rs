@@ -90,6 +90,38 @@ fn what_a_failed_task_said_is_shown() {
     stage.run(&["dev", &file, "--until-done"]).says(1, &["sorry: failed", "exit code 7", "out of luck"]);
 }
 
+// Standard error alone was told, and many programs say on standard output why they end: that was gone with the cell.
+#[test]
+fn what_a_failed_task_printed_on_standard_output_is_shown_as_well() {
+    let stage = Stage::new();
+    let script = "echo cannot open the input; echo deprecated >&2; exit 2";
+    let file = stage.file("job.toml", &once("sorry", &format!(r#""/bin/sh", "-c", "{script}""#)));
+    let done = stage.run(&["dev", &file, "--until-done"]);
+    done.says(1, &["sorry: failed", "exit code 2"]);
+    let told = ["    cannot open the input\n", "    deprecated\n"].map(|line| done.err.contains(line));
+    assert_eq!((told, done.out.as_str()), ([true, true], ""), "{done}");
+}
+
+// The last lines of a job were printed of one that completed alone.
+#[test]
+fn the_last_lines_of_tasks_that_completed_are_printed_of_a_job_that_failed_too() {
+    let stage = Stage::new();
+    let script = "[ $PLENUM_TASK_INDEX = 1 ] || { echo one part; exit 0; }; \
+                  while ! [ -e $STAGE/go ]; do sleep 0.1; done; exit 2";
+    let job = once("halves", &format!(r#""/bin/sh", "-c", "{script}""#));
+    let file = stage.file("job.toml", &job.replace("[group.main]\n", "[group.main]\ncount = 2\n"));
+    let mut dev = stage.dev(&[&file, "--until-done"]);
+    eventually("the first task is complete", || {
+        let job = stage.try_ask(&dev.address, &["job", "show", "halves"]).ok()?;
+        (job["groups"][0]["complete"] == 1).then_some(())
+    });
+    stage.file("go", "");
+    assert_eq!(dev.process.ended().code(), Some(1), "{}", stage.text("dev.err"));
+    let (out, told) = (stage.text("dev.out"), stage.text("dev.err"));
+    assert!(out.ends_with("one part\n"), "{out}");
+    assert!(told.contains("halves: task main[1], attempt 1") && !told.contains("can be read"), "{told}");
+}
+
 #[test]
 fn waiting_for_a_job_ends_with_its_result() {
     let stage = Stage::new();

@@ -32,7 +32,7 @@ fn all_of(job: &JobView, mut allocations: Vec<AllocationView>) -> Result<Vec<All
 
 /// The last lines that a group's tasks printed, in the order of the tasks; of each task, its last successful allocation: where one machine has all
 /// tasks of a job and was lost, what was done is done again. What can't be read, such as because its agent keeps it no longer, is missing, and the
-/// first reason is told: the job has ended well all the same.
+/// first reason is given: no job ends otherwise for that.
 pub(super) async fn last_lines(
     group: &str,
     allocations: &[AllocationView],

@@ -1,5 +1,6 @@
 //! What `plenum dev --until-done` says at the end, and what is said of failed tasks before that.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use plenum_model::counted;
@@ -14,9 +15,11 @@ use crate::{
     output::{self, Row, allocation_id, failure_words, job_state, span_of},
 };
 
-/// Failed tasks of a job that are told one by one, and lines of each one's standard error.
+/// Failed tasks of a job that are told one by one, and lines of what each one printed, on standard output and on standard error.
 const FAILED_SHOWN: usize = 3;
-const STDERR_LINES: usize = 10;
+const PRINTED_LINES: usize = 10;
+/// Of each of these so many characters, at most: some print a megabyte of JSON on one.
+const PRINTED_CHARS_MAX: usize = 500;
 
 /// How often what cannot be read at the moment is asked for again.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -82,11 +85,11 @@ impl Summary<'_> {
                 return Ok(());
             }
         };
-        if job.state() != JobState::JobComplete {
+        let is_complete = job.state() == JobState::JobComplete;
+        if !is_complete {
             for allocation in last_failed(job, &allocations) {
                 self.tell_failed(job, allocation).await;
             }
-            return Ok(());
         }
         for group in final_groups(shape) {
             let tail = async |allocation, lines| {
@@ -98,7 +101,8 @@ impl Summary<'_> {
             colours.see(&text);
             output::print_and_go_on(&text)?;
             colours.put_back();
-            if let Some(why) = unread {
+            // Of a job that did not complete all is not there anyway.
+            if let Some(why) = unread.filter(|_| is_complete) {
                 tell_unread(group, &why);
             }
         }
@@ -125,11 +129,14 @@ impl Summary<'_> {
             failure_words(allocation),
             allocation_id(allocation.id)
         ));
-        // What it printed helps; that it cannot be read any more is no further failure.
-        let tail = async || logs::tail(self.connection, allocation.id, true, STDERR_LINES).await;
-        let printed = self.ask(tail).await.unwrap_or_default();
-        for line in String::from_utf8_lossy(&printed).lines() {
-            self.progress.say(&format!("    {line}"));
+        // What it printed helps; that it cannot be read any more is no further failure. Many programs say on standard output why they end, and a
+        // temporary cell keeps neither.
+        for stderr in [false, true] {
+            let tail = async || logs::tail(self.connection, allocation.id, stderr, PRINTED_LINES).await;
+            let printed = self.ask(tail).await.unwrap_or_default();
+            for line in String::from_utf8_lossy(&printed).lines() {
+                self.progress.say(&format!("    {}", beginning(line)));
+            }
         }
     }
 
@@ -145,6 +152,14 @@ impl Summary<'_> {
                 answer => return answer,
             }
         }
+    }
+}
+
+/// As much of a line as is shown.
+fn beginning(line: &str) -> Cow<'_, str> {
+    match line.char_indices().nth(PRINTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]).into(),
+        None => line.into(),
     }
 }
 
@@ -212,6 +227,14 @@ mod tests {
     use plenum_proto::v1::{AllocationState, JobKind, JobShape};
 
     use super::*;
+
+    // A megabyte of JSON on one line went to the terminal, again with each failure.
+    #[test]
+    fn of_a_long_line_that_a_failed_task_printed_the_beginning_is_shown() {
+        let line = "é".repeat(PRINTED_CHARS_MAX);
+        assert_eq!(beginning(&line), line);
+        assert_eq!(beginning(&format!("{line}x")), format!("{line}…"));
+    }
 
     #[test]
     fn the_last_failures_are_told_in_the_agents_words() {
