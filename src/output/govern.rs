@@ -11,7 +11,7 @@ use super::{
     allocation::port_names,
     allocation_id, bytes, cpu, device, job_called, json_time, noted, or_dash, quantity,
     quantity::{part, span, whole_seconds},
-    seen::seen_from_micros,
+    seen::{names_given, seen_from_micros},
 };
 
 /// Limits of named resources; -1 stands for none.
@@ -52,7 +52,10 @@ impl Row for QuotaView {
             "memory_bytes": limit.memory_bytes,
             "disk_bytes": limit.disk_bytes,
         });
-        quantity::put_custom(&mut limits, custom_limits(&limit).into_iter().map(|limit| json!(limit)));
+        // The wire leaves out what is not limited behind the last one that is.
+        let mut custom = custom_limits(&limit);
+        custom.resize(custom.len().max(names_given()), None);
+        quantity::put_custom(&mut limits, custom.into_iter().map(|limit| json!(limit)));
         json!({
             "namespace": self.namespace,
             "limit": limits,
@@ -367,6 +370,22 @@ mod tests {
         let limit = view.to_json()["limit"].clone();
         assert_eq!((&limit["custom_2"], &limit["custom"]), (&json!(7), &json!({"seats": null, "licences": 7})));
         assert_eq!(view.to_json()["limit"]["memory_bytes"], Value::Null);
+    }
+
+    // Behind the last limited one they were missing, and of a quota of cpu alone all of them.
+    #[test]
+    fn named_resources_that_are_not_limited_are_null_wherever_they_stand() {
+        crate::output::name_resources(vec!["licences".into(), "seats".into()]);
+        let limit = |custom: &[i64]| {
+            let limit = Quota { cpu_millis: Some(2000), custom: custom.to_vec(), ..Quota::default() };
+            QuotaView { limit: Some(limit), ..QuotaView::default() }.to_json()["limit"].clone()
+        };
+        let (one, none) = (limit(&[3]), limit(&[]));
+        assert_eq!(one["custom"], json!({"licences": 3, "seats": null}));
+        assert_eq!(none["custom"], json!({"licences": null, "seats": null}));
+        let keys = |limit: &Value| limit.as_object().map(|limit| limit.keys().cloned().collect::<Vec<_>>());
+        assert_eq!(keys(&one), keys(&none));
+        assert_eq!((one.get("custom_2"), none.get("custom_1")), (Some(&Value::Null), Some(&Value::Null)));
     }
 
     // With a limit of licences alone it looked as if nothing were limited.
