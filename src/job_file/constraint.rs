@@ -24,7 +24,7 @@ pub(crate) fn parse(text: &str) -> Result<Constraint, String> {
     let values = if operator == Operator::In {
         list(rest).ok_or_else(|| fault("`in` takes a list of quoted texts"))?
     } else {
-        vec![single(rest).ok_or_else(|| fault("the value is neither a quoted text nor a number"))?]
+        vec![single(rest).ok_or_else(|| fault("the value is neither a quoted text nor a number of digits and dots"))?]
     };
     if values.is_empty() || values.len() > VALUES_MAX {
         return Err(fault(&format!("{} values where 1 to {VALUES_MAX} are possible", values.len())));
@@ -67,7 +67,7 @@ fn operator(text: &str) -> Option<(Operator, &str)> {
     rest.starts_with(|each: char| each.is_whitespace() || each == '[').then_some((Operator::In, rest))
 }
 
-/// A quoted text, or a number with dots.
+/// A quoted text, or a number of digits and dots. Nothing else compares as a number: one below 0 would be a text, so that it has to be written as one.
 fn single(text: &str) -> Option<String> {
     if let Some((value, rest)) = quoted(text) {
         return rest.trim().is_empty().then_some(value);

@@ -78,9 +78,10 @@ impl Faults {
         read.map_err(|fault| self.add(fault)).ok()
     }
 
-    /// In the order of the file from now on.
-    pub(super) fn sort_by_place(&mut self) {
-        self.told.sort_by_key(|fault| fault.at.as_ref().map_or(0, |at| at.start));
+    /// In the order of the file from now on, as people go through it: readers find unknown fields of a table first. What is missing has no place, and comes
+    /// last.
+    fn sort_by_place(&mut self) {
+        self.told.sort_by_key(|fault| fault.at.as_ref().map_or(usize::MAX, |at| at.start));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -112,8 +113,10 @@ impl JobFileError {
     }
 
     /// The same, where that follows from several mistakes.
-    pub(super) fn told(file: &str, text: &str, faults: Faults, follows: &str) -> Self {
+    pub(super) fn told(file: &str, text: &str, mut faults: Faults, follows: &str) -> Self {
+        // Of the one that was found first: an unknown field goes before what is missing for it.
         let code = faults.told.first().map_or("JOB_FILE_VALUE", |first| first.code);
+        faults.sort_by_place();
         let in_words = |fault: &Fault| match &fault.at {
             Some(at) => marked(file, text, at, &fault.message),
             None => format!("{file}: {}", fault.message),

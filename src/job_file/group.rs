@@ -423,7 +423,13 @@ fn custom<'file>(entry: &'file Entry, table: &mut Fields<'file>, faults: &mut Fa
 /// A quantity, written as a text or as a number.
 fn amount(table: &Fields<'_>, name: &str, read: impl Fn(&str) -> Result<i64, String>) -> Result<Option<i64>, Fault> {
     let Some(node) = table.node(name) else { return Ok(None) };
-    let written = written(node).ok_or_else(|| node.unexpected(&table.path_of(name), "a quantity"))?;
+    let example = match name {
+        "cpu" => "\"500m\"",
+        "gpu" => "2 or \"250m\"",
+        _ => "\"64MiB\"",
+    };
+    let expected = || node.unexpected(&table.path_of(name), &format!("a quantity, such as {example}"));
+    let written = written(node).ok_or_else(expected)?;
     read(&written).map(Some).map_err(|what| Fault::value(node.at.clone(), format!("`{}`: {what}", table.path_of(name))))
 }
 

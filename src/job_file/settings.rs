@@ -38,11 +38,7 @@ pub(crate) fn settings<T>(
     let read = tree.and_then(|tree| Settings::table(&tree, "", &mut faults, read));
     match read {
         Some(value) if faults.is_empty() => Ok(value),
-        _ => {
-            // What nobody asked for is known last.
-            faults.sort_by_place();
-            Err(JobFileError { code: CODE, ..JobFileError::told(name, text, faults, "") })
-        }
+        _ => Err(JobFileError { code: CODE, ..JobFileError::told(name, text, faults, "") }),
     }
 }
 
@@ -135,6 +131,22 @@ impl Settings<'_> {
         if self.fields.node(name).is_none() {
             self.faults.add(Fault::value(self.fields.at(), format!("`{}` is missing", self.fields.path_of(name))));
         }
+    }
+
+    /// Notes what is wrong with what stands at a path of names, or as far down it as there is something: what was seen only when it had been read. Without
+    /// a path it is told of the file, and no line of that is shown.
+    pub(crate) fn refuse(&mut self, path: &[&str], what: String) {
+        let fields = &self.fields;
+        self.faults.add_with(|| {
+            let (mut entries, mut at) = (fields.entries(), None);
+            for name in path {
+                let Some(entry) = entries.iter().find(|entry| entry.name == *name) else { break };
+                at = Some(entry.name_at.clone());
+                let Value::Table(below) = &entry.node.value else { break };
+                entries = below;
+            }
+            Fault { code: CODE, at, message: what, hint: None }
+        });
     }
 
     fn named<T>(
@@ -267,6 +279,29 @@ mod tests {
             assert!(several.message.contains(part), "{several}");
         }
         assert_eq!(several.hint.as_deref(), Some("these are 3 mistakes"));
+    }
+
+    #[test]
+    fn what_is_refused_after_all_was_read_is_told_with_its_place() {
+        let text = "name = \"a\"\nlease = 5\n[devices.gpu]\ncount = 2\n";
+        let error = told(text, |settings| {
+            let _ = (settings.text("name"), settings.time("lease"));
+            settings.named_tables("devices", "a table", |devices| devices.number("count", 0..=9));
+            settings.refuse(&["devices", "gpu", "count"], "too many".to_owned());
+            settings.refuse(&["devices", "gpu", "model"], "no model".to_owned());
+            settings.refuse(&["name", "first"], "no name".to_owned());
+            settings.refuse(&[], "no file".to_owned());
+        });
+        let lines = error.message.lines().filter(|line| line.starts_with("part.toml"));
+        // The column of a table's name is that of its header.
+        let told: Vec<(&str, &str)> = lines
+            .map(|line| (line.split(':').nth(1).unwrap_or_default(), line.rsplit(": ").next().unwrap_or_default()))
+            .collect();
+        let lease = "`lease` is an integer; expected a time with a unit, such as \"10s\"";
+        assert_eq!(
+            told,
+            [("1", "no name"), ("2", lease), ("3", "no model"), ("4", "too many"), (" no file", "no file")]
+        );
     }
 
     #[test]

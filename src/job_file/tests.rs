@@ -378,6 +378,7 @@ fn conditions_are_read_and_wrong_ones_explained() {
     check_group("constraints = ['attr.kernel']", &["no comparison"]);
     check_group("constraints = ['attr.kernel ~ \"5\"']", &["no comparison"]);
     check_group("constraints = ['attr.kernel == five']", &["neither a quoted text nor a number"]);
+    check_group("constraints = ['attr.k >= -3']", &["neither a quoted text nor a number of digits and dots"]);
     check_group("constraints = ['attr.kernel in []']", &["0 values"]);
     check_group("constraints = ['attr.kernel in \"5\"']", &["list of quoted texts"]);
     check_group("constraints = ['attr.k == \"5']", &["neither a quoted text"]);
@@ -733,7 +734,7 @@ fn all_mistakes_that_can_be_found_are_told_at_once_in_their_order() {
     );
 }
 
-// Of each list the first one alone was told.
+// Of each list the first one alone was told; and what was wrong in line 7 stood below what was in line 11.
 #[test]
 fn all_mistakes_within_lists_are_told_at_once() {
     let text = "name = \"story\"\nscheduler = \"gangs\"\n[options]\na = [1]\n\"b c\" = 1\n[group.a]\n\
@@ -748,6 +749,9 @@ fn all_mistakes_within_lists_are_told_at_once() {
     let expected = [
         "job.toml:4:5: `options.a` is a list",
         "job.toml:5:1: `options.b c`: expected",
+        "job.toml:7:12: `group.a.command` begins with `bin/x`",
+        "job.toml:7:21: `group.a.command[1]` is an integer",
+        "job.toml:7:24: `group.a.command[2]` contains a NUL",
         "job.toml:8:51: `A` is no name of a port",
         "job.toml:8:62: `group.a.resources.ports.b` is 70000",
         "job.toml:8:80: `group.a.resources.ports.d` is 5, and so is `c`",
@@ -761,9 +765,6 @@ fn all_mistakes_within_lists_are_told_at_once() {
         "job.toml:11:18: `group.a.spread[0].by`",
         "job.toml:11:36: `group.a.spread[0].at_most` is 0",
         "job.toml:11:41: `group.a.spread[1].at_most` is missing",
-        "job.toml:7:21: `group.a.command[1]` is an integer",
-        "job.toml:7:24: `group.a.command[2]` contains a NUL",
-        "job.toml:7:12: `group.a.command` begins with `bin/x`",
         "job.toml:12:15: `group.a.after` names `nobody`",
         "job.toml:12:25: `b` is named twice",
         "job.toml: and 1 more",

@@ -22,8 +22,7 @@ const KILLED: &str = "a shim didn't end its task in time";
 pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
     let file: AgentFile = config::read(flags.config.as_deref())?;
-    file.check()?;
-    let devices = file.each_device()?;
+    let devices = file.each_device();
     let directory = match flags.dir.clone().or(file.dir) {
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
@@ -57,15 +56,11 @@ fn expect_no_cell(directory: &Path) -> Result<(), Failure> {
     Err(Failure::new("BAD_DIRECTORY", what).with_hint("name another one with --dir; it is made where there is none"))
 }
 
-/// The machine's name, where somebody says it.
+/// The machine's name, where somebody says it. That of the file was judged where it was read.
 fn name_of(flag: Option<&str>, in_file: Option<String>) -> Result<Option<String>, Failure> {
-    let name = flag.map(str::to_owned).or(in_file);
-    let fault = name.as_deref().and_then(|name| plenum_agent::machine::name(Some(name)).err());
-    match fault {
-        Some(fault) if flag.is_some() => Err(Failure::usage(format!("--name: {fault}"))),
-        Some(fault) => Err(Failure::new("CONFIG", fault.to_string())),
-        None => Ok(name),
-    }
+    let Some(flag) = flag else { return Ok(in_file) };
+    let judged = plenum_agent::machine::name(Some(flag)).map(Some);
+    judged.map_err(|fault| Failure::usage(format!("--name: {fault}")))
 }
 
 /// The cell's address. One that somebody gave, even the default's, wins over the agent's file, and that over the user's.

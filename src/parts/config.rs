@@ -103,7 +103,7 @@ pub(super) struct AgentFile {
 
 impl Read for AgentFile {
     fn read(settings: &mut Settings<'_>) -> Self {
-        Self {
+        let file = Self {
             addr: settings.text("addr"),
             name: settings.text("name"),
             dir: settings.parsed("dir", folder),
@@ -118,7 +118,9 @@ impl Read for AgentFile {
             ended_kept_max: settings.number("ended_kept_max", 0..=usize::MAX),
             ended_bytes_max: settings.number("ended_bytes_max", 0..=u64::MAX),
             pids_max: settings.number("pids_max", 0..=PIDS_MAX),
-        }
+        };
+        file.check(settings);
+        file
     }
 }
 
@@ -152,76 +154,100 @@ const LOG_FILE_BYTES_MIN: u64 = 4096;
 const PIDS_MAX: u32 = 1 << 22;
 
 impl AgentFile {
-    /// Checks the bounds that flags have, too, and those that have no flag.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        if let Some(address) = &self.addr {
-            url(address).map_err(|failure| failure.found_in_file("addr"))?;
+    /// Checks what can't be told by the kind of a value. What no cell takes is told here: an agent that is refused goes on asking, as a cell may change
+    /// its mind.
+    fn check(&self, settings: &mut Settings<'_>) {
+        // Its line would be shown with its place, and a password may stand in there.
+        if let Some(Err(wrong)) = self.addr.as_deref().map(url) {
+            settings.refuse(&[], format!("addr: {}", wrong.message));
         }
-        self.check_machine()
+        if let Some(Err(wrong)) = self.name.as_deref().map(|name| plenum_agent::machine::name(Some(name))) {
+            settings.refuse(&["name"], wrong.to_string());
+        }
+        self.check_names(settings);
+        self.check_lengths(settings);
+        self.check_counts(settings);
+        self.check_variables(settings);
     }
 
-    /// What no cell takes is told here: an agent that is refused goes on asking, as a cell may change its mind.
-    fn check_machine(&self) -> Result<(), Failure> {
-        let wrong = |what: String| Err(Failure::new("CONFIG", what));
-        let attributes = self.attributes.keys().map(|name| names::attribute("attributes", name));
-        let devices = self.devices.keys().map(|kind| names::attribute("devices", kind));
-        let mut all =
-            attributes.chain(devices).chain(self.resources.keys().map(|name| names::attribute("resources", name)));
-        if let Some(invalid) = all.find_map(Result::err) {
-            return wrong(invalid.to_string());
-        }
-        let long = self.attributes.iter().find(|(_, value)| value.len() > TEXT_BYTES_MAX);
-        if let Some((name, value)) = long {
-            return wrong(format!("attributes.{name} has {} bytes; expected at most {TEXT_BYTES_MAX}", value.len()));
-        }
-        if self.attributes.len() > ATTRIBUTES_MAX {
-            return wrong(format!("attributes are {}; expected at most {ATTRIBUTES_MAX}", self.attributes.len()));
-        }
-        if let Some((name, amount)) = self.resources.iter().find(|(_, amount)| **amount > AMOUNT_MAX) {
-            return wrong(format!("resources.{name} is {amount}; expected at most {AMOUNT_MAX}"));
-        }
-        if self.resources.len() > CUSTOM_RESOURCES {
-            return wrong(format!("resources are {}; expected at most {CUSTOM_RESOURCES}", self.resources.len()));
-        }
-        match self.devices.iter().find(|(_, devices)| devices.model.len() > NAME_BYTES_MAX) {
-            Some((kind, Devices { model, .. })) => {
-                wrong(format!("devices.{kind}.model has {} bytes; expected at most {NAME_BYTES_MAX}", model.len()))
+    fn check_names(&self, settings: &mut Settings<'_>) {
+        let attributes = self.attributes.keys().map(|name| ("attributes", name.as_str()));
+        let devices = self.devices.keys().map(|kind| ("devices", kind.as_str()));
+        let resources = self.resources.keys().map(|name| ("resources", name.as_str()));
+        for (table, name) in attributes.chain(devices).chain(resources) {
+            if let Err(invalid) = names::attribute(table, name) {
+                settings.refuse(&[table, name], invalid.to_string());
             }
-            None => self.check_variables(),
+        }
+    }
+
+    /// Of what has a name that can be: others are told already, and may be as long as the file.
+    fn check_lengths(&self, settings: &mut Settings<'_>) {
+        let is_long = |(name, value): &(&String, &String)| value.len() > TEXT_BYTES_MAX && is_name(name);
+        for (name, value) in self.attributes.iter().filter(is_long) {
+            let what = format!("attributes.{name} has {} bytes; expected at most {TEXT_BYTES_MAX}", value.len());
+            settings.refuse(&["attributes", name.as_str()], what);
+        }
+        let is_large = |(name, amount): &(&String, &u64)| **amount > AMOUNT_MAX && is_name(name);
+        for (name, amount) in self.resources.iter().filter(is_large) {
+            let what = format!("resources.{name} is {amount}; expected at most {AMOUNT_MAX}");
+            settings.refuse(&["resources", name.as_str()], what);
+        }
+        for (kind, Devices { model, .. }) in &self.devices {
+            if model.len() > NAME_BYTES_MAX && is_name(kind) {
+                let what = format!("devices.{kind}.model has {} bytes; expected at most {NAME_BYTES_MAX}", model.len());
+                settings.refuse(&["devices", kind.as_str(), "model"], what);
+            }
+        }
+    }
+
+    fn check_counts(&self, settings: &mut Settings<'_>) {
+        for (name, found, most) in [
+            ("attributes", self.attributes.len(), ATTRIBUTES_MAX),
+            ("resources", self.resources.len(), CUSTOM_RESOURCES),
+        ] {
+            if found > most {
+                settings.refuse(&[name], format!("{name} are {found}; expected at most {most}"));
+            }
+        }
+        let devices: u64 = self.devices.values().map(|devices| u64::from(devices.count)).sum();
+        if devices > DEVICES_MAX as u64 {
+            settings.refuse(&["devices"], format!("devices come to {devices} in all; expected at most {DEVICES_MAX}"));
         }
     }
 
     /// Tasks find their devices in variables by kind.
-    fn check_variables(&self) -> Result<(), Failure> {
+    fn check_variables(&self, settings: &mut Settings<'_>) {
         let mut kinds = BTreeMap::new();
-        for kind in self.devices.keys() {
+        for kind in self.devices.keys().filter(|kind| is_name(kind)) {
             let variable = devices_variable(kind);
             if let Some(other) = kinds.get(&variable) {
                 let what = format!(
                     "devices {other:?} and {kind:?} would both be in {variable} of a task; expected kinds that differ in more than '-', '_', \
                      '.' and the size of letters"
                 );
-                return Err(Failure::new("CONFIG", what));
+                settings.refuse(&["devices", kind.as_str()], what);
+            } else {
+                kinds.insert(variable, kind);
             }
-            kinds.insert(variable, kind);
         }
-        Ok(())
     }
 
-    /// The devices, each whole.
-    pub(super) fn each_device(&self) -> Result<Vec<Device>, Failure> {
+    /// The devices, each whole: as many as a machine may have.
+    pub(super) fn each_device(&self) -> Vec<Device> {
         let mut all = Vec::new();
         for (kind, devices) in &self.devices {
             let (kind, model): (Arc<str>, Arc<str>) = (kind.as_str().into(), devices.model.as_str().into());
             let device = |index| Device { kind: kind.clone(), index, millis: 1000, model: model.clone() };
             all.extend((0..devices.count).map(device));
         }
-        if all.len() > DEVICES_MAX {
-            let message = format!("devices come to {} in all; expected at most {DEVICES_MAX}", all.len());
-            return Err(Failure::new("CONFIG", message));
-        }
-        Ok(all)
+        all
     }
+}
+
+/// Whether an attribute, a kind of devices or a resource can be called so.
+fn is_name(name: &str) -> bool {
+    names::attribute("", name).is_ok()
 }
 
 /// Reads a file; the defaults where none is named.
@@ -281,7 +307,7 @@ mod tests {
     #[test]
     fn an_agents_file_says_how_many_devices_of_each_kind_there_are() {
         let file: AgentFile = parse("[devices.gpu]\ncount = 2\nmodel = \"a100\"\n").unwrap();
-        let devices = file.each_device().unwrap();
+        let devices = file.each_device();
         assert_eq!(
             devices.iter().map(|device| (&*device.kind, device.index)).collect::<Vec<_>>(),
             [("gpu", 0), ("gpu", 1)]
@@ -311,16 +337,41 @@ mod tests {
     // The agent asked for ever for a cell at port 80 of a host that is called 7601.
     #[test]
     fn an_address_in_an_agents_file_is_judged_as_one_that_is_typed() {
-        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
-        let failure = check("addr = \"7601\"\n").unwrap_err();
-        assert!(failure.code == "CONFIG" && failure.message.starts_with("addr: `7601` is no address"), "{failure}");
-        assert!(check("addr = \"127.0.0.1:7601\"\n").is_ok());
+        for (address, why) in [
+            ("7601", "`7601` is no address: it names no port"),
+            ("https://cell:7070", "https://cell:7070 asks for TLS"),
+            ("me:hush@cell", ""),
+        ] {
+            let failure = parse::<AgentFile>(&format!("addr = {address:?}\n")).unwrap_err();
+            let told = format!("part.toml: addr: {why}");
+            assert!(failure.code == "CONFIG" && failure.message.contains(&told), "{failure}");
+            assert!(!failure.message.contains("hush"), "a password is not told: {failure}");
+        }
+        assert!(parse::<AgentFile>("addr = \"127.0.0.1:7601\"\n").is_ok());
+    }
+
+    // They were told one at a time, without their file and line, and only where all else was right.
+    #[test]
+    fn what_an_agents_file_has_wrong_is_told_together_and_with_its_places() {
+        let text = "addr = \"nope\"\nname = \"A b\"\nshare = 0\n[attributes]\n\"a b\" = \"c\"\nrack = \"r1\"\n\
+                    [devices.\"g p u\"]\ncount = 1\n[resources]\n\"é\" = 1\n";
+        let failure = parse::<AgentFile>(text).unwrap_err();
+        for told in [
+            "part.toml: addr: `nope` is no address",
+            "part.toml:2:1: name \"A b\": expected 1 to 63 of a-z",
+            "part.toml:3:9: `share` is 0; expected 1 or more",
+            "part.toml:5:1: attributes: expected 1 to 63 bytes",
+            "devices: expected 1 to 63 bytes",
+            "part.toml:10:1: resources: expected 1 to 63 bytes",
+        ] {
+            assert!(failure.message.contains(told), "expected {told:?} in {failure}");
+        }
     }
 
     // The agent asked to register again and again, and was refused each time.
     #[test]
     fn what_no_cell_takes_of_a_machine_is_told_at_the_start() {
-        let check = |text: &str| parse::<AgentFile>(text).unwrap().check().unwrap_err();
+        let check = |text: &str| parse::<AgentFile>(text).unwrap_err();
         for (text, told) in [
             ("[attributes]\n\"a b\" = \"c\"\n".to_owned(), "attributes: expected 1 to 63 bytes"),
             (format!("attributes.rack = {:?}\n", "x".repeat(256)), "attributes.rack has 256 bytes"),
@@ -342,9 +393,9 @@ mod tests {
         let many: String = (0..253).map(|number| format!("attributes.a{number} = \"\"\n")).collect();
         assert!(check(&many).message.contains("attributes are 253; expected at most 252"));
         let kinds: String = (0..5).map(|number| format!("[devices.k{number}]\ncount = 64\n")).collect();
-        let devices = parse::<AgentFile>(&kinds).unwrap().each_device().unwrap_err();
+        let devices = check(&kinds);
         assert!(devices.message.contains("320 in all; expected at most 256"), "{devices}");
-        assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").unwrap().check().is_ok());
+        assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").is_ok());
     }
 
     // A task that had one device of each found the positions of both in one variable, and took those of the other kind for its own.
@@ -352,7 +403,7 @@ mod tests {
     fn kinds_of_devices_that_tasks_could_not_tell_apart_are_refused() {
         let of = |kinds: [&str; 2]| {
             let text: String = kinds.map(|kind| format!("[devices.{kind:?}]\ncount = 1\n")).concat();
-            parse::<AgentFile>(&text).unwrap().check()
+            parse::<AgentFile>(&text)
         };
         for kinds in [["gpu.a", "gpu_a"], ["gpu-a", "gpu_a"], ["GPU", "gpu"]] {
             let failure = of(kinds).unwrap_err();
@@ -366,10 +417,11 @@ mod tests {
     #[test]
     fn a_model_of_a_device_is_as_long_as_a_cell_takes_it() {
         for bytes in [NAME_BYTES_MAX, NAME_BYTES_MAX + 1] {
-            let file: AgentFile =
-                parse(&format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(bytes))).unwrap();
-            let sent = plenum_proto::v1::Device::from(&file.each_device().unwrap()[0]);
-            assert_eq!(file.check().is_ok(), Device::try_from(sent).is_ok(), "{bytes} bytes");
+            let model = "x".repeat(bytes);
+            let is_taken = parse::<AgentFile>(&format!("[devices.gpu]\ncount = 1\nmodel = {model:?}\n")).is_ok();
+            let device = Device { kind: "gpu".into(), index: 0, millis: 1000, model: model.into() };
+            let sent = plenum_proto::v1::Device::from(&device);
+            assert_eq!(is_taken, Device::try_from(sent).is_ok(), "{bytes} bytes");
         }
     }
 

@@ -119,6 +119,15 @@ fn a_quantity_is_told_what_it_lacks() {
     check_group("kill_timeout = \"1.5s\"", &["`1.5s` is no time; expected whole numbers with units, such as \"10s\""]);
     check_group("lost_after = \"forever\"", &["`forever` is no time", "h, d), or \"never\""]);
     check_group("lost_after = 60", &["is an integer; expected a time with a unit, such as \"10s\", or \"never\""]);
+    // Of what is no quantity at all an example was missing.
+    for (wrong, found, example) in [
+        ("cpu = [1], memory = 1", "cpu` is a list", "\"500m\""),
+        ("cpu = 1, memory = true", "memory` is a boolean", "\"64MiB\""),
+        ("cpu = 1, memory = \"1MiB\", disk = {}", "disk` is a table", "\"64MiB\""),
+        ("cpu = 1, memory = \"1MiB\", gpu = false", "gpu` is a boolean", "2 or \"250m\""),
+    ] {
+        check_resources(&format!("{{ {wrong} }}"), &[&format!("{found}; expected a quantity, such as {example}")]);
+    }
     let gpu = |gpu: &str| format!("{{ cpu = 1, memory = \"1MiB\", gpu = {gpu} }}");
     check_resources(&gpu("1.5"), &["`group.main.resources.gpu` is 1.5; expected whole GPUs, at most 64"]);
     check_resources(&gpu("\"1500m\""), &["`group.main.resources.gpu` is 1500m; expected"]);
