@@ -6,10 +6,12 @@ use std::{
 };
 
 use clap::{
+    CommandFactory,
     builder::StyledStr,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use super::args::Arguments;
 use crate::{
     failure::{EXIT_USAGE, Failure},
     output::{self, Format},
@@ -48,20 +50,51 @@ pub(super) fn refused(error: clap::Error) -> ExitCode {
     let error = with_tip(error, tip);
     // What could not be read as a whole is looked through for the one thing that matters. Words need not be texts.
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let is_for_programs = |format: &str| matches!(format, "json" | "yaml");
-    let is_glued = |word: &String| {
-        let format = ["--output=", "-o=", "-o"].iter().find_map(|flag| word.strip_prefix(flag));
-        format.is_some_and(is_for_programs)
-    };
-    let is_apart = |pair: &[String]| matches!(pair[0].as_str(), "-o" | "--output") && is_for_programs(&pair[1]);
-    if words.iter().any(is_glued) || words.windows(2).any(is_apart) {
-        let text = error.render().to_string();
-        let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned();
-        output::tell_failure(Format::Json, &Failure::usage(message).with_hint(tip.unwrap_or("try `plenum --help`")));
+    if is_for_programs(&words) {
+        let failure = Failure::usage(message(&error)).with_hint(tip.unwrap_or("try `plenum --help`"));
+        output::tell_failure(Format::Json, &failure);
     } else {
         let _ = error.print();
     }
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Whether JSON or YAML was asked for.
+fn is_for_programs(words: &[String]) -> bool {
+    let is_one = |format: &str| matches!(format, "json" | "yaml");
+    words.iter().enumerate().any(|(place, word)| match format_in(word) {
+        Some("") => words.get(place + 1).is_some_and(|next| is_one(next)),
+        Some(format) => is_one(format),
+        None => false,
+    })
+}
+
+/// The format in a word that has the flag for one; empty where that ends with the flag, and the next word is the format. Of the short flags no other takes
+/// a value, so that any of them may stand before it: `-wo json`.
+fn format_in(word: &str) -> Option<&str> {
+    if let Some(long) = word.strip_prefix("--output") {
+        return if long.is_empty() { Some(long) } else { long.strip_prefix('=') };
+    }
+    let (flags, format) = word.strip_prefix('-')?.split_once('o')?;
+    flags.bytes().all(|flag| flag.is_ascii_lowercase()).then(|| format.strip_prefix('=').unwrap_or(format))
+}
+
+/// What is wrong, in a few words: the rest is the usage.
+fn message(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let told = || text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned();
+    let without_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    without_command.then(|| lacks_command(&text)).flatten().unwrap_or_else(told)
+}
+
+/// What is told of commands that are named without one of theirs, of which all that clap says is their help.
+fn lacks_command(help: &str) -> Option<String> {
+    let usage = help.lines().find_map(|line| line.strip_prefix("Usage: "))?;
+    let words: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<'])).collect();
+    let all = Arguments::command();
+    let group = words.iter().skip(1).try_fold(&all, |command, word| command.find_subcommand(*word))?;
+    let commands: Vec<&str> = group.get_subcommands().map(clap::Command::get_name).collect();
+    (!commands.is_empty()).then(|| format!("`{}` needs a command: {}", words.join(" "), commands.join(", ")))
 }
 
 /// What to type instead, where that is known better than by likeness.
@@ -95,10 +128,9 @@ fn with_tip(mut error: clap::Error, tip: Option<&'static str>) -> clap::Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::{CommandFactory, Parser};
+    use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Arguments;
 
     // Who asked what a file would change was led to `job launch`, which starts something, and who wanted JSON to `--job`.
     #[test]
@@ -114,6 +146,38 @@ mod tests {
         assert!(json.contains("tip: `-o json` prints JSON") && !json.contains("--job"), "{json}");
         assert!(told("plenum why web").contains("`plenum job show NAME`"));
         assert!(told("plenum job lits").contains("'list'"), "likeness serves slips");
+    }
+
+    // "Jobs" was the whole message: the first line of the help.
+    #[test]
+    fn commands_without_one_of_theirs_are_told_to_need_one() {
+        let told = |line: &str| message(&Arguments::try_parse_from(line.split(' ')).unwrap_err());
+        assert_eq!(
+            told("plenum -o json job"),
+            "`plenum job` needs a command: run, list, show, history, stop, launch, scale"
+        );
+        for group in ["alloc", "machine", "txn", "quota", "partition", "hold"] {
+            let told = told(&format!("plenum {group}"));
+            assert!(
+                told.starts_with(&format!("`plenum {group}` needs a command: ")) && told.contains("list"),
+                "{told}"
+            );
+        }
+        assert!(told("plenum job list --limit many").starts_with("invalid value 'many' for '--limit"));
+    }
+
+    // `plenum job list -wo json --limit x` put no JSON on standard output.
+    #[test]
+    fn a_format_for_programs_is_found_behind_other_short_flags_too() {
+        let found = |line: &str| is_for_programs(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for flag in
+            ["-o json", "-ojson", "-o=yaml", "-wo json", "-wojson", "-wo=json", "--output yaml", "--output=json"]
+        {
+            assert!(found(&format!("plenum job list {flag} --limit x")), "{flag}");
+        }
+        for flag in ["-o wide", "-wo name", "--output table", "--oops json", "-o", "foo json", "-10o json"] {
+            assert!(!found(&format!("plenum job list {flag} --limit x")), "{flag}");
+        }
     }
 
     #[test]
