@@ -33,6 +33,8 @@ fn wrong_usage_ends_with_two() {
     stage.run(&["job", "scale", "web", "c=3"]).says(2, &["'c=3'", "expected a number of tasks", "COUNT --group c"]);
     let error = stage.run(&["job", "list", "--limit", "many", "-o", "json"]).says(2, &[]).error();
     assert_eq!(error["code"], "USAGE");
+    let error = stage.run(&["-o", "json", "job"]).says(2, &["error[USAGE]: `plenum job` needs a command"]).error();
+    assert_eq!(error["code"], "USAGE");
     assert_eq!(stage.run(&["--help"]).code(), Some(0));
     let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_proto::log::CORE_VERSION);
     let told = stage.run(&["version", "-o", "json"]).json();
@@ -239,8 +241,18 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
     assert_eq!(names, "prod/web\n");
     let shown = stage.ask(&server.address, &["job", "show", names.trim()]);
     assert_eq!((&shown["namespace"], &shown["state"]), (&"prod".into(), &"stopped".into()));
-    let other = in_prod(&["job", "show", "default/web", "-o", "json"]);
-    assert_eq!(other.json()["namespace"], "default", "a name that says so itself");
+    // Each took the job that was named, of another namespace than the flag's, and told nobody: a script stopped another team's.
+    for words in [&["show"][..], &["history"], &["stop"], &["launch"], &["scale", "3"]] {
+        let words = [&["job", words[0], "default/web"], &words[1..]].concat();
+        in_prod(&words).says(2, &["error[USAGE]", "`default/web` names the namespace `default`", "`prod`"]);
+    }
+    assert_eq!(state("default"), "waiting");
+    // A variable is for names that say none.
+    let words = ["--addr", &server.address, "job", "show", "default/web", "-o", "name"];
+    let by_variable =
+        |command: &mut std::process::Command| (command.env("PLENUM_NAMESPACE", "prod").spawn().unwrap(), ());
+    let (mut process, ()) = stage.start_by("by-variable", &words, by_variable);
+    assert_eq!((process.ended().code(), stage.text("by-variable.out").as_str()), (Some(0), "web\n"));
     // What is asked for is so already, as with all that is done twice.
     assert!(in_prod(&["job", "stop", "web"]).says(0, &[]).out.contains("web: has ended already"));
     let own = stage.file("own.toml", &FOREVER.replace("name = \"web\"", "name = \"web\"\nnamespace = \"mine\""));

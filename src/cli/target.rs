@@ -29,9 +29,8 @@ pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     let parts = text.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
     // No job is in a folder, and jobs' files may be kept in folders that are called as the jobs are.
     let is_there = path.exists() && !path.is_dir();
-    // It says more than a flag or a variable for all names.
     if let Some((namespace, name)) = parts.filter(|_| !is_there) {
-        return Ok(JobName { namespace: namespace.to_owned(), name: name.to_owned() });
+        return in_own_namespace(context, text, namespace, name);
     }
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
     if is_file {
@@ -54,6 +53,12 @@ pub(super) fn listed_job(context: &Context, text: &str) -> Result<JobName, Failu
             return Err(Failure::usage(format!("{what} {fault}")));
         }
     }
+    in_own_namespace(context, text, namespace, name)
+}
+
+/// A job whose name has its namespace with it. That says more than a variable or the user's file, which are for all names; the flag is typed for this
+/// very command, and who typed another namespace there may mean either job.
+fn in_own_namespace(context: &Context, text: &str, namespace: &str, name: &str) -> Result<JobName, Failure> {
     match &context.namespace_flag {
         Some(other) if other != namespace => {
             let what = format!("`{text}` names the namespace `{namespace}`, but the command line names `{other}`");
@@ -111,5 +116,25 @@ mod tests {
         assert_eq!(found(Some("prod"), None, &own), Err("USAGE".into()));
         assert_eq!(found(Some("prod"), Some("dev"), &none), named("prod"));
         assert_eq!((found(None, Some("dev"), &none), found(None, None, &none)), (named("dev"), named("default")));
+    }
+
+    // `plenum --namespace other job stop ml/web` stopped the job of `ml` without a word.
+    #[test]
+    fn a_name_with_its_namespace_gives_way_to_no_variable_and_is_refused_for_another_flag() {
+        let found = |flag: Option<&str>, usual: Option<&str>| {
+            let context = Context {
+                namespace: flag.or(usual).map(str::to_owned),
+                namespace_flag: flag.map(str::to_owned),
+                ..Context::asking(String::new())
+            };
+            let named = [job(&context, "ml/web"), listed_job(&context, "ml/web")];
+            named.map(|named| named.map(|job| job.called()).map_err(|failure| failure.message))
+        };
+        let one = || Ok("ml/web".to_owned());
+        for (flag, usual) in [(None, None), (None, Some("prod")), (Some("ml"), None), (Some("ml"), Some("prod"))] {
+            assert_eq!(found(flag, usual), [one(), one()], "{flag:?}, {usual:?}");
+        }
+        let refused = "`ml/web` names the namespace `ml`, but the command line names `prod`".to_owned();
+        assert_eq!(found(Some("prod"), Some("ml")), [Err(refused.clone()), Err(refused)]);
     }
 }
