@@ -500,7 +500,9 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     let refused = cell.commit(empty).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
     // Who was told to start a scheduler may have had one, which the cell lets in no more than another.
-    let waits = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.remove(0).waiting_reason;
+    let mut listed = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!(listed.len(), 1, "what was refused left no trace");
+    let waits = listed.remove(0).waiting_reason;
     assert!(waits.contains("no scheduler batch is connected; the cell is read-only"), "{waits}");
     // A probe that speaks gRPC was told that all is well.
     assert!(page(server.address(), "/readyz").await.starts_with("HTTP/1.1 503"));
