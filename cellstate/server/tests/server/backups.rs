@@ -285,25 +285,29 @@ async fn assert_agents_must_register(channel: &Channel) {
     assert!(!agents.report(report).await.unwrap().into_inner().register);
 }
 
+/// A backup of a cell that is stopped since, in its directory.
+async fn backed_up(dir: &Path) -> PathBuf {
+    let (server, channel, session, _) = busy_cell(dir, 1).await;
+    let file = dir.join("backup");
+    back_up(&channel, &file).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    file
+}
+
 // It was left empty: a server that is started on such a directory makes a cell of its own.
 #[tokio::test]
 async fn a_restore_that_finds_no_room_for_its_draft_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
-    let file = dir.path().join("backup");
-    back_up(&channel, &file).await;
-    drop((session, channel));
-    server.shutdown().await.unwrap();
+    let file = backed_up(dir.path()).await;
     // The longest path that there may be: a name in it is none.
-    let mut target = tempfile::tempdir().unwrap().keep();
-    let top = target.clone();
+    let mut target = dir.path().join("new");
     while target.as_os_str().len() < 4090 {
         target.push("x".repeat((4094 - target.as_os_str().len()).min(200)));
     }
     let refused = restore(&file, &target, &RestoreOptions::default()).unwrap_err();
     assert!(matches!(refused, BackupError::Io { .. }), "{refused}");
     assert!(target.parent().unwrap().exists() && !target.exists());
-    std::fs::remove_dir_all(top).unwrap();
 }
 
 #[tokio::test]
@@ -333,11 +337,7 @@ async fn a_backup_or_a_directory_that_is_there_is_never_overwritten() {
 #[tokio::test]
 async fn a_damaged_backup_is_refused_with_its_place_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
-    let file = dir.path().join("backup");
-    back_up(&channel, &file).await;
-    drop((session, channel));
-    server.shutdown().await.unwrap();
+    let file = backed_up(dir.path()).await;
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
