@@ -35,7 +35,7 @@ pub struct PageImage {
     pub table: u8,
     /// Its number in the table.
     pub number: u32,
-    /// The encoded `Page`. At most 64 MiB.
+    /// The encoded `Page`, or columns of it: what begins with a byte of 1 to 7, as no message does, is not compressed. At most 64 MiB.
     pub bytes: Bytes,
 }
 

@@ -8,8 +8,9 @@ use std::path::Path;
 
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
 /// and filters are made otherwise; since 5, page images are in sets; since 6, what is held, reserved and limited
-/// has pages of its own; since 7, a large set of images begins with a file, and filters know slots otherwise.
-const FORMAT: u32 = 7;
+/// has pages of its own; since 7, a large set of images begins with a file, and filters know slots otherwise; since 8,
+/// images of tasks and allocations are columns of differences.
+const FORMAT: u32 = 8;
 /// Those whose rows are read as they are; the last one is written. Opening a history of an older one raises it, as what is written from then on is
 /// of the newest.
 pub const FORMATS: std::ops::RangeInclusive<u32> = 2..=FORMAT;

@@ -6,6 +6,8 @@ const EXPANDED_MOST: usize = 255;
 
 /// What no message begins with, as there is no field 0: images that begin so are compressed.
 const PACKED: u8 = 0;
+/// Nor does one with what is below: such an image is in little room already, and stored as it is.
+const MESSAGES_BEGIN: u8 = 8;
 /// Smaller images are not worth it.
 const PACKED_LEAST: usize = 128;
 
@@ -39,7 +41,8 @@ impl Packer {
     pub(crate) fn pack(&mut self, image: &[u8], out: &mut Vec<u8>) {
         let must = image.first() == Some(&PACKED);
         let begin = out.len();
-        if image.len() >= PACKED_LEAST || must {
+        let is_narrow = image.first().is_some_and(|first| (PACKED + 1..MESSAGES_BEGIN).contains(first));
+        if (image.len() >= PACKED_LEAST && !is_narrow) || must {
             out.push(PACKED);
             out.extend_from_slice(&u32::try_from(image.len()).expect("images have a bound").to_le_bytes());
             out.resize(begin + HEAD_BYTES + get_maximum_output_size(image.len()), 0);
@@ -83,6 +86,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_little_room_already_is_stored_as_it_is() {
+        let stored = |image: &[u8]| {
+            let mut stored = Vec::new();
+            Packer::default().pack(image, &mut stored);
+            stored
+        };
+        let [narrow, message] = [7, 8].map(|first| [&[first][..], &[3; 5000]].concat());
+        assert_eq!(stored(&narrow), narrow);
+        assert!(unpacked(&narrow, 1 << 20).is_none() && stored(&message).len() < 100);
+    }
+
+    #[test]
     fn an_image_that_claims_more_than_it_can_have_gets_no_room() {
         let mut claims = vec![PACKED];
         claims.extend_from_slice(&u32::MAX.to_le_bytes());
@@ -90,7 +105,7 @@ mod tests {
         assert!(unpacked(&claims, usize::MAX).unwrap().is_err());
         assert!(unpacked(&[PACKED], 100).unwrap().is_err());
         let mut packed = Vec::new();
-        Packer::default().pack(&[7; 1000], &mut packed);
+        Packer::default().pack(&[9; 1000], &mut packed);
         assert!(unpacked(&packed, 999).unwrap().is_err());
     }
 }

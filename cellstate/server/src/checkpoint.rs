@@ -32,7 +32,7 @@ pub(crate) fn write_beside(
     let changed = before.map(|before| pages::changed(before, cell)).filter(|changed| !wants_all(changed.len()));
     let image = |(table, number): (Table, u32)| {
         between();
-        PageImage { table: number_of(table), number, bytes: pages::encode_page(cell, table, number) }
+        PageImage { table: number_of(table), number, bytes: pages::encode_image(cell, table, number) }
     };
     let (revision, micros) = (cell.revision().0, cell.time().micros);
     let info = match changed {

@@ -68,6 +68,9 @@ pub(super) fn pages(input: &[u8]) -> bool {
     let again = images::every(&cell).map(|(table, number)| images::encode_page(&cell, table, number));
     let again = images::restore(again.collect::<Vec<_>>()).expect("the pages of a cell are a cell");
     assert_eq!(cell.first_difference(&again).map(|difference| difference.to_string()), None);
+    let kept = images::every(&cell).map(|(table, number)| images::encode_image(&cell, table, number));
+    let kept = images::restore(kept.collect::<Vec<_>>()).expect("the images of a cell are a cell");
+    assert_eq!(cell.first_difference(&kept).map(|difference| difference.to_string()), None);
     // Pages may fit each other and be no sound cell, which a restore looks for next.
     let _ = plenum_core::invariants::check_cell(&cell);
     true

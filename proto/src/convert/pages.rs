@@ -4,6 +4,7 @@
 
 mod changed;
 mod encode;
+mod narrow;
 mod restore;
 
 use plenum_model::Cell;
@@ -11,6 +12,7 @@ use plenum_model::cell::page_rows;
 
 pub use changed::{changed, with_grants};
 pub use encode::{encode_page, encode_page_for};
+pub use narrow::encode_image;
 pub use restore::{Decoder, PageError, ReadPage, read, read_whole, restore};
 
 pub use crate::v1::Table;

@@ -37,6 +37,19 @@ proptest! {
         assert_same(&world.cell, &restored);
     }
 
+    #[test]
+    fn images_of_a_checkpoint_say_what_the_pages_do(steps in prop::collection::vec(0..STEPS, 0..120)) {
+        let world = World::after(&steps);
+        let images = pages::every(&world.cell).map(|(table, number)| pages::encode_image(&world.cell, table, number));
+        let images: Vec<Bytes> = images.collect();
+        for ((page, bytes), image) in image(&world.cell).into_iter().zip(&images) {
+            let [read, expected] = [image.clone(), bytes].map(|bytes| format!("{:?}", pages::read_whole(bytes).unwrap()));
+            let [read, expected] = [&read, &expected].map(|text| text.split(", bytes: ").next().unwrap().to_owned());
+            prop_assert_eq!(read, expected, "page {:?}", page);
+        }
+        assert_same(&world.cell, &pages::restore(images).unwrap());
+    }
+
     /// Columns are written by hand: byte for byte as generated code does.
     #[test]
     fn pages_have_the_bytes_that_generated_code_gives_them(steps in prop::collection::vec(0..STEPS, 0..120)) {

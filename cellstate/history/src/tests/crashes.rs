@@ -82,8 +82,8 @@ fn shelves_whose_making_was_cut_off_are_made_anew() {
         }
         let identity = folder.path().join("identity");
         let text = std::fs::read_to_string(&identity).unwrap();
-        assert!(text.contains("format 7"), "{text}");
-        std::fs::write(identity, text.replace("format 7", "format 4")).unwrap();
+        assert!(text.contains("format 8"), "{text}");
+        std::fs::write(identity, text.replace("format 8", "format 4")).unwrap();
         folder
     };
     let goes_on = |folder: &Path| {

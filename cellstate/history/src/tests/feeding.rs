@@ -131,8 +131,8 @@ fn another_cells_or_formats_history_and_other_folders_are_refused() {
     let other = History::open(&path, Options::new(*b"another cell"));
     assert!(matches!(other, Err(OpenError::OtherCell { .. })));
     let identity = std::fs::read_to_string(path.join("identity")).unwrap();
-    std::fs::write(path.join("identity"), identity.replace("format 7", "format 9")).unwrap();
-    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 7, .. })));
+    std::fs::write(path.join("identity"), identity.replace("format 8", "format 9")).unwrap();
+    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 8, .. })));
     std::fs::write(path.join("identity"), b"\xff").unwrap();
     assert!(matches!(History::open(&path, options()), Err(OpenError::Damaged { .. })));
     assert!(matches!(History::open(folder.path(), options()), Err(OpenError::NotAHistory { .. })));
@@ -142,7 +142,7 @@ fn another_cells_or_formats_history_and_other_folders_are_refused() {
 /// Makes a history's identity that of an earlier version's. Gives it, and what it was.
 fn of_an_earlier_format(path: &Path) -> (String, String) {
     let newest = std::fs::read_to_string(path.join("identity")).unwrap();
-    let earlier = newest.replace("format 7", "format 2");
+    let earlier = newest.replace("format 8", "format 2");
     assert_ne!(earlier, newest);
     std::fs::write(path.join("identity"), &earlier).unwrap();
     (earlier, newest)

@@ -48,7 +48,7 @@ fn pages_at(dir: &Path, revision: u64) -> Vec<(i32, u32, bytes::Bytes)> {
     }
     assert_eq!(cell.revision().0, revision);
     pages::every(&cell)
-        .map(|(table, number)| (table.into(), number, pages::encode_page(&cell, table, number)))
+        .map(|(table, number)| (table.into(), number, pages::encode_image(&cell, table, number)))
         .collect()
 }
 

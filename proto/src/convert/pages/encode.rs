@@ -223,7 +223,7 @@ fn united(one: &AllocationRow, other: &AllocationRow) -> AllocationRow {
 }
 
 /// What few allocations have: the fields 15 to 17 of an `AllocationPage`.
-fn extras(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
+pub(super) fn extras(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
     let mut page = v1::AllocationPage::default();
     // Most cells have few, and none behind the last one that has some.
     let range = range.start..range.end.min(cell.extra_rows().len());

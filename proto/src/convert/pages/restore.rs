@@ -20,6 +20,7 @@ use super::super::governance::{
 use super::super::machines::attributes_from_wire;
 use super::super::{each, newer, required};
 use super::encode::is_gone;
+use super::narrow;
 use super::{TABLES, Table, pages_of, rows_in_page};
 use crate::bounds;
 use crate::error::{Invalid, ReadError, Within};
@@ -84,9 +85,14 @@ pub fn read_whole(page: Bytes) -> Result<ReadPage, PageError> {
 }
 
 fn read_page(page: Bytes, whole: bool) -> Result<ReadPage, PageError> {
-    let columned = match columns::page(&page, whole) {
-        Some(columned) => columned,
-        None => Columned { page: newer::decode("Page", page.clone(), whole)?, attributes: Vec::new() },
+    let as_is = |page| Columned { page, attributes: Vec::new() };
+    let columned = if narrow::is_narrow(&page) {
+        as_is(narrow::read(page.clone(), whole)?)
+    } else {
+        match columns::page(&page, whole) {
+            Some(columned) => columned,
+            None => as_is(newer::decode("Page", page.clone(), whole)?),
+        }
     };
     Ok(ReadPage { columned, bytes: page })
 }
@@ -178,8 +184,10 @@ impl Decoder {
     }
 }
 
-fn content(bytes: &[u8], source: Invalid) -> PageError {
-    newer::breaks_a_rule("Page", bytes, source).into()
+fn content(bytes: &Bytes, source: Invalid) -> PageError {
+    let of_columns = narrow::is_narrow(bytes).then(|| narrow::read(bytes.clone(), false));
+    let message = of_columns.and_then(Result::ok).map(|page| page.encode_to_vec());
+    newer::breaks_a_rule("Page", message.as_deref().unwrap_or(bytes), source).into()
 }
 
 impl Begun {
