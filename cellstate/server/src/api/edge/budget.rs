@@ -28,7 +28,10 @@ impl Budget {
     }
 
     pub(in crate::api) fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // All connections share it: to give back nothing takes it from each other.
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Whether there is room for so many bytes more, of a message that has so many by then.
