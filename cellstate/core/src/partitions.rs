@@ -70,3 +70,30 @@ impl Core {
         Ok(Verdict::Change(accepted(0, 0), delta))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::{Command, Decision, Request};
+
+    use super::*;
+    use crate::{CoreOptions, Decided};
+
+    #[test]
+    fn sets_of_so_many_schedulers_are_remembered_and_no_more() {
+        let mut core = Core::new(CoreOptions::default());
+        let partition = Partition { schedulers: vec!["research".into()], ..Partition::default() };
+        let command = Command::SetPartition { name: "lab".into(), partition: Some(partition) };
+        let request = Request { principal: "local".into(), namespace: "default".into(), command };
+        let decided = core.decide(&request, LogTime::from_micros(1));
+        assert!(matches!(&decided, Decided::Changed { decision: Decision::Accepted { .. }, .. }), "{decided:?}");
+        let mut asked_by = |scheduler: usize| {
+            let Core { cell, derived, .. } = &mut core;
+            let name = format!("s{scheduler}").into();
+            assert!(derived.partitions.closed_to(cell, &name, std::iter::empty()).is_some());
+            derived.partitions.0.len()
+        };
+        assert_eq!((0..SETS_MAX).map(&mut asked_by).last(), Some(SETS_MAX));
+        assert_eq!(asked_by(0), SETS_MAX, "it is remembered");
+        assert_eq!(asked_by(SETS_MAX), 1, "all are made anew");
+    }
+}

@@ -225,6 +225,9 @@ mod tests {
         assert!(check("5.9", Operator::Less, &["5.10"]));
         assert!(check("007", Operator::Equal, &["7"]));
         assert!(check("18446744073709551616", Operator::Greater, &["18446744073709551615"]));
+        assert!(!check("5.10", Operator::Greater, &["5.10"]) && !check("5.10", Operator::Less, &["5.10"]));
+        assert!(check("5.10", Operator::GreaterOrEqual, &["5.10"]) && check("5.10", Operator::LessOrEqual, &["5.10"]));
+        assert!(check("5.10", Operator::Less, &["5.10.1"]) && check("5.10.1", Operator::Greater, &["5.10"]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     ClaimExtra, Command, Constraint, Decision, Device, FoundMachine, GroupShape, JobId, JobShape, MachineId, Operator,
-    Placement, Preemption, RefusalReason, RejectionCode, Resource, Resources, Transaction, VICTIMS_MAX,
+    Placement, Preemption, RefusalReason, RejectionCode, Resource, Resources, SessionId, Transaction, VICTIMS_MAX,
 };
 
 use super::costs::{Large, placement};
@@ -204,4 +204,45 @@ fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
     };
     assert!(is_known(0, 0) && is_known(0, 1) && is_known(1, 2));
     assert!((0..4).all(|machine| !is_known(2, machine)), "what suits an earlier group is not judged for later ones");
+}
+
+#[test]
+fn room_is_held_where_tasks_of_some_group_may_run_and_nowhere_else() {
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..4).map(|number| numbered(&mut large, number)).collect();
+    let below = |value: &str| {
+        vec![Constraint { attribute: "number".into(), operator: Operator::Less, values: vec![value.into()] }]
+    };
+    let job = |large: &mut Large, name: &str, groups: &[Vec<Constraint>]| {
+        let group = |(number, constraints): (usize, &Vec<Constraint>)| GroupShape {
+            name: format!("g{number}").into(),
+            count: 1,
+            resources: Resources::new(1, 1),
+            constraints: constraints.clone(),
+            ..GroupShape::default()
+        };
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: name.into(),
+            scheduler: "batch".into(),
+            groups: groups.iter().enumerate().map(group).collect(),
+            ..JobShape::default()
+        };
+        large.submit(Command::submit(shape))
+    };
+    let bound = job(&mut large, "bound", &[below("1"), below("3")]);
+    let free = job(&mut large, "free", &[below("1"), Vec::new()]);
+    let take = |large: &mut Large, job, machine: usize| {
+        let deadline = large.now.plus_micros(60_000_000);
+        let (session, machines) = (SessionId::default(), vec![machines[machine]]);
+        large.ask(Command::TakeHold { session, job, machines, resources: Resources::new(1, 1), deadline })
+    };
+    assert!(matches!(take(&mut large, bound, 2), Decision::Accepted { .. }), "one group may run there");
+    let refused = take(&mut large, bound, 3);
+    let Decision::Rejected(why) = &refused else { panic!("{refused:?}") };
+    assert_eq!(
+        (why.code, &*why.message),
+        (RejectionCode::NoRoomToHold, "m3 breaks the constraints of each group of bound")
+    );
+    assert!(matches!(take(&mut large, free, 3), Decision::Accepted { .. }), "a group without any may run anywhere");
 }

@@ -1,6 +1,11 @@
 //! Stories of recurring jobs, and of what is launched from them.
 
+use plenum_model::{Command, Decision, JobKind, JobShape, RejectionCode, is_name};
+
+use super::costs::Large;
+use super::sizes::submit;
 use super::story::check;
+use crate::CoreOptions;
 
 #[test]
 fn each_instant_is_launched_once_and_in_order() {
@@ -92,4 +97,48 @@ fn a_recurring_job_that_was_scaled_to_nothing_is_not_launched() {
         ",
         "INVALID_REQUEST: nightly was scaled to no tasks at all; scale it up before it is launched",
     );
+}
+
+#[test]
+fn no_launch_takes_the_place_of_another_job_that_has_its_name() {
+    check(
+        "
+        job nightly by cron tasks=1 cpu=1000 recurring
+        job nightly-3 by batch tasks=2 cpu=1000
+        launch nightly 3000000
+        jobs?
+        stopjob nightly-3
+        launch nightly 3000000
+        jobs?
+        ",
+        "
+        JOB_CHANGED: nightly-3 is there already and not over, and was not launched for that; stop it
+        nightly cron Waiting
+        nightly-3 batch Waiting
+        nightly cron Waiting
+        nightly-3 cron Waiting
+        ",
+    );
+}
+
+// What the log has of a job is read again by who takes no other names.
+#[test]
+fn what_is_launched_has_a_name_and_a_scheduler_that_everybody_takes() {
+    let mut large = Large::new(CoreOptions::default());
+    let recurring = |name: &str, scheduler: &str| {
+        let options = [("launch.scheduler".into(), scheduler.into())].into();
+        submit(name, JobShape { kind: JobKind::Recurring, options, ..JobShape::default() }, &[1])
+    };
+    let long = "n".repeat(43);
+    for (name, scheduler) in [(&*format!("{long}n"), "batch"), ("nightly", "Not A Name"), ("nightly", "")] {
+        let refused = large.ask(recurring(name, scheduler));
+        assert!(
+            matches!(&refused, Decision::Rejected(why) if why.code == RejectionCode::InvalidRequest),
+            "{name} by {scheduler:?}: {refused:?}"
+        );
+    }
+    let parent = large.submit(recurring(&long, "batch"));
+    let child = large.submit(Command::Launch { parent, instant_micros: i64::MAX });
+    let shape = &large.core.cell().job(child).expect("it was launched").shape;
+    assert!(is_name(&shape.name, false) && is_name(&shape.scheduler, false), "{shape:?}");
 }

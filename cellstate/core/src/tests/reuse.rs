@@ -1,8 +1,9 @@
 //! What a cell remembers once has a number, and leaves it to others when nobody refers to it any more.
 
 use plenum_model::{
-    AllocationState, Command, Decision, Delta, FoundMachine, GroupShape, JobId, LogTime, RefusalKind, Rejection,
-    RejectionCode, Request, Resources, SessionId, Transaction, TransactionId, Transition,
+    AllocationState, Command, Constraint, Decision, Delta, FoundMachine, GroupShape, JobId, LogTime, Operator,
+    RefusalKind, RefusalReason, Rejection, RejectionCode, Request, Resources, SessionId, Transaction, TransactionId,
+    Transition,
 };
 
 use super::costs::{Large, placement};
@@ -404,4 +405,43 @@ fn who_is_to_blame_and_has_no_name_any_more_is_not_called_by_another_one() {
     large.open("other");
     assert_eq!(large.names(), ["batch", "other"]);
     assert_eq!(changed(&mut large), "");
+}
+
+#[test]
+fn constraints_go_by_what_machines_have_also_when_all_classes_got_other_numbers() {
+    let mut large = Large::new(CoreOptions::default());
+    let register = |large: &mut Large, name: &str, kernel: &str| {
+        let decision = large.ask(Command::RegisterMachine(FoundMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(1000, 1 << 30),
+            attributes: std::sync::Arc::new([("kernel".into(), kernel.into())].into_iter().collect()),
+            seen: large.core.cell().revision(),
+            ..FoundMachine::default()
+        }));
+        let Decision::Accepted { id, .. } = decision else { panic!("{decision:?}") };
+        plenum_model::MachineId::from_bits(id).expect("an id").slot
+    };
+    let [fixed, other] = ["m1", "m2"].map(|name| register(&mut large, name, "old"));
+    // Those two are the second class, and the third.
+    register(&mut large, "m1", "6.1");
+    register(&mut large, "m2", "k");
+    let rule = Constraint { attribute: "kernel".into(), operator: Operator::Equal, values: vec!["6.1".into()] };
+    let job = large.job(GroupShape { count: 6, constraints: vec![rule], ..GroupShape::default() });
+    let asks = |large: &mut Large, first: u32| {
+        let on = |task: u32| if task == first { fixed } else { other };
+        let outcome = large.commit(vec![placement(job, first..first + 2, on, 0)]);
+        let [refusal] = &outcome.refusals[..] else { panic!("{outcome:?}") };
+        assert_eq!((refusal.task, refusal.reason), (first + 1, RefusalReason::Constraint));
+    };
+    // Twice: then it is known of all classes.
+    asks(&mut large, 0);
+    asks(&mut large, 2);
+    for kernel in 0.. {
+        register(&mut large, "m2", &format!("7.{kernel}"));
+        if large.core.cell().class_numbering() > 0 {
+            break;
+        }
+    }
+    asks(&mut large, 4);
 }

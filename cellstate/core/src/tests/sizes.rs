@@ -445,3 +445,58 @@ fn what_was_decided_and_not_accepted_leaves_no_trace() {
     both(submit("last", JobShape::default(), &[40, 40, 40]));
     assert_eq!(commit(&mut both, vec![placement(jobs[0], 300..400, |_| machines[1], 0)], Vec::new()), 100);
 }
+
+/// A machine's task that its cell does not know, of so many.
+fn unknown(number: u32) -> Inventory {
+    Inventory {
+        allocation: AllocationId { slot: 1000 + number, generation: 1 },
+        state: AllocationState::Running,
+        exit_code: 0,
+        reason: "".into(),
+        restarts: 0,
+        task: None,
+    }
+}
+
+#[test]
+fn what_is_due_of_hundreds_at_once_happens_in_two_ticks() {
+    const HUNDREDS: u32 = 300;
+    let mut large = Large::new(CoreOptions { retire_after_micros: 60_000_000, ..CoreOptions::default() });
+    let machines: Vec<_> = (0..HUNDREDS).map(|number| large.machine(format!("m{number}"))).collect();
+    large.restore();
+    let deadline = large.now.plus_micros(60_000_000);
+    for (number, &machine) in (0..).zip(&machines) {
+        large.boot(machine, vec![unknown(number)]);
+        large.ask(Command::DrainMachine { machine, deadline: Some(deadline) });
+    }
+    large.now = deadline;
+    assert_eq!(large.tick_all(), 2, "all are drained");
+    assert!(large.core.cell().unknown_tasks().all(|(_, task)| task.stopping));
+    let ready = large.machine("ready".to_owned()).slot;
+    let jobs: Vec<_> = (0..HUNDREDS).map(|_| large.job(GroupShape { count: 1, ..GroupShape::default() })).collect();
+    let deadline = large.now.plus_micros(1_000_000);
+    jobs.iter().for_each(|&job| large.hold(job, &[ready], Resources::new(1, 1), deadline));
+    large.now = deadline;
+    assert_eq!((large.tick_all(), large.core.cell().holds().len()), (2, 0));
+    for &job in &jobs {
+        large.ask(Command::StopJob { job, version: None });
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    assert_eq!((large.tick_all(), large.core.cell().jobs().count()), (2, 0), "all are retired");
+}
+
+// What it had taken out of its queues would have been due never again.
+#[test]
+fn a_tick_happens_whatever_is_said_of_it() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m0".to_owned());
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    assert_eq!(large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).granted(), 1);
+    let deadline = large.now.plus_micros(60_000_000);
+    large.ask(Command::DrainMachine { machine, deadline: Some(deadline) });
+    large.now = deadline;
+    let refuses = |_: &Decision, _: &_| Err(Rejection::new(RejectionCode::LimitReached, "no".to_owned()));
+    let decided = large.core.decide_if(&request(Command::Tick), large.now, refuses);
+    assert!(matches!(decided, Decided::Changed { .. }), "{decided:?}");
+    assert_eq!(large.in_state(AllocationState::Stopping), 1);
+}

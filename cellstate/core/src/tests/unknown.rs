@@ -435,8 +435,17 @@ fn of_a_restored_cell_agents_are_heard_first_or_their_leases_run_out() {
 /// What a restored cell answers a machine that runs so many tasks of before its restore and so many that have ended in it since, and how many of both
 /// it then has as unknown ones.
 fn registered_with(before: u32, ended: u32) -> (Decision, [usize; 2]) {
+    registered_again(&mut restored(), before, ended)
+}
+
+fn restored() -> Large {
     let mut large = Large::new(CoreOptions::default());
     large.restore();
+    large
+}
+
+/// The same in a cell that may have the machine already.
+fn registered_again(large: &mut Large, before: u32, ended: u32) -> (Decision, [usize; 2]) {
     let item = |slot: u32, generation: u32| Inventory {
         allocation: AllocationId { slot, generation },
         state: AllocationState::Running,
@@ -471,4 +480,56 @@ fn a_machine_is_registered_however_many_tasks_it_runs_that_have_ended_here() {
     let (answer, kept) = registered_with(4097, 1);
     assert!(matches!(&answer, Decision::Rejected(why) if why.code == RejectionCode::LimitReached), "{answer:?}");
     assert_eq!(kept, [0, 0]);
+}
+
+#[test]
+fn what_a_machine_has_already_leaves_so_many_places_for_what_has_ended_here() {
+    let mut restored = restored();
+    let (answer, kept) = registered_again(&mut restored, 100, 0);
+    assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+    assert_eq!(kept, [100, 0]);
+    let (answer, kept) = registered_again(&mut restored, 100, 4097);
+    assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+    assert_eq!(kept, [100, 3996]);
+}
+
+#[test]
+fn what_was_granted_after_the_backup_has_its_time_also_where_its_row_is_anothers_by_now() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by service tasks=1 cpu=1000
+        restore
+        machine m2 cpu=4000
+        service: claim web[0]@m2
+        machine m1 cpu=4000 runs=alloc-0-1
+        unknown? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 alloc-0-1 until 900; free 3000
+        ",
+    );
+}
+
+// As after a copy of a state directory.
+#[test]
+fn a_task_that_two_machines_tell_of_is_stopped_on_both() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1
+        machine m2 cpu=4000 runs=alloc-7-1
+        stopid alloc-7-1
+        unknown? m1
+        unknown? m2
+        ",
+        "
+        m1 alloc-7-1 stopping; free 3000
+        m2 alloc-7-1 stopping; free 3000
+        ",
+    );
 }
