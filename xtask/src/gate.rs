@@ -224,13 +224,18 @@ fn tests(workspace: &Workspace) -> Result<Report> {
         }
     }
     let skips = Skips::gather();
+    let at_once = tests_at_once(std::thread::available_parallelism()).to_string();
     let mut command = match test_runner(workspace) {
         Runner::Nextest => {
             let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
-            command.arg("--test-threads").arg(tests_at_once(std::thread::available_parallelism()).to_string());
+            command.arg("--test-threads").arg(at_once);
             command
         }
-        Runner::CargoTest => workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]),
+        Runner::CargoTest => {
+            let mut command = workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]);
+            command.env("RUST_TEST_THREADS", at_once);
+            command
+        }
     };
     skips.told_by(&mut command);
     let (report, tally) = counted(command, "tests", 1)?;

@@ -35,7 +35,9 @@ pub(crate) fn test_runner(workspace: &Workspace) -> Runner {
     }
     if in_ci() {
         eprintln!("cargo-nextest is missing; this is CI, so: {command}");
-        let install = workspace.cargo(command.split(' ').skip(1));
+        let mut install = workspace.cargo(command.split(' ').skip(1));
+        // It waits for tests: what the compiler would make of it in thrice the time is not worth that.
+        install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
         match watch(install, "the installation of cargo-nextest", INSTALL_LIMIT, |_, _| {}) {
             Ok(status) if status.success() => return Runner::Nextest,
             Ok(status) => eprintln!("it could not be installed ({status}); `cargo test` does the work"),
