@@ -37,6 +37,6 @@ mod world;
 
 pub use books::Violation;
 pub use report::Tally;
-#[cfg(feature = "planted-bugs")]
-pub use simulation::run_with;
 pub use simulation::{Failure, run, story};
+#[cfg(feature = "planted-bugs")]
+pub use simulation::{finds, run_with};
