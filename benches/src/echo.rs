@@ -1,9 +1,11 @@
 //! gRPC by itself: a server that answers each message of a stream with the same one, and clients that send the next when one was
 //! answered. No cell has more transactions a second over as many connections: it would have to do nothing. And the same with a log: a
-//! message is answered when it was written and synced, with all that came meanwhile. No durable cell has more.
+//! message is answered when it was written and synced, with all that came meanwhile. No durable cell has more. As with a cell, the server is a
+//! process of its own and the clients are the harness: where it is dear to go from one process to another, a server that shared theirs would have
+//! what none can.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -17,10 +19,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::rate::Counted;
+use crate::server_process::{self, ServerProcess};
 use crate::{disk, event_loop};
 use wire::Message;
 use wire::echo_client::EchoClient;
@@ -46,31 +49,46 @@ const UNDER_WAY_MAX: usize = 64;
 const LOG_BYTES: u64 = 64 << 20;
 const LOG_PIECE_BYTES: usize = 1 << 20;
 
-/// Messages answered, over so many connections with so many under way on each: counted after a while that does not count. The
-/// server has threads of its own in this process, as many as that of a cell. With `log` they are written to a file in that folder first.
+/// Starts a server, and waits until it serves. With a log it writes messages to a file in this folder, and answers then.
+pub(crate) async fn start(dir: &Path, has_log: bool) -> anyhow::Result<ServerProcess> {
+    ServerProcess::start("serve-echo", dir, has_log.then(|| "--log".to_owned())).await
+}
+
+/// Runs such a server until it is killed, with as many threads as that of a cell.
+pub(crate) fn serve(dir: &Path, has_log: bool) -> anyhow::Result<()> {
+    server_process::follow_the_harness()?;
+    let serving = plenum_server::event_loop()?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let log = has_log.then(|| writer(dir)).transpose()?;
+    serving.block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port for an echo server")?;
+        server_process::tell_address(dir, listener.local_addr()?)?;
+        serve_on(listener, log).await
+    })
+}
+
+async fn serve_on(listener: TcpListener, log: Option<Sender<Due>>) -> anyhow::Result<()> {
+    let server = Server::builder().tcp_nodelay(true).add_service(EchoServer::new(Echoing { log }));
+    server.serve_with_incoming(TcpListenerStream::new(listener)).await.context("an echo server ended")
+}
+
+/// Messages that a server answered, over so many connections with so many under way on each: counted after a while that does not count.
 pub(crate) async fn answered(
+    server: &str,
     connections: u32,
     in_flight: u32,
     warm_up: Duration,
     counted: Duration,
-    log: Option<&Path>,
 ) -> anyhow::Result<Counted> {
     ensure!(
         in_flight as usize <= UNDER_WAY_MAX,
         "an echo has {UNDER_WAY_MAX} messages of a connection under way at most"
     );
-    let log = log.map(writer).transpose()?;
-    let serving = plenum_server::event_loop()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port for an echo server")?;
-    let address = listener.local_addr()?;
-    let accepting = TcpListenerStream::new(listener);
-    let server = Server::builder().tcp_nodelay(true).add_service(EchoServer::new(Echoing { log }));
-    let served = serving.spawn(server.serve_with_incoming(accepting));
     let shared = Arc::new(Shared::default());
     let on = event_loop::of_clients(connections, in_flight)?;
     let mut running = Vec::new();
     for _ in 0..connections {
-        running.push(on.spawn(client(address, in_flight, shared.clone())));
+        running.push(on.spawn(client(server.to_owned(), in_flight, shared.clone())));
     }
     tokio::time::sleep(warm_up).await;
     let (began, before) = (Instant::now(), shared.answered.load(Ordering::Relaxed));
@@ -81,8 +99,6 @@ pub(crate) async fn answered(
     for client in running {
         client.await.context("a client of an echo server")??;
     }
-    served.abort();
-    serving.shutdown_background();
     ensure!(answered > 0, "an echo server answered nothing within {counted:?}");
     Ok(Counted { count: answered, seconds })
 }
@@ -93,9 +109,8 @@ struct Shared {
     answered: AtomicU64,
 }
 
-async fn client(server: SocketAddr, in_flight: u32, shared: Arc<Shared>) -> anyhow::Result<()> {
-    let endpoint = Endpoint::from_shared(format!("http://{server}"))?.tcp_nodelay(true);
-    let mut echo = EchoClient::new(endpoint.connect().await?);
+async fn client(server: String, in_flight: u32, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let mut echo = connect(server).await?;
     let (messages, sending) = mpsc::channel(in_flight as usize);
     let message = || Message { content: vec![0x5a; MESSAGE_BYTES] };
     for _ in 0..in_flight {
@@ -107,6 +122,12 @@ async fn client(server: SocketAddr, in_flight: u32, shared: Arc<Shared>) -> anyh
         messages.send(message()).await?;
     }
     Ok(())
+}
+
+/// A connection of one's own.
+async fn connect(server: String) -> anyhow::Result<EchoClient<Channel>> {
+    let endpoint = Endpoint::from_shared(server)?.tcp_nodelay(true);
+    Ok(EchoClient::new(endpoint.connect().await.context("cannot connect to an echo server")?))
 }
 
 /// A message, and whom it is answered to.
@@ -174,6 +195,35 @@ mod tests {
     use super::*;
     use plenum_proto::v1;
     use prost::Message as _;
+
+    /// What a server answers to these messages of one connection, to the end of their stream.
+    async fn answers_to(sent: &[Message], log: Option<Sender<Due>>) -> Vec<Message> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve_on(listener, log));
+        let mut echo = connect(format!("http://{address}")).await.unwrap();
+        let mut answers = echo.answer(tokio_stream::iter(sent.to_vec())).await.unwrap().into_inner();
+        let mut found = Vec::new();
+        while let Some(answer) = answers.message().await.unwrap() {
+            found.push(answer);
+        }
+        serving.abort();
+        found
+    }
+
+    #[tokio::test]
+    async fn each_message_is_answered_with_the_same_one_and_with_a_log_it_is_in_that_by_then() {
+        let sent = ["one", "two", "three"].map(|content| Message { content: content.into() });
+        assert_eq!(answers_to(&sent, None).await, sent);
+        let file = tempfile::tempfile().unwrap();
+        let (log, due) = crossbeam_channel::bounded(BATCH_MAX);
+        let written = file.try_clone().unwrap();
+        std::thread::spawn(move || write_and_answer(&written, &due));
+        assert_eq!(answers_to(&sent, Some(log)).await, sent);
+        let mut found = [0; 11];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert_eq!(&found, b"onetwothree");
+    }
 
     #[test]
     fn a_message_is_about_as_long_as_a_transaction_of_one_claim() {

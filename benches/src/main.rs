@@ -10,6 +10,7 @@
 //! | `event_loop`, `random`, `progress` | threads of clients, what is drawn by a seed, and what a run says meanwhile |
 //! | `figure`, `build`, `machine` | what a run leaves behind: what was measured, with which build, on which machine |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
+//! | `server_process` | servers as processes of their own: this program, run again |
 //! | `interrupt`, `scratch` | Ctrl-C keeps what was measured, and what was started and written goes with the harness |
 //! | `folder`, `kept` | where results go: one run at a time writes into it, after each case |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
@@ -44,6 +45,7 @@ mod replay;
 mod report;
 mod runs;
 mod scratch;
+mod server_process;
 mod stalls;
 mod suites;
 mod thread_time;
@@ -109,6 +111,16 @@ enum Command {
         dir: PathBuf,
         #[command(flatten)]
         serving: suites::Serving,
+    },
+    /// A server that answers each message with the same one, for the suite `commit`
+    #[command(hide = true)]
+    ServeEcho {
+        /// Where it tells its address, and has its log
+        #[arg(long)]
+        dir: PathBuf,
+        /// Write and sync each message before it is answered
+        #[arg(long)]
+        log: bool,
     },
     /// Another program, which ends when the process that starts it does
     #[command(hide = true)]
@@ -283,6 +295,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if checked.found > 0 && checked.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Serve { dir, serving } => suites::serve(dir, serving)?,
+        Command::ServeEcho { dir, log } => echo::serve(&dir, log)?,
         Command::Follow { parent, command } => return Err(interrupt::follow(parent, &command)),
     }
     Ok(ExitCode::SUCCESS)

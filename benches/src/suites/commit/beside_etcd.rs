@@ -117,9 +117,9 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             of.turns.push(seen.windows);
             of.alone.look(SYNCS)?;
             of.seen.push(seen.parameters);
-            let beside = || Beside::look(ground.process(), etcd.as_ref().map(EtcdProcess::id));
-            let without = echo_burst(of.shape, turns, beside()?, None).await?;
-            of.echo.push([without, echo_burst(of.shape, turns, beside()?, Some(&place.scratch)).await?]);
+            let idle = (ground.process(), etcd.as_ref().map(EtcdProcess::id));
+            let without = echo_burst(of.shape, turns, place, idle, false).await?;
+            of.echo.push([without, echo_burst(of.shape, turns, place, idle, true).await?]);
         }
         if let Some(etcd) = &etcd {
             for of in &mut peer {
@@ -192,10 +192,18 @@ fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
     (best.clients.under_way() == most).then_some(most)
 }
 
-/// What gRPC by itself has over as many connections, with a log in that folder or without; and what is seen beside it.
-async fn echo_burst(shape: Shape, turns: Turns, beside: Beside, log: Option<&Path>) -> anyhow::Result<OfEcho> {
+/// What gRPC by itself has over as many connections, with a log or without; and what is seen beside it, where the cell's server and etcd are idle.
+async fn echo_burst(
+    shape: Shape,
+    turns: Turns,
+    place: &Place,
+    (server, etcd): (u32, Option<u32>),
+    has_log: bool,
+) -> anyhow::Result<OfEcho> {
+    let echo = echo::start(&place.scratch.join("echo"), has_log).await?;
+    let beside = Beside::look(server, etcd.into_iter().chain([echo.id()]))?;
     let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
-    let messages = echo::answered(shape.streams, shape.in_flight, warm_up, counted, log).await?;
+    let messages = echo::answered(echo.address(), shape.streams, shape.in_flight, warm_up, counted).await?;
     Ok(OfEcho { messages, busy: beside.busy()? })
 }
 
@@ -242,7 +250,7 @@ impl OfShape {
             (
                 "echo",
                 json!(
-                    "a server of gRPC that answers each message of a stream with the same one, over as many connections with as many under way: threads of one process"
+                    "a server of gRPC, a process of its own as the cell's is, that answers each message of a stream with the same one, over as many connections with as many under way"
                 ),
             ),
             (

@@ -1,8 +1,7 @@
-//! The server as a process of its own, and what is asked of its cell before the load and after it.
+//! The cell's server, and what is asked of its cell before the load and after it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -18,10 +17,11 @@ use plenum_proto::{pages, v1};
 use plenum_server::ServerOptions;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{interrupt, processes};
+use crate::processes;
+use crate::server_process::{self, ServerProcess};
 
-/// How long a server may take to start, recovery included.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a history may take to catch up.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(120);
 /// Largest message that is taken.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What each task gets.
@@ -90,7 +90,7 @@ impl Serving {
 
 /// Runs the server.
 pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
+    server_process::follow_the_harness()?;
     let runtime = plenum_server::event_loop()?;
     let mut options = ServerOptions::new(dir);
     options.settings.history = serving.has_history();
@@ -106,86 +106,15 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     runtime.block_on(async { plenum_server::run(options).await.context("the server ended") })
 }
 
-/// A server that runs.
-pub(crate) struct CellProcess {
-    child: Child,
-    address: String,
+/// Starts a server on this directory, and waits until it serves.
+pub(crate) async fn start(dir: &Path, serving: Serving) -> anyhow::Result<ServerProcess> {
+    ServerProcess::start("serve", dir, serving.arguments()).await
 }
 
-impl CellProcess {
-    /// Starts one on this directory, and waits until it serves.
-    pub(crate) async fn start(dir: &Path, serving: Serving) -> anyhow::Result<Self> {
-        let file = dir.join("address");
-        // One that was killed left its own.
-        drop(std::fs::remove_file(&file));
-        let program = std::env::current_exe().context("cannot find this program's file")?;
-        let mut command = Command::new(program);
-        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments());
-        // Ctrl-C is for the harness; the server follows it anyway.
-        let child = interrupt::spared(command.stdin(Stdio::null()).stdout(Stdio::null()));
-        let mut started = Self { child: child.context("cannot start the server")?, address: String::new() };
-        let began = Instant::now();
-        loop {
-            if let Some(status) = started.child.try_wait()? {
-                bail!("the server ended while it started: {status}");
-            }
-            // It is written in one step.
-            if let Ok(address) = std::fs::read_to_string(&file) {
-                started.address = format!("http://{}", address.trim());
-                return Ok(started);
-            }
-            ensure!(began.elapsed() < START_PATIENCE, "the server did not serve within {START_PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Its memory (proportional set size) when it has rested.
-    pub(crate) async fn memory_bytes(&self) -> anyhow::Result<u64> {
-        tokio::time::sleep(RESTING).await;
-        Ok(processes::proportional_bytes(self.child.id())?.1)
-    }
-
-    /// Ends it as an operator would (SIGTERM), and waits until it has ended.
-    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
-        let process = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).context("cannot end the server")?;
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the server was told to end, and ended with {status}");
-                return Ok(());
-            }
-            ensure!(began.elapsed() < START_PATIENCE, "the server did not end within {START_PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Kills it, as a power cut would as far as the process is concerned. A program that records how it is run (`cargo xtask package`) writes
-    /// that when it ends by itself: such a one is asked to.
-    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
-            return self.end().await;
-        }
-        self.child.kill().context("cannot kill the server")?;
-        self.child.wait().context("cannot wait for the server")?;
-        Ok(())
-    }
-}
-
-impl Drop for CellProcess {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        interrupt::ended(&self.child);
-    }
+/// A server's memory (proportional set size) when it has rested.
+pub(crate) async fn memory_bytes(server: &ServerProcess) -> anyhow::Result<u64> {
+    tokio::time::sleep(RESTING).await;
+    Ok(processes::proportional_bytes(server.id())?.1)
 }
 
 /// A connection of one's own.
@@ -336,7 +265,7 @@ pub(crate) async fn history_caught_up(address: &str) -> anyhow::Result<f64> {
         if status.history_revision >= status.revision {
             return Ok(began.elapsed().as_secs_f64());
         }
-        ensure!(began.elapsed() < START_PATIENCE, "the history did not catch up within {START_PATIENCE:?}");
+        ensure!(began.elapsed() < HISTORY_PATIENCE, "the history did not catch up within {HISTORY_PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -9,12 +9,13 @@ use anyhow::{Context, bail, ensure};
 use tokio::task::JoinHandle;
 
 use super::agents::Agents;
-use super::cell::{self, CellProcess, Registered, Serving};
+use super::cell::{self, Registered, Serving};
 use super::load::{Counters, Load, Manner, Pace};
 use super::resting;
 use super::rival::{self, Rival};
 use super::scheduler::{self, Due, Ended, Scheduler};
 use crate::progress::say;
+use crate::server_process::ServerProcess;
 use crate::suites::Others;
 use crate::{event_loop, processes};
 
@@ -100,7 +101,7 @@ fn gather(shares: impl Iterator<Item = Share>) -> Share {
 pub(crate) struct Ground {
     dir: PathBuf,
     serving: Serving,
-    process: CellProcess,
+    process: ServerProcess,
     size: Size,
     /// All of them, the rival's last.
     machines: Vec<Registered>,
@@ -147,7 +148,7 @@ impl Ground {
 
     /// Starts a cell in this directory, which must not be there, with machines and jobs and nothing that is live.
     pub(crate) async fn empty(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
-        let process = CellProcess::start(dir, serving).await?;
+        let process = cell::start(dir, serving).await?;
         let tasks = ROOM * size.live.div_ceil(size.machines);
         let mut machines = cell::register(process.address(), "machine", size.machines, tasks).await?;
         let own = cell::register(process.address(), "rival", rival::MACHINES, 1).await?;
@@ -187,7 +188,7 @@ impl Ground {
         ensure!(left.is_empty(), "the rival left {} allocations", left.len());
         agents.finish().await?;
         process.end().await?;
-        let process = CellProcess::start(&dir, serving).await?;
+        let process = cell::start(&dir, serving).await?;
         let agents = Agents::start(process.address(), machines.clone()).await?;
         let own = machines[size.machines as usize..].to_vec();
         let rival = Rival::start(process.address(), own, size.machines).await?;
@@ -210,7 +211,7 @@ impl Ground {
 
     /// The server's memory, after its allocator gave back what it only kept for later.
     pub(crate) async fn memory_bytes(&self) -> anyhow::Result<u64> {
-        self.process.memory_bytes().await
+        cell::memory_bytes(&self.process).await
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -353,7 +354,7 @@ impl Left {
     pub(crate) async fn check(&self, dir: &Path, serving: Serving) -> anyhow::Result<Again> {
         let others = Others::look(vec![std::process::id()])?;
         let began = Instant::now();
-        let mut again = CellProcess::start(dir, serving).await?;
+        let mut again = cell::start(dir, serving).await?;
         let seconds = began.elapsed().as_secs_f64();
         let cores_of_others = others.cores_beside(processes::cpu_seconds(again.id())?)?;
         let mut live = self.live.clone();

@@ -58,9 +58,9 @@ pub(super) struct Busy {
 }
 
 impl Beside {
-    /// Begins to look. The peer is in this process, or is one of its own.
-    pub(super) fn look(server: u32, peer: Option<u32>) -> anyhow::Result<Self> {
-        let others = Others::look([std::process::id(), server].into_iter().chain(peer).collect())?;
+    /// Begins to look. A peer is in this process, or is one of these.
+    pub(super) fn look(server: u32, peers: impl IntoIterator<Item = u32>) -> anyhow::Result<Self> {
+        let others = Others::look([std::process::id(), server].into_iter().chain(peers).collect())?;
         Ok(Self { process: server, began: Instant::now(), cpu_seconds: processes::cpu_seconds(server)?, others })
     }
 

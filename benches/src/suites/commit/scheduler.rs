@@ -141,8 +141,10 @@ impl Scheduler {
             tokio::select! {
                 message = self.receives.message() => {
                     self.take(message?.context("the server ended the stream")?)?;
-                    // What came together is taken together.
-                    while let Some(message) = at_hand(self.receives.message()).await {
+                    // What came together is taken together. Who waits for no outcome and has no mirror does not look: only heartbeats come.
+                    while (!self.in_flight.is_empty() || self.mirror.is_some())
+                        && let Some(message) = at_hand(self.receives.message()).await
+                    {
                         self.take(message?.context("the server ended the stream")?)?;
                     }
                 }
