@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use plenum_model::{Cell, Delta, Hold, LogTime, Resources, Revision};
+use plenum_model::{AllocationState, AllocationStatus, Cell, Delta, Hold, LogTime, Move, Resources, Revision};
 use plenum_proto::pages::{self, Decoder, PageError, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, v1};
@@ -117,9 +117,11 @@ proptest! {
         which in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
+        in_columns in any::<bool>(),
     ) {
         let world = World::after(&steps);
-        let mut all: Vec<Bytes> = image(&world.cell).into_values().collect();
+        let kept = pages::every(&world.cell).map(|(table, number)| pages::encode_image(&world.cell, table, number));
+        let mut all: Vec<Bytes> = if in_columns { kept.collect() } else { image(&world.cell).into_values().collect() };
         let page = which.get_mut(&mut all);
         let mut bytes = page.to_vec();
         *at.get_mut(&mut bytes) = byte;
@@ -139,6 +141,38 @@ fn a_page_with_what_only_a_later_version_knows_is_not_taken_for_whole() {
         let refused = pages::read_whole(later).unwrap_err();
         assert!(refused.to_string().contains("the Page has `field 1000`"), "{refused}");
     }
+}
+
+#[test]
+fn so_is_no_image_of_a_checkpoint() {
+    let world = World::after(&[0, 14, 1, 2, 45, 3, 46, 6, 20, 7, 8, 10]);
+    for table in [Table::Tasks, Table::Allocations] {
+        let image = pages::encode_image(&world.cell, table, 0);
+        assert_eq!(image[0], 7, "it is in columns");
+        let later: Bytes = [&image[..], &[0xc0, 0x3e, 1]].concat().into();
+        assert!(pages::read_whole(image).is_ok() && pages::read(later.clone()).is_ok());
+        let refused = pages::read_whole(later).unwrap_err();
+        assert!(refused.to_string().contains("Page has `field 1000`"), "{refused}");
+    }
+}
+
+// A cell of which much was refused has a page full of the same reason, which a message of compressed bytes keeps for next to nothing.
+#[test]
+fn a_page_with_many_reasons_is_kept_as_a_message() {
+    let mut world = World::after(&[0, 14, 1, 2 + 14 * 20, 3 + 14 * 99]);
+    let live: Vec<u32> = world.cell.allocations().map(|found| found.id.slot).collect();
+    assert!(live.len() > 3, "{live:?}");
+    let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
+    let reason = |slot| Move { slot, status, restarts: 0, reason: Some("a".repeat(250).into()) };
+    let mut image_after = |slots: &[u32]| {
+        world.fold(Delta { moves: slots.iter().map(|&slot| reason(slot)).collect(), ..world.delta() });
+        let table = Table::Allocations;
+        (pages::encode_image(&world.cell, table, 0), pages::encode_page(&world.cell, table, 0))
+    };
+    let (few, many) = live.split_at(2);
+    assert_eq!(image_after(few).0[0], 7, "it is in columns");
+    let (image, page) = image_after(many);
+    assert_eq!(image, page);
 }
 
 #[test]

@@ -11,7 +11,10 @@
 //! ```
 //!
 //! Numbers are little-endian. The columns are those of `TaskPage`, or of `AllocationPage`, by the numbers of their fields; a free row has nothing but
-//! its generation, whatever stands in the other columns. `rest` is an encoded `AllocationPage` of what few rows have.
+//! its generation, whatever stands in the other columns. `rest` is an encoded `TaskPage` or `AllocationPage` of all else: what few rows have, and what a
+//! later version adds.
+
+use std::mem::take;
 
 use bytes::{Buf, Bytes};
 use plenum_model::{AllocationRow, AllocationState, AllocationStatus, Cell, TaskRow};
@@ -28,6 +31,8 @@ const NARROW: u8 = 7;
 const HEAD_BYTES: usize = 8;
 /// Most bytes of a number.
 const WIDTH_MAX: usize = size_of::<u64>();
+/// With more reasons than this a page is left a message, which is compressed: they are mostly alike.
+const REASONS_BYTES_MAX: usize = 1 << 10;
 
 /// The bytes of one page as a checkpoint keeps it: those of [`encode_page`], or for a table with many rows such as [`read_whole`](super::read_whole)
 /// alone reads.
@@ -40,9 +45,14 @@ pub fn encode_image(cell: &Cell, table: Table, number: u32) -> Bytes {
             tasks(number, &rows).into()
         }
         Table::Allocations => {
-            let (mut rows, statuses): (Vec<_>, Vec<_>) = cell.allocation_images(range.clone()).unzip();
+            let rest = extras(cell, range.clone());
+            let reasons_bytes: usize = rest.reasons.iter().map(|found| found.reason.len()).sum();
+            if reasons_bytes > REASONS_BYTES_MAX {
+                return encode_page(cell, table, number);
+            }
+            let (mut rows, statuses): (Vec<_>, Vec<_>) = cell.allocation_images(range).unzip();
             let mut image = allocations(number, &mut rows, &statuses);
-            extras(cell, range).encode(&mut image).expect("a growing buffer has room");
+            rest.encode(&mut image).expect("a growing buffer has room");
             image.into()
         }
         _ => encode_page(cell, table, number),
@@ -135,23 +145,32 @@ pub(super) fn is_narrow(bytes: &[u8]) -> bool {
 
 /// The page in these bytes, as it would be read from those of [`encode_page`].
 pub(super) fn read(bytes: Bytes, whole: bool) -> Result<v1::Page, ReadError> {
-    let broken = |source| ReadError::Content { what: "Page", source };
     let mut from = bytes;
-    let head = Head::take(&mut from).map_err(broken)?;
+    let head = Head::take(&mut from)?;
     let mut columns = Columns { from, rows: head.rows };
     let mut page = v1::Page { table: head.table.into(), number: head.number, ..v1::Page::default() };
     if head.table == Table::Tasks {
         page.tasks = Some(columns.tasks().map_err(broken)?);
-        if columns.from.has_remaining() {
-            return Err(broken(Invalid::new("", "nothing behind the columns", columns.from.len())));
-        }
+        let rest: v1::TaskPage = newer::decode("TaskPage", columns.from, whole)?;
+        has_no_columns(&rest)?;
     } else {
         let all = columns.allocations().map_err(broken)?;
-        let few: v1::AllocationPage = newer::decode("AllocationPage", columns.from, whole)?;
-        let v1::AllocationPage { restarts, reasons, extras, .. } = few;
+        let mut rest: v1::AllocationPage = newer::decode("AllocationPage", columns.from, whole)?;
+        let (restarts, reasons) = (take(&mut rest.restarts), take(&mut rest.reasons));
+        let extras = take(&mut rest.extras);
         page.allocations = Some(v1::AllocationPage { restarts, reasons, extras, ..all });
+        has_no_columns(&rest)?;
     }
     Ok(page)
+}
+
+fn broken(source: Invalid) -> ReadError {
+    ReadError::Content { what: "Page", source }
+}
+
+/// Behind the columns stands none of them again.
+fn has_no_columns<M: Message + Default + PartialEq>(rest: &M) -> Result<(), ReadError> {
+    if *rest == M::default() { Ok(()) } else { Err(broken(Invalid::new("", "each column once", "one behind them"))) }
 }
 
 struct Head {
@@ -161,19 +180,20 @@ struct Head {
 }
 
 impl Head {
-    fn take(from: &mut Bytes) -> Result<Self, Invalid> {
+    fn take(from: &mut Bytes) -> Result<Self, ReadError> {
         if from.len() < HEAD_BYTES {
-            return Err(Invalid::new("", format!("a head of {HEAD_BYTES} bytes"), from.len()));
+            return Err(broken(Invalid::new("", format!("a head of {HEAD_BYTES} bytes"), from.len())));
         }
         from.advance(1);
         let (table, number, rows) = (from.get_u8(), from.get_u32_le(), usize::from(from.get_u16_le()));
         let known = Table::try_from(i32::from(table)).ok();
         let Some(table) = known.filter(|table| matches!(table, Table::Tasks | Table::Allocations)) else {
-            return Err(Invalid::new("table", "that of tasks or of allocations", table));
+            // A later version may have others so. What is damaged does not come here: who stores it has sums.
+            return Err(ReadError::Newer { what: "Page", field: format!("columns of table {table}") });
         };
         let most = rows_of_page(table);
         if rows > most {
-            return Err(Invalid::new("rows", format!("at most {most}"), rows));
+            return Err(broken(Invalid::new("rows", format!("at most {most}"), rows)));
         }
         Ok(Self { table, number, rows })
     }
@@ -297,7 +317,7 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_come_back_as_they_were(
-            numbers in prop::collection::vec(any::<u64>(), 0..256),
+            numbers in prop::collection::vec(any::<u64>(), 0..=256),
             bits in 0_u32..64,
             above in any::<u64>(),
         ) {
@@ -310,8 +330,8 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_page_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..600), table in 5_u8..7, rows in 0_u8..80) {
-            bytes.splice(0..0, [NARROW, table, 0, 0, 0, 0, rows, 0]);
+        fn any_bytes_are_a_page_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..600), table in 5_u8..7, rows in 0_u16..300) {
+            bytes.splice(0..0, [NARROW, table, 0, 0, 0, 0].into_iter().chain(rows.to_le_bytes()));
             let _ = read(bytes.into(), true);
         }
     }
@@ -325,8 +345,11 @@ mod tests {
         let sum = refused(&[0x41, 255, 255, 255, 255, 1], 1);
         assert_eq!(sum, "tasks: expected numbers that fit the column, found 4294967295 + 1");
         let head = |bytes: &[u8]| read(bytes.to_vec().into(), true).unwrap_err();
-        for broken in [&[NARROW][..], &[NARROW, 3, 0, 0, 0, 0, 0, 0], &[NARROW, 6, 0, 0, 0, 0, 65, 0]] {
+        // Of tasks, without a row; behind the four columns, a fifth of a task.
+        let twice = [NARROW, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a, 1, 7];
+        for broken in [&[NARROW][..], &[NARROW, 6, 0, 0, 0, 0, 65, 0], &twice] {
             assert!(matches!(head(broken), ReadError::Content { .. }), "{broken:?}");
         }
+        assert!(matches!(head(&[NARROW, 3, 0, 0, 0, 0, 0, 0]), ReadError::Newer { .. }), "another table");
     }
 }

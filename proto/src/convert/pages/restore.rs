@@ -185,9 +185,13 @@ impl Decoder {
 }
 
 fn content(bytes: &Bytes, source: Invalid) -> PageError {
-    let of_columns = narrow::is_narrow(bytes).then(|| narrow::read(bytes.clone(), false));
-    let message = of_columns.and_then(Result::ok).map(|page| page.encode_to_vec());
-    newer::breaks_a_rule("Page", message.as_deref().unwrap_or(bytes), source).into()
+    if !narrow::is_narrow(bytes) {
+        return newer::breaks_a_rule("Page", bytes, source).into();
+    }
+    match narrow::read(bytes.clone(), true) {
+        Ok(page) => newer::breaks_a_rule("Page", &page.encode_to_vec(), source).into(),
+        Err(newer) => newer.into(),
+    }
 }
 
 impl Begun {
