@@ -55,7 +55,8 @@ impl Wake for Call {
 
     /// First it is due, then the task is looked for: one that asks meanwhile either finds the call, or is found by it.
     fn wake_by_ref(self: &Arc<Self>) {
-        self.is_due.store(true, Ordering::Release);
+        // Not stored: who takes it has to see what each of several callers did before.
+        self.is_due.swap(true, Ordering::AcqRel);
         let asks = self.asks.lock().clone();
         asks.wake();
     }
