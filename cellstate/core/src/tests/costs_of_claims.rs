@@ -168,6 +168,25 @@ fn bitmaps_of_constraints_have_a_bound_and_those_that_are_forgotten_are_made_ane
     assert_eq!(large.core.derived.rules.sets.check_words(), 0);
 }
 
+/// A job of one task in each group, which these constraints are of.
+fn of_groups<const GROUPS: usize>(large: &mut Large, name: &str, constraints: [Vec<Constraint>; GROUPS]) -> JobId {
+    let group = |(number, constraints): (usize, Vec<Constraint>)| GroupShape {
+        name: format!("g{number}").into(),
+        count: 1,
+        resources: Resources::new(1, 1),
+        constraints,
+        ..GroupShape::default()
+    };
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: name.into(),
+        scheduler: "batch".into(),
+        groups: constraints.into_iter().enumerate().map(group).collect(),
+        ..JobShape::default()
+    };
+    large.submit(Command::submit(shape))
+}
+
 // Each hold, and each renewal of one, judged all constraints of its job anew on each machine that differs: seconds for one command.
 #[test]
 fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
@@ -175,23 +194,7 @@ fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
     let machines: Vec<_> = (0..4).map(|number| numbered(&mut large, number)).collect();
     let below =
         |value: &str| Constraint { attribute: "number".into(), operator: Operator::Less, values: vec![value.into()] };
-    let groups = ["2", "3", "9"].map(|value| GroupShape {
-        name: value.into(),
-        count: 1,
-        resources: Resources::new(1, 1),
-        constraints: vec![below(value)],
-        ..GroupShape::default()
-    });
-    let shape = JobShape {
-        namespace: "default".into(),
-        name: "gang".into(),
-        scheduler: "batch".into(),
-        groups: groups.to_vec(),
-        ..JobShape::default()
-    };
-    let command = Command::submit(shape);
-    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
-    let id = JobId::from_bits(id).expect("an id");
+    let id = of_groups(&mut large, "gang", ["2", "3", "9"].map(|value| vec![below(value)]));
     let deadline = large.now.plus_micros(60_000_000);
     large.hold(id, &machines[..3], Resources::new(1, 1), deadline);
     // Whether it is known by now that tasks of a group may run on a machine.
@@ -213,25 +216,8 @@ fn room_is_held_where_tasks_of_some_group_may_run_and_nowhere_else() {
     let below = |value: &str| {
         vec![Constraint { attribute: "number".into(), operator: Operator::Less, values: vec![value.into()] }]
     };
-    let job = |large: &mut Large, name: &str, groups: &[Vec<Constraint>]| {
-        let group = |(number, constraints): (usize, &Vec<Constraint>)| GroupShape {
-            name: format!("g{number}").into(),
-            count: 1,
-            resources: Resources::new(1, 1),
-            constraints: constraints.clone(),
-            ..GroupShape::default()
-        };
-        let shape = JobShape {
-            namespace: "default".into(),
-            name: name.into(),
-            scheduler: "batch".into(),
-            groups: groups.iter().enumerate().map(group).collect(),
-            ..JobShape::default()
-        };
-        large.submit(Command::submit(shape))
-    };
-    let bound = job(&mut large, "bound", &[below("1"), below("3")]);
-    let free = job(&mut large, "free", &[below("1"), Vec::new()]);
+    let bound = of_groups(&mut large, "bound", [below("1"), below("3")]);
+    let free = of_groups(&mut large, "free", [below("1"), Vec::new()]);
     let take = |large: &mut Large, job, machine: usize| {
         let deadline = large.now.plus_micros(60_000_000);
         let (session, machines) = (SessionId::default(), vec![machines[machine]]);
