@@ -91,7 +91,7 @@ impl Shown {
 }
 
 /// What is known of an open cell's fallback.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fallback {
     dir: PathBuf,
     identity: Identity,
@@ -108,8 +108,8 @@ pub(crate) struct Fallback {
     tried_bytes: u64,
 }
 
-/// Whether the disk has room for more than the log needs.
-pub(crate) type HasRoom<'a> = &'a dyn Fn() -> bool;
+/// Called before each piece that is written: whether the disk has room for more than the log needs. It may do what can't wait for the last piece.
+pub(crate) type HasRoom<'a> = &'a mut dyn FnMut() -> bool;
 
 impl Fallback {
     /// Looks for one of this cell that the log goes on from. What stands behind its manifest is not read.
@@ -316,7 +316,7 @@ fn expect_cell(path: &Path, manifest: &v1::BackupManifest, identity: Identity) -
 /// Writes a fallback into a directory, in place of one that is there; its bytes. `hash` is of the frame that ends with the cell's revision, where that
 /// is known.
 pub(crate) fn write(dir: &Path, cell: &Cell, incarnation: u64, hash: ChainHash) -> Result<u64, BackupError> {
-    let written = write_while(dir, cell, (incarnation, hash), &|| true, None);
+    let written = write_while(dir, cell, (incarnation, hash), &mut || true, None);
     written.map_err(|(_, source)| BackupError::Io { path: dir.join(DRAFT), source })
 }
 
@@ -374,7 +374,7 @@ fn write_draft(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::super::folder;
@@ -405,7 +405,7 @@ mod tests {
         let mut fallback = found(dir.path(), identity(1), (1, 0));
         assert_eq!((fallback.next_revision(), dir.path().join(DRAFT).exists()), (1, false));
         for hash in [None, Some(ChainHash([7; 32]))] {
-            fallback.renew(&Cell::default(), hash.unwrap_or_default(), &|| true).unwrap();
+            fallback.renew(&Cell::default(), hash.unwrap_or_default(), &mut || true).unwrap();
             let expected = Shown { revision: 0, hash };
             assert_eq!(shown_in(dir.path(), identity(1)).unwrap(), Some(expected));
             let (cell, shown) = read(dir.path(), identity(1)).unwrap().unwrap();
@@ -492,7 +492,7 @@ mod tests {
         let of_another_incarnation = found(dir.path(), identity(2), (1, 9));
         for mut fallback in [of_another_past, of_another_cell, of_another_incarnation] {
             assert_eq!(fallback.revision(), None);
-            let renewed = fallback.renew(&Cell::default(), UNKNOWN, &|| true);
+            let renewed = fallback.renew(&Cell::default(), UNKNOWN, &mut || true);
             assert!(matches!(renewed, Err(BackupError::NotOfThisLog { .. })), "{renewed:?}");
             fallback.remove();
             assert_eq!(fs::read(dir.path().join(FALLBACK)).unwrap(), before);
@@ -506,7 +506,7 @@ mod tests {
         std::os::unix::fs::symlink(FALLBACK, dir.path().join(FALLBACK)).unwrap();
         let mut unseen = found(dir.path(), identity(1), (5, 9));
         assert_eq!((unseen.revision(), unseen.is_given_up(), unseen.next_revision()), (None, false, 1));
-        unseen.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
+        unseen.renew(&Cell::default(), UNKNOWN, &mut || true).unwrap();
         assert_eq!(unseen.revision(), Some(0));
         fs::write(dir.path().join(FALLBACK), "no backup").unwrap();
         assert!(found(dir.path(), identity(1), (5, 9)).is_given_up(), "one that was looked at is none");
@@ -535,13 +535,13 @@ mod tests {
             unseen.remove();
             assert!(path.symlink_metadata().is_ok());
             unseen.look_again(&LogExtent { oldest: 5, last: 9, hash_at: &|_| Some(own) });
-            unseen.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
+            unseen.renew(&Cell::default(), UNKNOWN, &mut || true).unwrap();
             assert_eq!((unseen.revision(), aside.symlink_metadata().is_ok()), (Some(0), is_moved));
             unseen.remove();
             assert!(path.symlink_metadata().is_err(), "its own goes");
             if is_moved {
                 std::os::unix::fs::symlink(FALLBACK, &path).unwrap();
-                let refused = found(dir.path(), identity(1), (5, 9)).renew(&Cell::default(), UNKNOWN, &|| true);
+                let refused = found(dir.path(), identity(1), (5, 9)).renew(&Cell::default(), UNKNOWN, &mut || true);
                 assert!(matches!(refused, Err(BackupError::Exists { .. })), "there is one aside: {refused:?}");
             }
         }
@@ -552,9 +552,9 @@ mod tests {
     fn a_fallback_that_can_not_be_written_leaves_the_one_of_before() {
         let dir = tempfile::tempdir().unwrap();
         let mut fallback = found(dir.path(), identity(1), (1, 0));
-        fallback.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
+        fallback.renew(&Cell::default(), UNKNOWN, &mut || true).unwrap();
         fs::create_dir(dir.path().join(DRAFT)).unwrap();
-        let refused = fallback.renew(&Cell::default(), UNKNOWN, &|| true).unwrap_err();
+        let refused = fallback.renew(&Cell::default(), UNKNOWN, &mut || true).unwrap_err();
         assert!(matches!(refused, BackupError::Io { .. }) && !refused.is_for_want_of_room(), "{refused}");
         assert!(read(dir.path(), identity(1)).unwrap().is_some());
     }
@@ -565,22 +565,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut fallback = found(dir.path(), identity(1), (1, 0));
         let cell = a_large_cell();
-        let pieces = std::cell::Cell::new(0);
-        let has_room = || {
-            pieces.set(pieces.get() + 1);
-            pieces.get() < 3
+        let mut pieces = 0;
+        let mut has_room = || {
+            pieces += 1;
+            pieces < 3
         };
-        let refused = fallback.renew(&cell, UNKNOWN, &has_room).unwrap_err();
+        let refused = fallback.renew(&cell, UNKNOWN, &mut has_room).unwrap_err();
         assert!(refused.is_for_want_of_room() && told(&refused).contains("kept for the log"), "{refused}");
         assert_eq!((fallback.revision(), dir.path().join(DRAFT).exists()), (None, false));
         let tried = fallback.bytes();
         assert!((2 * SYNCED_BYTES as u64..4 * SYNCED_BYTES as u64).contains(&tried), "{tried} bytes");
-        fallback.renew(&cell, UNKNOWN, &|| true).unwrap();
+        fallback.renew(&cell, UNKNOWN, &mut || true).unwrap();
         assert!(fallback.bytes() > tried);
     }
 
     /// One that takes some pieces to write.
-    fn a_large_cell() -> Cell {
+    pub(crate) fn a_large_cell() -> Cell {
         let mut cell = Cell::default();
         let machine = |slot: u32| {
             let name = format!("{slot}-{}", "x".repeat(200)).into();

@@ -69,6 +69,8 @@ struct Feeder<'a> {
     tried_at_bytes: u64,
     /// When it is tried again, where the log waits for it and can't grow either.
     fallback_due: Option<Instant>,
+    /// What failed while the fallback was written, and has not been told of yet.
+    failed_beside: Option<FeedError>,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -134,6 +136,7 @@ impl<'a> Feeder<'a> {
             fallback: fallback_of(shared),
             tried_at_bytes: 0,
             fallback_due: None,
+            failed_beside: None,
             rest: Rest::new(shared.settings.rest),
             pause: FIRST_PAUSE,
             reopened: None,
@@ -164,10 +167,14 @@ impl<'a> Feeder<'a> {
     fn round(&mut self) -> Result<Round, FeedError> {
         self.leap_when_due()?;
         let durable_bytes = self.shared.feed.durable_bytes();
+        let newest = self.shared.feed.history().newest_revision();
         let batches = self.next_batches(true)?;
         let idle = batches.is_empty();
         if idle {
-            self.shared.feed.caught_up(durable_bytes);
+            // Where it has leapt instead, that has counted what it has, and more was fed beside a fallback than had come by then.
+            if self.shared.feed.history().newest_revision() == newest {
+                self.shared.feed.caught_up(durable_bytes);
+            }
         } else {
             self.feed(batches)?;
         }
@@ -176,6 +183,7 @@ impl<'a> Feeder<'a> {
             self.checkpoint_when_due()?;
             if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
                 self.give_up();
+                self.fed_beside()?;
             }
         }
         Ok(Round { idle, closing })
@@ -241,6 +249,7 @@ impl<'a> Feeder<'a> {
         let folded_will_do = self.before.is_none();
         let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), folded_will_do, ask) else {
             self.give_up();
+            self.fed_beside()?;
             return Ok(false);
         };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
@@ -254,6 +263,7 @@ impl<'a> Feeder<'a> {
             history.persist_when_due()?;
         }
         self.give_up();
+        self.fed_beside()?;
         Ok(true)
     }
 

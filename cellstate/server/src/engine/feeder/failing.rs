@@ -163,7 +163,7 @@ impl Feeder<'_> {
         self.reader = None;
         self.before = None;
         self.image_bytes = history.newest_checkpoint().map_or(0, |newest| newest.image_bytes);
-        self.retiring_due = None;
+        (self.retiring_due, self.failed_beside) = (None, None);
         self.shared.feed.goes_on(self.shared.keeper.size_bytes());
         // One that had nothing, and no log to begin with, begins with its checkpoint, and leaves nothing out.
         if before > 0 || begins_with_log {

@@ -54,17 +54,21 @@ impl Feeder<'_> {
 
     /// Goes on from a checkpoint of the present: what lies between is retired.
     pub(super) fn leap(&mut self) -> Result<(), FeedError> {
-        let before = self.shared.feed.history().newest_revision();
+        let history = self.shared.feed.history();
+        let before = history.newest_revision();
         let came = self.leave_out()?;
-        self.count_left_out(before);
-        if came {
-            self.shared.feed.caught_up(self.checkpoint_bytes);
+        // What was fed beside the checkpoint may have passed it: then nothing was left out, and more is there.
+        if history.newest_checkpoint().is_some_and(|info| info.revision == history.newest_revision()) {
+            self.count_left_out(before);
+            if came {
+                self.shared.feed.caught_up(self.checkpoint_bytes);
+            }
         }
         // They may not be told on a full disk, and what was left out is gone by now all the same.
         self.settle_names()?;
         self.shared.feed.fed(0);
         self.give_up();
-        Ok(())
+        self.fed_beside()
     }
 
     /// Counts, and tells of, what the history has left out since it had everything up to a revision. True where that is anything.

@@ -1,5 +1,6 @@
 //! The feeding thread, step by step: nobody feeds but the test.
 
+mod beside;
 mod folded;
 mod image_files;
 mod leaps;
@@ -10,11 +11,9 @@ use super::*;
 use crate::backup::fallback::FALLBACK;
 use crate::engine::pace::is_far_behind;
 use crate::engine::warnings::Warnings;
-use crate::publish::BatchEncoder;
 use crate::shared::tests::without_threads;
 use crate::{Handle, Server, ServerOptions};
-use plenum_journal::{BatchLabel, ChainHash};
-use plenum_model::LogTime;
+use plenum_journal::ChainHash;
 use plenum_proto::v1;
 use tracing::Event;
 
@@ -333,7 +332,7 @@ async fn with_the_first_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut feeder = Feeder::new(shared, Some(cell));
-    feeder.fallback.renew(&Cell::default(), ChainHash::default(), &|| true).unwrap();
+    feeder.fallback.renew(&Cell::default(), ChainHash::default(), &mut || true).unwrap();
     (feeder, newest)
 }
 
@@ -387,7 +386,7 @@ async fn a_cell_without_room_keeps_its_fallback_though_segments_from_before_it_w
     let server = Server::start(options).await.unwrap();
     let shared = server.shared().clone();
     let (mut feeder, newest) = with_an_old_fallback(&shared).await;
-    feeder.fallback.renew(&earlier, ChainHash::default(), &|| true).unwrap();
+    feeder.fallback.renew(&earlier, ChainHash::default(), &mut || true).unwrap();
     shared.keeper.release(newest);
     assert_eq!(shared.keeper.bytes_let_go(newest, 0), 2 * (64 << 10), "all of it from before the fallback");
     let next = earlier.revision().0 + 1;
@@ -700,30 +699,6 @@ async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
     assert!(metrics.contains("\nplenum_history_checkpoints_total 3\n"), "{metrics}");
     drop(shared);
     server.kill().await.unwrap();
-}
-
-// Nothing was fed as long as a checkpoint was written. Under full load more came than waits in memory, and was read from the log again.
-#[tokio::test]
-async fn what_waits_in_memory_is_fed_beside_a_checkpoint() {
-    let dir = tempfile::tempdir().unwrap();
-    let (server, shared) = without_feeder(dir.path()).await;
-    drop(shared);
-    server.kill().await.unwrap();
-    let (mut journal, shared) = without_threads(dir.path(), |_| None);
-    let mut feeder = Feeder::new(&shared, None);
-    feed_what_is_durable(&mut feeder);
-    let next = Revision(shared.durable_revision().0 + 1);
-    let mut encoder = BatchEncoder::default();
-    encoder.begin(LogTime { micros: i64::MAX });
-    encoder.add(next, b"", b"", b"");
-    let bytes = encoder.finish();
-    let label = BatchLabel { term: 1, first_revision: next.0, last_revision: next.0 };
-    journal.append_and_sync(label, &[&bytes]).unwrap();
-    shared.feed.send(Arc::new(LoggedBatch::parse(bytes).unwrap()));
-    assert!(feeder.checkpoint().unwrap());
-    let history = shared.feed.history();
-    assert_eq!((history.newest_revision(), shared.feed.lag_bytes()), (next.0, 0));
-    assert_eq!(history.newest_checkpoint().unwrap().revision, next.0 - 1);
 }
 
 /// Whether the history knows the names of what is in the cell.

@@ -11,11 +11,12 @@ use std::time::Instant;
 use plenum_journal::Space;
 use plenum_model::Cell;
 
-use super::{Feeder, RETIRING_FAILED_PAUSE, of_log};
+use super::failing::FeedError;
+use super::{Feeder, GATHERING, RETIRING_FAILED_PAUSE, of_log};
 use crate::backup::BackupError;
 use crate::engine::NoSpace;
 
-/// What a fallback leaves free, beside what must be: for the log, which grows meanwhile.
+/// What a fallback leaves free, beside what must be.
 const SPARED_BYTES: u64 = 32 << 20;
 
 /// Whether the log can grow.
@@ -40,7 +41,7 @@ impl Room {
 
 /// All that decides.
 #[derive(Clone, Copy, Debug)]
-struct Facts {
+pub(super) struct Facts {
     /// The oldest revision of the history.
     oldest: u64,
     /// That is durable. Of a store that took no writes when it was opened nobody knows whether a power cut brings back what is older, which is read from
@@ -156,7 +157,7 @@ impl Feeder<'_> {
         history.durable_revision() > 0 || history.oldest_revision() <= 1
     }
 
-    fn facts(&self, oldest: u64) -> Facts {
+    pub(super) fn facts(&self, oldest: u64) -> Facts {
         let may_replace = |cell: &Cell| cell.revision().0.saturating_add(1) >= oldest;
         let (next, is_given_up) = (self.fallback.next_revision(), self.fallback.is_given_up());
         // What is before it goes in any case, whether or not the log was told so yet. Without a fallback the next one is tried when the log lets go of more
@@ -177,17 +178,28 @@ impl Feeder<'_> {
         }
     }
 
-    /// Writes a fallback of the newest checkpoint's cell. From which revision on the log is wanted then.
-    fn write_fallback(&mut self, facts: &Facts) -> u64 {
-        let Some(cell) = self.before.as_ref() else { return facts.unchanged() };
+    /// Writes a fallback of the newest checkpoint's cell, and feeds between two of its pieces what has come. From which revision on the log is wanted then.
+    pub(super) fn write_fallback(&mut self, facts: &Facts) -> u64 {
+        let Some(cell) = self.before.take() else { return facts.unchanged() };
         self.tried_at_bytes = self.checkpoint_bytes;
-        let keeper = &self.shared.keeper;
-        let has_room = || matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > keeper.needed_bytes().saturating_add(SPARED_BYTES));
         // Who reads it can do without, as long as nothing is mixed up.
-        let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
+        let hash = self.shared.keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
         of_log(self.shared, |log| self.fallback.look_again(log));
-        let Err(error) = self.fallback.renew(cell, hash, &has_room) else {
-            tracing::info!(revision = cell.revision().0, "the fallback was written anew");
+        // Nobody asks for it meanwhile.
+        let mut fallback = self.fallback.clone();
+        let mut due = Instant::now();
+        let renewed = fallback.renew(&cell, hash, &mut || {
+            if Instant::now() >= due {
+                self.feed_beside_fallback();
+                due = Instant::now() + GATHERING;
+            }
+            self.has_room_for_fallback()
+        });
+        self.fallback = fallback;
+        let revision = cell.revision().0;
+        self.before = Some(cell);
+        let Err(error) = renewed else {
+            tracing::info!(revision, "the fallback was written anew");
             return facts.oldest;
         };
         // Of a quota it is not known beforehand that it is one. And one that is not to be replaced would be waited for in vain.
@@ -204,6 +216,28 @@ impl Feeder<'_> {
         tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
         self.fallback.remove();
         facts.oldest
+    }
+
+    /// Whether there is more room than the log needs, which grows meanwhile.
+    fn has_room_for_fallback(&self) -> bool {
+        let keeper = &self.shared.keeper;
+        let needed_bytes = keeper.needed_bytes().saturating_add(SPARED_BYTES);
+        matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > needed_bytes)
+    }
+
+    /// Feeds what waits in memory: under full load more would come than does. Where that fails [`Self::fed_beside`] tells.
+    fn feed_beside_fallback(&mut self) {
+        // Behind a leap names come first.
+        let may_feed = self.failed_beside.is_none() && matches!(self.shared.feed.history().wants_names_of(), Ok(None));
+        if may_feed && let Err(error) = self.feed_from_memory() {
+            self.failed_beside = Some(error);
+        }
+    }
+
+    /// Whether all could be fed beside the fallback that was written last: asked where its writer has gone on to the end, before anything else is done with
+    /// the store.
+    pub(super) fn fed_beside(&mut self) -> Result<(), FeedError> {
+        self.failed_beside.take().map_or(Ok(()), Err)
     }
 
     /// Bytes of log since the fallback that there is: counted in the log, as servers come and go. Without one, since it was last tried.
