@@ -57,5 +57,5 @@ pub use error::ServerError;
 pub use frames::frames_in;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};
-pub use server::{ADDRESS_NOT_TOLD, Handle, Server, event_loop, run};
+pub use server::{ADDRESS_NOT_TOLD, Handle, Server, Waiting, event_loop, run};
 pub use verify::{VerifyReport, Violation, verify};

@@ -3,6 +3,7 @@
 use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,11 +53,19 @@ fn serving_threads(cores: usize) -> usize {
     (cores / 2).clamp(*SERVING_THREADS.start(), *SERVING_THREADS.end())
 }
 
+/// What is waited for, with its type left out: an `async fn` would be compiled once more in each crate that waits for it, and with it all that serves
+/// connections, which is a third of the programs.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Runs a server until SIGTERM or SIGINT, or until it fails. Needs a tokio runtime, such as [`event_loop`]; its other threads are its own.
 ///
 /// # Errors
 /// Why it did not start, or ended by itself.
-pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
+pub fn run(options: ServerOptions) -> Waiting<'static, Result<(), ServerError>> {
+    Box::pin(serve_until_asked(options))
+}
+
+async fn serve_until_asked(options: ServerOptions) -> Result<(), ServerError> {
     use tokio::signal::unix::{SignalKind, signal};
     // A file that may not grow is an error of the write then, as on a full disk, and not the end of the process.
     let file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
@@ -93,9 +102,9 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError`] names what is in the way. Nothing runs then.
-    pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
+    pub fn start(options: ServerOptions) -> Waiting<'static, Result<Handle, ServerError>> {
         let (dir, port) = (options.dir.clone(), options.listen.port());
-        Self::serve(options).await?.announced(&dir, port).await
+        Box::pin(async move { Self::serve(options).await?.announced(&dir, port).await })
     }
 
     /// The same, and nobody is told the address.
@@ -190,8 +199,8 @@ impl Handle {
     }
 
     /// Returns when the server ends by itself.
-    pub async fn ended(&self) {
-        self.shared.ended().await;
+    pub fn ended(&self) -> Waiting<'_, ()> {
+        Box::pin(self.shared.ended())
     }
 
     /// Ends it: streams are told, what was decided is made durable, a last mark and a last checkpoint are written. The directory
@@ -199,15 +208,17 @@ impl Handle {
     ///
     /// # Errors
     /// Why it had ended already.
-    pub async fn shutdown(mut self) -> Result<(), ServerError> {
-        // Whoever wants the directory now is not in the wrong place, but early.
-        self.shared.keeper.ends();
-        // As long as the directory is this server's: once it is free, the file may be the next one's.
-        if let Some(told) = self.told.take() {
-            drop(std::fs::remove_file(told));
-        }
-        self.end().await?;
-        self.shared.take_failure().map_or(Ok(()), Err)
+    pub fn shutdown(mut self) -> Waiting<'static, Result<(), ServerError>> {
+        Box::pin(async move {
+            // Whoever wants the directory now is not in the wrong place, but early.
+            self.shared.keeper.ends();
+            // As long as the directory is this server's: once it is free, the file may be the next one's.
+            if let Some(told) = self.told.take() {
+                drop(std::fs::remove_file(told));
+            }
+            self.end().await?;
+            self.shared.take_failure().map_or(Ok(()), Err)
+        })
     }
 
     /// Ends it as if by `kill -9`, as far as one process can: nothing more is written, acknowledged or tidied up. The directory is
@@ -215,9 +226,11 @@ impl Handle {
     ///
     /// # Errors
     /// When a thread does not end.
-    pub async fn kill(mut self) -> Result<(), ServerError> {
-        self.shared.abandon();
-        self.end().await
+    pub fn kill(mut self) -> Waiting<'static, Result<(), ServerError>> {
+        Box::pin(async move {
+            self.shared.abandon();
+            self.end().await
+        })
     }
 
     async fn end(&mut self) -> Result<(), ServerError> {
