@@ -47,7 +47,8 @@ const STATE_MACHINES: &[(&str, &str)] = &[
 
 /// What stands beside a state machine in its module and is none, with the reason.
 const SHELLS: &[(&str, &str)] = &[
-    ("schedulers/sdk/src/shell.rs", "the connection, the clock and the timer of a runtime"),
+    ("schedulers/sdk/src/line.rs", "the connection, the clock and the timer of a runtime"),
+    ("schedulers/sdk/src/shell.rs", "the seed and the end of a process"),
     ("schedulers/sdk/src/watch.rs", "the same of a picture"),
     ("schedulers/sdk/src/repeats.rs", "how often each of them says the same, by the clock"),
     ("schedulers/sdk/src/client.rs", "calls beside a session"),

@@ -21,6 +21,7 @@ mod shared_machine;
 mod special_tests;
 
 use std::future::Future;
+use std::pin::Pin;
 
 pub use batch::Batch;
 pub use gpus::GpuPolicy;
@@ -65,15 +66,30 @@ impl std::error::Error for SchedulerError {
 }
 
 /// Runs the built-in scheduler of that name until `shutdown` is ready. Where the options name no principal it is `scheduler/NAME`:
-/// the cell queues fairly between principals, so each scheduler needs one of its own, apart from people's `local`.
+/// the cell queues fairly between principals, so each scheduler needs one of its own, apart from people's `local`. What is given back is `Send`, and so is `shutdown`.
 ///
 /// # Errors
 /// When there is none of that name, or something in the options can never work.
 pub async fn run(
     name: &str,
-    mut options: SchedulerOptions,
-    shutdown: impl Future<Output = ()>,
+    options: SchedulerOptions,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), SchedulerError> {
+    run_until(name, options, Box::pin(shutdown)).await
+}
+
+/// What is waited for, with its type left out: all of it would be compiled once more in each crate that waits for it.
+type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+fn run_until<'a>(
+    name: &'a str,
+    options: SchedulerOptions,
+    shutdown: Waiting<'a, ()>,
+) -> Waiting<'a, Result<(), SchedulerError>> {
+    Box::pin(run_one(name, options, shutdown))
+}
+
+async fn run_one(name: &str, mut options: SchedulerOptions, shutdown: Waiting<'_, ()>) -> Result<(), SchedulerError> {
     if options.principal.is_empty() {
         options.principal = format!("scheduler/{name}");
     }

@@ -60,6 +60,7 @@ mod draft;
 mod holds;
 mod in_flight;
 mod leaving;
+mod line;
 mod mirror;
 mod notes;
 mod picture;
