@@ -2,8 +2,8 @@
 //!
 //! A step that fails doesn't keep the others from running, so that one run shows all that is wrong. Cheap steps come
 //! first. The development profile serves all checks and tests, the release profile the examples and the
-//! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check. What is ours is built
-//! once more for the simulator: see `simulation`.
+//! harness: exactly two builds of each dependency and of what is ours, and clippy and rustdoc share the metadata of one check. Where there is no
+//! nextest, what is ours is built once more for the simulator.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -227,11 +227,13 @@ fn tests(workspace: &Workspace) -> Result<Report> {
     let at_once = tests_at_once(std::thread::available_parallelism()).to_string();
     let mut command = match test_runner(workspace) {
         Runner::Nextest => {
-            let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
-            command.arg("--test-threads").arg(at_once);
+            // Built with what the next step needs, which builds nothing then.
+            let mut command = workspace.cargo(["nextest", "run", "--workspace", "--features", simulation::WITH_BUGS]);
+            command.args(["-E", simulation::ALL_OTHERS, "--no-fail-fast", "--test-threads"]).arg(at_once);
             command
         }
         Runner::CargoTest => {
+            // It can't leave a binary out: what is ours is built once more for the next step.
             let mut command = workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]);
             command.env("RUST_TEST_THREADS", at_once);
             command
@@ -258,7 +260,10 @@ fn simulator(workspace: &Workspace) -> Result<Report> {
 }
 
 fn doc_tests(workspace: &Workspace) -> Result<Report> {
-    Ok(counted(workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]), "doc-tests", 0)?.0)
+    // Of the crates that the step before has built.
+    let mut command = workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]);
+    command.args(["--features", simulation::WITH_BUGS]);
+    Ok(counted(command, "doc-tests", 0)?.0)
 }
 
 fn docs(workspace: &Workspace) -> Result<Report> {

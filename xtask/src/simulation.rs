@@ -3,9 +3,9 @@
 //! The seeds reach the tests of `tests/simulator` through the variable `PLENUM_SEEDS`, as `FIRST..END`, the end not included; a bug
 //! that is to be planted, through `PLENUM_BUG`. If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
 //!
-//! It is a build of its own: with the feature `planted-bugs`, which no binary that anybody uses may have, and with a little
-//! optimisation, which makes seeds seven times as fast as it makes the build slower. It resolves features for the whole workspace, so
-//! that what others wrote is not built once more.
+//! It is built with the feature `planted-bugs`, which no binary that anybody uses may have. In the gate that is the build of all tests; for more seeds than that
+//! it is one of its own, in which all crates are optimised a little. It resolves features for the whole workspace, so that what others wrote is not built
+//! once more.
 
 use std::process::Command;
 use std::str::FromStr;
@@ -42,20 +42,25 @@ impl FromStr for Seeds {
 /// What plants bugs, for the simulator's tests and for those of the checker.
 pub(crate) const WITH_BUGS: &str = "plenum-simulator/planted-bugs,plenum-checker/planted-bugs";
 
-/// The simulation, to be continued with arguments for its tests.
+/// For nextest: all tests but those of [`tests_with_bugs`].
+pub(crate) const ALL_OTHERS: &str = "not (binary(simulation) | binary(planted))";
+
+/// The simulation, to be continued with arguments for its tests: as fast as it gets in a build that takes minutes.
 fn simulation(workspace: &Workspace) -> Command {
-    tests(workspace, &["--test", "simulation"])
-}
-
-/// All tests of checkers that need bugs to be planted, to be continued with arguments for them.
-pub(crate) fn tests_with_bugs(workspace: &Workspace) -> Command {
-    tests(workspace, &["--test", "simulation", "--test", "planted"])
-}
-
-fn tests(workspace: &Workspace, targets: &[&str]) -> Command {
-    let mut command = workspace.cargo(["test", "--workspace", "--features", WITH_BUGS]);
-    command.args(targets).args(["--config", "profile.dev.opt-level=1", "--"]);
+    let mut command = tests(workspace);
+    command.args(["--test", "simulation", "--config", "profile.dev.opt-level=1", "--"]);
     command
+}
+
+/// All tests of checkers that need bugs to be planted, to be continued with arguments for them: of the same build as all other tests.
+pub(crate) fn tests_with_bugs(workspace: &Workspace) -> Command {
+    let mut command = tests(workspace);
+    command.args(["--test", "simulation", "--test", "planted", "--"]);
+    command
+}
+
+fn tests(workspace: &Workspace) -> Command {
+    workspace.cargo(["test", "--workspace", "--features", WITH_BUGS])
 }
 
 /// Runs the simulation with all of `seeds`, and with a bug if one is named; true if every one passed.

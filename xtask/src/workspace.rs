@@ -49,6 +49,10 @@ impl Workspace {
         if (in_ci() || self.is_first_build) && env::var_os("CARGO_INCREMENTAL").is_none() {
             command.env("CARGO_INCREMENTAL", "0");
         }
+        // As for dependencies. Only where nobody builds anything afterwards: these would be other builds than those of a `cargo test` by hand.
+        if in_ci() && env::var_os(UNITS).is_none() {
+            command.env(UNITS, "4");
+        }
         // Its output goes through a pipe, where Cargo would drop the colours.
         if colours() {
             command.env("CARGO_TERM_COLOR", "always");
@@ -112,6 +116,9 @@ fn has_been_built(target: &Path) -> bool {
     let is_ours = |entry: std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"libplenum_model-");
     built.is_ok_and(|built| built.flatten().any(is_ours))
 }
+
+/// In how many units a crate is compiled that is ours, for tests.
+const UNITS: &str = "CARGO_PROFILE_DEV_CODEGEN_UNITS";
 
 /// Files that are no part of the project: where somebody has them, a test more has something to do.
 const KEPT: &str = "PLENUM_TRACES";

@@ -349,6 +349,11 @@ mod there {
     }
 }
 
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!(
+    "bugs can be planted in builds of the dev profile only: leave out the feature `planted-bugs`, or build without --release"
+);
+
 #[cfg(feature = "planted-bugs")]
 pub use there::{any, clouded, count_anew, folded, is, plant, plant_everywhere, strikes};
 
