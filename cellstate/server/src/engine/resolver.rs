@@ -515,6 +515,18 @@ mod tests {
         assert_eq!(left_later(&mut resolver), (0, 0));
     }
 
+    // A checkpoint that was waiting for it would be ahead of the log, and no start opens such a cell.
+    #[test]
+    fn what_may_be_lost_is_shown_to_nobody_by_a_resolver_whose_server_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (resolver, _batches) = resolver(dir.path(), 0);
+        let (shared, revision) = (resolver.shared.clone(), resolver.committer.undurable_cell().revision());
+        assert!(revision > resolver.committer.durable());
+        shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
+        std::thread::spawn(move || resolver.run()).join().unwrap();
+        assert!(!shared.picture.shows(revision));
+    }
+
     #[test]
     fn what_is_logged_counts_until_the_next_snapshot_is_taken() {
         let dir = tempfile::tempdir().unwrap();

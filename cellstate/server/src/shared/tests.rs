@@ -123,6 +123,29 @@ fn a_fold_that_gets_no_thread_keeps_nobody_from_trying_again() {
     assert!(shared.folding.try_lock().is_ok());
 }
 
+// Who asked would read, and not find what it was told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_answered_before_what_was_decided_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = with_a_session(dir.path()).await;
+    let (hold, holder) = hold_back_what_is_decided(&shared).await;
+    let (sender, mut receiver) = oneshot::channel();
+    let before = shared.keeper.tail().revision;
+    shared.submit(Asked::new(opening()), Reply::Once(sender)).unwrap();
+    while shared.keeper.tail().revision == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // It is durable, and would be answered by now.
+    tokio::time::sleep(STALLED / 4).await;
+    assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+    drop(hold);
+    holder.join().unwrap();
+    let answered = receiver.await.unwrap();
+    assert!(shared.durable_revision() >= answered.at);
+    drop(shared);
+    server.shutdown().await.unwrap();
+}
+
 // A large cell takes long to fold, and for as long who read waited though the disk had answered at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_cell_to_be_folded_is_answered_by_a_picture_that_comes_first() {
