@@ -316,6 +316,7 @@ mod tests {
     use super::*;
     use crate::engine::warnings::Warnings;
     use plenum_journal::{CellId, Journal, Options, RealDisk};
+    use plenum_model::Command;
     use std::path::Path;
     use tracing::{Event, Level};
 
@@ -372,6 +373,24 @@ mod tests {
             flushes > 1
         });
         assert_eq!(flushes, 3, "one that failed, one again, and one at the end");
+    }
+
+    // Behind its mark damage of what was acknowledged can't be told from a write that a crash tore.
+    #[tokio::test]
+    async fn what_was_written_is_marked_though_nothing_else_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        let opened = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
+        let began = Instant::now();
+        let is_marked = || shared.keeper.high_water().durable().is_some_and(|mark| mark.revision >= opened.0);
+        while !is_marked() && began.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(is_marked());
+        drop(shared);
+        server.kill().await.unwrap();
     }
 
     // The feeding thread made the segment before this one tried again, which then saw nothing to do: the cell was read-only until it was
