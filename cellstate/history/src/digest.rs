@@ -539,6 +539,26 @@ mod tests {
         assert_eq!(by_hand(&bytes), Some(vec![Subject::GroupRow(0).hash()]));
     }
 
+    // The filter of a block that lacks one denies that anything is there of the job: its story would be without that.
+    #[test]
+    fn each_change_of_a_job_is_noted_under_it_or_its_group() {
+        let changes = [
+            (JobChange::Put(v1::JobPut { id: 5, ..Default::default() }), Subject::Job(5)),
+            (JobChange::State(v1::JobStateChange { id: 5, ..Default::default() }), Subject::Job(5)),
+            (JobChange::Home(v1::JobHome { id: 5, ..Default::default() }), Subject::Job(5)),
+            (JobChange::Launched(v1::JobLaunched { id: 5, ..Default::default() }), Subject::Job(5)),
+            (JobChange::Group(v1::GroupChange { group: 5, ..Default::default() }), Subject::GroupRow(5)),
+            (JobChange::Removed(5), Subject::Job(5)),
+        ];
+        for (change, subject) in changes {
+            let told = format!("{change:?}");
+            let jobs = vec![v1::JobChange { change: Some(change) }];
+            let bytes = v1::Delta { revision: 9, jobs, ..Default::default() }.encode_to_vec();
+            assert_eq!(by_generated_code(&bytes), [subject.hash()], "{told}");
+            assert_eq!(by_hand(&bytes), Some(vec![subject.hash()]), "{told}");
+        }
+    }
+
     #[test]
     fn columns_that_are_not_packed_or_have_too_long_numbers_are_left_to_generated_code() {
         let loose = [0x4a, 2, 0x08, 5];
