@@ -2,6 +2,7 @@
 
 mod beside;
 mod folded;
+mod giving_back;
 mod image_files;
 mod leaps;
 mod other_past;
@@ -79,22 +80,39 @@ async fn an_end_that_is_told_of_in_the_middle_of_a_checkpoint_is_not_waited_for(
     let dir = tempfile::tempdir().unwrap();
     let (server, shared) = without_feeder(dir.path()).await;
     shared.feed.close();
-    let (waited, has_waited) = std::sync::mpsc::channel();
-    let came = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut feeder = Feeder::new(&shared, None);
-            feeder.feed_from_memory().unwrap();
-            feeder.wait();
-            waited.send(()).unwrap();
-        });
-        let came = has_waited.recv_timeout(Duration::from_secs(20));
-        // So that it ends in any case.
-        shared.feed.close();
-        came
-    });
-    assert_eq!(came, Ok(()));
+    assert!(comes_back(&shared, |feeder| {
+        feeder.feed_from_memory().unwrap();
+        feeder.wait();
+    }));
     drop(shared);
     server.kill().await.unwrap();
+}
+
+/// Whether a feeder comes back from this before half a minute is over.
+fn comes_back(shared: &Arc<Shared>, waits: impl FnOnce(&mut Feeder<'_>) + Send) -> bool {
+    let (waited, has_waited) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            waits(&mut Feeder::new(shared, None));
+            waited.send(()).unwrap();
+        });
+        let came = has_waited.recv_timeout(Duration::from_secs(30));
+        // So that it ends in any case.
+        shared.feed.close();
+        came.is_ok()
+    })
+}
+
+// Nothing else wakes it in a cell in which nothing more happens.
+#[test]
+fn who_waits_for_batches_is_woken_by_what_is_to_be_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_journal, shared) = without_threads(dir.path(), |_| None);
+    assert!(comes_back(&shared, |feeder| {
+        feeder.rest = Rest::new(Duration::MAX);
+        feeder.retiring_due = Some(Instant::now() + GATHERING);
+        feeder.wait();
+    }));
 }
 
 // On a slow disk a checkpoint was due before the first batch was fed. The history began with that, and lacked what is before it.
@@ -285,42 +303,6 @@ async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names
     keeper.give_back().unwrap();
     assert!(keeper.oldest_kept_revision() > 1);
     assert_eq!(history.wants_names_of().unwrap(), Some(present), "these are still to come");
-}
-
-// The log learned with the first checkpoint what nobody needs: a cell that was started on a disk with little room was read-only for a minute, beside
-// hundreds of megabytes that it could have given back.
-#[tokio::test]
-async fn what_a_server_before_gave_up_is_given_back_before_any_checkpoint() {
-    let dir = tempfile::tempdir().unwrap();
-    let (server, shared) = with_two_unfed_segments(dir.path(), false).await;
-    // Of the third segment, so that it begins before the newest revision.
-    shared.ask(submission("newest")).await.unwrap();
-    drop(shared);
-    server.kill().await.unwrap();
-
-    // Beside a history, and without the thread that feeds it.
-    let (journal, shared) = without_threads(dir.path(), |_| None);
-    let newest = shared.durable_revision().0;
-    let mut feeder = Feeder::new(&shared, None);
-    feed_what_is_durable(&mut feeder);
-    shared.feed.history().persist().unwrap();
-    assert!(feeder.checkpoint().unwrap());
-    assert_eq!(shared.keeper.kept_bytes(), 2 * (64 << 10));
-    assert_eq!(shared.feed.history().retire(newest).unwrap().oldest, newest);
-    feeder.give_up_log();
-    assert_eq!((feeder.fallback.revision(), shared.keeper.oldest_kept_revision()), (Some(newest), 1));
-    drop(feeder);
-    drop((journal, shared));
-
-    let (_journal, shared) = without_threads(dir.path(), |_| None);
-    let keeper = &shared.keeper;
-    // It ends before it does anything else.
-    shared.abandon();
-    Feeder::new(&shared, None).run().unwrap();
-    assert_eq!(keeper.oldest_kept_revision(), 1, "they wait to be used again");
-    // As the keeping thread does in a cell that is read-only.
-    keeper.give_back().unwrap();
-    assert!(keeper.oldest_kept_revision() > 1);
 }
 
 /// A feeder with a fallback from before all of the log; and the cell's revision.
