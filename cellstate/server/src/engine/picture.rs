@@ -229,9 +229,10 @@ struct Closed(bool);
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::Delta;
+    use plenum_model::{Command, Delta};
 
     use super::*;
+    use crate::shared::Shared;
 
     // The publishing thread is often behind when the resolver ends. It let the last snapshot go between its being shown and the end being
     // told, and no last checkpoint was written.
@@ -294,6 +295,31 @@ mod tests {
         assert_eq!(picture.due(usize::MAX), Some(due), "who wants it, too, makes it neither sooner nor later");
         let little = picture.due(LITTLE_BYTES).expect("it is wanted");
         assert!(little <= Instant::now(), "hardly any page was copied");
+    }
+
+    // Each of them would keep the pages that have changed since, for as long as the cell is read.
+    #[tokio::test]
+    async fn pictures_that_were_shown_before_are_let_go_of_as_the_cell_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let open = async || {
+            let open = Command::OpenSession { scheduler: "batch".into() };
+            drop(shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap());
+        };
+        for _ in 0..5 {
+            open().await;
+            drop(shared.snapshot().await);
+        }
+        let began = Instant::now();
+        while !shared.picture.state.lock().replaced.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "they stay");
+            open().await;
+            // A scheduler has no more than some thousands of them.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(shared);
+        server.kill().await.unwrap();
     }
 
     #[tokio::test]

@@ -135,7 +135,7 @@ mod tests {
     use std::fmt::Debug;
 
     use parking_lot::Mutex;
-    use plenum_model::{SessionId, TransactionId};
+    use plenum_model::{Command, SessionId, TransactionId};
     use tracing::field::{Field, Visit};
     use tracing::{Event, Subscriber};
 
@@ -208,6 +208,31 @@ mod tests {
         assert!(text.starts_with("divergence: ") && text.contains("`plenum txn show txn-4-1` has"), "{text}");
         assert_eq!((told(other, "scheduler"), told(other, "untold")), ("service".to_owned(), "0".to_owned()));
         assert_eq!((told(next, "transaction"), told(next, "untold")), ("txn-4-4".to_owned(), "12".to_owned()));
+    }
+
+    // It was known to nobody, and took one of the places that there are for sessions until the server was started again.
+    #[tokio::test]
+    async fn a_session_whose_opener_left_is_known_and_grows_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        drop(shared.queue(Shared::request(&"local".into(), "default".into(), open)).unwrap());
+        let known = async || {
+            loop {
+                let cell = shared.snapshot().await;
+                let known =
+                    cell.sessions().map(|opened| opened.id).find(|id| shared.sessions.lock().owner(*id).is_some());
+                if let Some(session) = known {
+                    return session;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let session = tokio::time::timeout(Duration::from_secs(30), known()).await.expect("it is known");
+        assert_eq!(shared.sessions.lock().overdue(i64::MAX, 1), [session]);
+        drop(shared);
+        server.kill().await.unwrap();
     }
 
     #[test]
