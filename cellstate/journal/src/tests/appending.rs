@@ -86,9 +86,8 @@ fn a_reader_begins_with_the_frame_that_holds_its_revision() {
     assert!(matches!(keeper.reader(62).err().unwrap(), ReadError::Ahead { asked: 62, last: 60 }));
 }
 
-// Each message of what a watcher had missed was looked for from the beginning of its segment: with large ones, a million reads for some thousand revisions.
-#[test]
-fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
+/// A log of three batches of which a reader has read two; then so many others ended, far from there, and the first batch was damaged.
+fn log_with_readers_that_ended(others: u32) -> Journal {
     let (disk, journal) = log_of(3);
     let keeper = journal.keeper();
     let mut reader = keeper.reader(1).unwrap();
@@ -96,11 +95,18 @@ fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
         assert_is_batch(&reader.next_frame().unwrap().unwrap());
     }
     drop(reader);
-    // Many others end meanwhile, far from there.
-    for _ in 0..1000 {
+    for _ in 0..others {
         assert!(keeper.reader(1).unwrap().next_frame().unwrap().is_some());
     }
     disk.overwrite(&segment::name(1), segment::FIRST_FRAME_AT, &[0xff; 8]);
+    journal
+}
+
+// Each message of what a watcher had missed was looked for from the beginning of its segment: with large ones, a million reads for some thousand revisions.
+#[test]
+fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
+    let journal = log_with_readers_that_ended(1000);
+    let keeper = journal.keeper();
     for revision in 4..=9 {
         let mut reader = keeper.reader(revision).unwrap();
         let frame = reader.next_frame().unwrap().unwrap();
@@ -109,6 +115,14 @@ fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
     }
     let mut before = keeper.reader(3).unwrap();
     assert!(matches!(before.next_frame(), Err(ReadError::Damaged(_))), "who reads it finds it");
+}
+
+// Each reader goes through all that is remembered, and who appends waits for that.
+#[test]
+fn where_a_reader_ended_is_forgotten_when_very_many_others_have_since() {
+    let journal = log_with_readers_that_ended(1100);
+    let mut reader = journal.keeper().reader(4).unwrap();
+    assert!(matches!(reader.next_frame(), Err(ReadError::Damaged(_))), "it is looked for from the beginning");
 }
 
 #[test]

@@ -175,6 +175,19 @@ fn the_newest_frames_are_found_without_a_look_at_those_before_them() {
 }
 
 #[test]
+fn of_the_newest_frames_a_bounded_number_of_places_is_remembered() {
+    let disk = SimDisk::new(1);
+    let options = Options { segment_bytes: 8 << 20, ..keeping() };
+    let (mut journal, _) = Journal::open(Arc::new(disk), options).unwrap();
+    for batch in 0..8200 {
+        journal.append_and_sync(label(batch), &[]).unwrap();
+    }
+    let places = journal.keeper().places_from(1, 10_000);
+    let firsts = [places.first(), places.last()].map(|place| place.map(|(first, _)| *first));
+    assert_eq!((places.len(), firsts), (8192, [8, 8199].map(|batch| Some(label(batch).first_revision))));
+}
+
+#[test]
 fn a_reader_keeps_what_it_needs_from_being_kept() {
     let (_disk, journal, _) = log_that_keeps(0);
     let keeper = journal.keeper();

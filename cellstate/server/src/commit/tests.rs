@@ -190,6 +190,27 @@ fn no_more_is_decided_while_the_outcomes_of_dry_runs_that_wait_come_to_as_much_a
     assert!(matches!(&answers[..], [(3, ..), (10, _, Answer::Unchanged(Decision::Outcome(_)))]), "{answers:?}");
 }
 
+// What is rejected goes into no batch, and its answer waits: while a write did not come back, as many would as were asked.
+#[test]
+fn no_more_is_decided_while_as_many_answers_wait_as_two_batches_have() {
+    let options = CommitOptions { batch_requests: 2, ..CommitOptions::default() };
+    let mut committer = Committer::new(Core::new(CoreOptions::default()), options);
+    request(&mut committer, 1, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    let unknown = plenum_model::JobId { slot: 9, generation: 1 };
+    let decided = (2..100).take_while(|ticket| {
+        let room = committer.has_room();
+        if room {
+            request(&mut committer, *ticket, ask(Command::StopJob { job: unknown, version: None }));
+        }
+        room
+    });
+    assert_eq!(decided.count(), 3, "beside the answer to who opened the server");
+    committer.handle(LogTime::default(), Input::Durable);
+    assert!(committer.has_room());
+    assert_eq!(hear(&mut committer).answers.len(), 4);
+}
+
 #[test]
 fn log_time_never_goes_backwards_and_is_one_a_batch() {
     let mut committer = committer();

@@ -242,9 +242,14 @@ mod tests {
 
     /// A batch of one revision, of a kilobyte.
     fn batch(revision: u64) -> Arc<LoggedBatch> {
+        batch_of(revision, 1000)
+    }
+
+    /// The same, in which so many bytes were asked.
+    fn batch_of(revision: u64, asked_bytes: usize) -> Arc<LoggedBatch> {
         let mut encoder = BatchEncoder::default();
         encoder.begin(LogTime::default());
-        encoder.add(Revision(revision), &[7; 1000], b"", b"");
+        encoder.add(Revision(revision), &vec![7; asked_bytes], b"", b"");
         Arc::new(LoggedBatch::parse(encoder.finish()).unwrap())
     }
 
@@ -296,6 +301,18 @@ mod tests {
         feed.close();
         let waiting: Vec<u64> = std::iter::from_fn(|| feed.take()).map(|batch| batch.last().0).collect();
         assert_eq!((waiting.len(), waiting.last()), (BATCHES_WAITING_MAX, Some(&(BATCHES_WAITING_MAX as u64))));
+    }
+
+    // Their number alone would let many gigabytes wait for a history that is behind.
+    #[test]
+    fn no_more_bytes_of_batches_wait_in_memory_than_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = begun(dir.path());
+        let bytes = batch_of(1, 1 << 20).bytes().len() as u64;
+        (1..=80).for_each(|revision| feed.send(batch_of(revision, 1 << 20)));
+        assert_eq!((feed.told(), feed.lag_bytes()), (80, 80 * bytes), "the others are in the log");
+        let waiting = std::iter::from_fn(|| feed.take()).count() as u64;
+        assert_eq!(waiting, WAITING_BYTES_MAX / bytes);
     }
 
     // It was told only when it was written again: until then, for minutes where all of it was read before, nobody waited for what it had lost, and who asked

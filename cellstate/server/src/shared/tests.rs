@@ -5,13 +5,13 @@ mod failing;
 use std::path::Path;
 
 use plenum_journal::Journal;
-use plenum_model::{Command, Request};
+use plenum_model::{Command, LogTime, Request};
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::commit::Asked;
 use crate::ingress::Reply;
-use crate::publish::Mirror;
+use crate::publish::{BatchEncoder, Mirror};
 use crate::recovery::Opened;
 use crate::tasks::runtime_without_threads;
 use crate::{Handle, Server, ServerOptions};
@@ -40,6 +40,20 @@ fn what_waits_to_be_published_has_the_bytes_that_are_set() {
     let dir = tempfile::tempdir().unwrap();
     let (_journal, shared) = without_threads(dir.path(), |_| None);
     assert_eq!(shared.published.most(), shared.settings.backlog_bytes);
+}
+
+// Without their bytes as many would wait as there are, for as long as who takes them is behind.
+#[test]
+fn what_waits_to_be_published_counts_with_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_journal, shared) = without_threads(dir.path(), |_| None);
+    let mut encoder = BatchEncoder::default();
+    encoder.begin(LogTime::default());
+    encoder.add(Revision(1), &[7; 1000], b"", b"");
+    let batch = Arc::new(LoggedBatch::parse(encoder.finish()).unwrap());
+    let bytes = batch.bytes().len();
+    shared.publish(Published { batch, deltas: Vec::new(), transactions: Vec::new() });
+    assert_eq!((shared.published.bytes(), bytes > 1000), (bytes, true));
 }
 
 /// Whoever is not answered within this waits for room, and not for a disk that is busy.
