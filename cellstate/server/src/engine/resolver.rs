@@ -279,10 +279,12 @@ fn is_small(requests: u64, bytes: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::path::Path;
     use std::task::{Context, Waker};
 
     use plenum_core::{Core, CoreOptions, Decided};
+    use plenum_journal::{DiskError, PrepareError};
     use plenum_model::{
         AllocationState, FoundMachine, GroupShape, JobId, JobShape, Placement, Request, Resources, Revision, SessionId,
         Transaction, TransactionId,
@@ -503,6 +505,28 @@ mod tests {
         term_passes(&resolver);
         reckon(&shared, &mut Standstill::new(shared.settings.lease, shared.clock.monotonic_micros()), false);
         assert_eq!(left_later(&mut resolver), (0, 0));
+    }
+
+    // What is due can't be logged there; and who is quiet is woken by nobody when there is room again.
+    #[test]
+    fn a_cell_that_is_read_only_does_nothing_by_itself_and_looks_again_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = stopping(dir.path(), true);
+        let shared = resolver.shared.clone();
+        term_passes(&resolver);
+        looked(&resolver, 0);
+        let holds = |resolver: &mut Resolver| {
+            resolver.tick_when_due(resolver.committer.next_due());
+            resolver.committer.undurable_cell().holds().count()
+        };
+        let source = DiskError { operation: "create", path: "log".to_owned(), source: ErrorKind::QuotaExceeded.into() };
+        shared.space.waits(&shared.keeper, Some(&PrepareError { number: 2, advice: "", source }));
+        assert_eq!(holds(&mut resolver), 1);
+        let before = Instant::now();
+        let wakes_at = resolver.wake_at().unwrap();
+        assert!((before + DUE_LATER_PAUSE..=Instant::now() + DUE_LATER_PAUSE).contains(&wakes_at));
+        shared.space.waits(&shared.keeper, None);
+        assert_eq!(holds(&mut resolver), 0);
     }
 
     // For as long as that the rest of a large job ran on that had been stopped.

@@ -2,9 +2,10 @@
 
 mod failing;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use plenum_journal::Journal;
+use plenum_journal::{DiskError, Journal, PrepareError};
 use plenum_model::{Command, LogTime, Request};
 use tokio::sync::oneshot;
 
@@ -98,6 +99,23 @@ async fn with_a_session(dir: &Path) -> (Handle, Arc<Shared>) {
     shared.ask(opening()).await.unwrap();
     assert!(shared.feed.reaches(shared.durable_revision(), Duration::from_secs(60)).await);
     (server, shared)
+}
+
+// What is kept free would be filled by what agents report of their tasks, which goes on for as long as these do.
+#[test]
+fn no_report_is_logged_by_a_cell_without_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_journal, shared) = without_threads(dir.path(), |_| None);
+    let report = || shared.queue_report(Asked::new(opening())).map_err(|failure| failure.code);
+    let full = PrepareError {
+        number: 2,
+        advice: "",
+        source: DiskError { operation: "create", path: "log".to_owned(), source: ErrorKind::QuotaExceeded.into() },
+    };
+    shared.space.waits(&shared.keeper, Some(&full));
+    assert_eq!(report().err(), Some("READ_ONLY"));
+    shared.space.waits(&shared.keeper, None);
+    assert!(report().is_ok());
 }
 
 // Each of them folded a cell of its own, and all of these were kept until something was published again.
