@@ -82,6 +82,8 @@ bugs! {
     HoldsBeyondQuotas,
     /// Room is held on machines that are reserved for others.
     HoldsAnywhere,
+    /// Room is held where no task of the job may run.
+    HoldsAgainstConstraints,
     /// Room is held for a job of which nothing waits.
     HoldsForNothing,
     /// Room is held for one more job than may hold some.

@@ -169,6 +169,10 @@ fn not_allowed(picture: &Picture, hold: &v1::HoldChange) -> Option<String> {
         if let Some(partition) = rules::closing_partition(picture.partitions.values(), machine, &shape.scheduler) {
             return Some(format!("{} is in partition {partition}, which is for others", machine.name));
         }
+        let suits = |rule| rules::holds(rule, &machine.attributes);
+        if !shape.groups.iter().any(|group| group.constraints.iter().all(suits)) {
+            return Some(format!("{} breaks a constraint of each group", machine.name));
+        }
         let mut free = room::free(picture, *slot);
         let others = picture.holds.values().filter(|other| other.job != hold.job && other.machines.contains(slot));
         for earlier in others.filter(|other| rank(picture, other).is_some_and(|rank| rank < own)) {

@@ -528,6 +528,14 @@ fn holds_where_others_are_reserved_are_found() {
 }
 
 #[test]
+fn holds_where_no_task_may_run_are_found() {
+    is_found(
+        Bug::HoldsAgainstConstraints,
+        |found| matches!(found, Violation::HoldBroken { what, .. } if what.contains("constraint")),
+    );
+}
+
+#[test]
 fn unknown_tasks_that_nobody_wrote_down_are_found() {
     is_found(Bug::ForgetsUnknownTasks, |found| matches!(found, Violation::RunsWithoutRoom { .. }));
 }

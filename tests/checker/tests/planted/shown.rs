@@ -83,6 +83,7 @@ shown! {
     room_that_is_held_for_nobody_who_waits_is_found: HoldsForNothing by property_holds_keep_their_order;
     holds_beyond_a_quota_are_found: HoldsBeyondQuotas by property_quotas_and_priorities_hold;
     holds_where_others_are_reserved_are_found: HoldsAnywhere by property_holds_keep_their_order;
+    holds_where_no_task_may_run_are_found: HoldsAgainstConstraints by property_holds_keep_their_order;
     unknown_tasks_that_nobody_wrote_down_are_found: ForgetsUnknownTasks by property_what_runs_has_room;
     unknown_tasks_whose_room_is_freed_by_time_are_found: FreesUnknownTasks by property_what_runs_has_room;
     jobs_that_are_launched_again_are_found: LaunchesAgain by property_each_instant_is_launched_once;

@@ -1,6 +1,8 @@
 //! Holds, quotas that bind them, launches, and what nobody may take over from a cell that was restored.
 
-use plenum_model::{Cell, Command, Decision, GroupRow, Hold, JobChange, JobId, Resource, Resources, TaskState};
+use plenum_model::{
+    Cell, Command, Decision, GroupRow, GroupShape, Hold, JobChange, JobId, Resource, Resources, TaskState,
+};
 
 use super::{Step, rules, why_it_takes_none};
 use crate::books::{Checked, hold};
@@ -115,7 +117,7 @@ fn later_ones_that_stay_have_room(
     Ok(())
 }
 
-/// On machines that take claims, and of its scheduler.
+/// On machines that take claims, that are not for other schedulers, and on which tasks of some group may run.
 fn invariant_holds_are_where_their_job_may_be(step: &Step<'_>, taker: JobId) -> Checked {
     let name = "invariant_holds_are_where_their_job_may_be";
     let (Some(taken), Some(job)) = (step.after.hold(taker), step.after.job(taker)) else { return Ok(()) };
@@ -129,6 +131,8 @@ fn invariant_holds_are_where_their_job_may_be(step: &Step<'_>, taker: JobId) -> 
             !open && partition.machines.iter().all(|constraint| constraint.holds(&machine.attributes))
         });
         hold(closed.is_none(), name, || facts(&format!("{closed:?} is not for {}", job.shape.scheduler)))?;
+        let suits = |group: &GroupShape| group.constraints.iter().all(|rule| rule.holds(&machine.attributes));
+        hold(job.shape.groups.iter().any(suits), name, || facts("it breaks a constraint of each group"))?;
     }
     Ok(())
 }

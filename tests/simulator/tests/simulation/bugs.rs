@@ -145,6 +145,7 @@ found! {
     a_hold_that_jumps_the_queue_is_found: JumpsTheQueue by "invariant_holds_take_room_from_later_ones_only" at 33;
     a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota" at 6;
     a_hold_where_others_are_is_found: HoldsAnywhere by "invariant_holds_are_where_their_job_may_be" at 11;
+    a_hold_where_no_task_may_run_is_found: HoldsAgainstConstraints by "invariant_holds_are_where_their_job_may_be";
     a_hold_for_what_does_not_wait_is_found: HoldsForNothing by "invariant_holds_are_for_what_waits" at 3;
     a_hold_for_which_there_is_no_place_is_found:
         HoldsWithoutPlace by "invariant_nothing_comes_above_a_bound" at 52;
