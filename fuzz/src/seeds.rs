@@ -9,7 +9,7 @@ mod session;
 
 use std::mem::discriminant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_model::Cell;
 use plenum_proto::{command, delta, log, pages, v1};
 use proptest::strategy::{Strategy, ValueTree};
@@ -148,9 +148,9 @@ fn commands() -> Vec<Vec<u8>> {
 }
 
 fn encoded(delta: &plenum_model::Delta) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     delta::encode(delta, &mut out);
-    out.freeze()
+    out.into()
 }
 
 fn texts(all: &[&str]) -> Vec<Vec<u8>> {
@@ -221,7 +221,7 @@ fn batches() -> Vec<Vec<u8>> {
 }
 
 fn batch(world: &world::World, bounds: Option<v1::CoreOptions>) -> Vec<u8> {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     log::begin_batch(&mut out, world.cell.time(), bounds);
     let culprit = v1::Culprit { revision: 1, session: 1, number: 3, amount: 5, ..v1::Culprit::default() };
     let refusal = v1::Refusal { kind: 1, culprits: vec![culprit], ..v1::Refusal::default() };

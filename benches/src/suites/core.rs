@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use anyhow::{Context, ensure};
-use bytes::BytesMut;
 use plenum_core::{Core, Decided, invariants};
 use plenum_model::{Cell, ConflictCheck, LogTime, Request};
 use plenum_proto::delta;
@@ -253,7 +252,7 @@ fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3]
 /// another thread.
 fn sample(steady: &mut Steady, batches: u32, snapshots: &mut VecDeque<Cell>) -> anyhow::Result<Sample> {
     let mut sample = Sample::default();
-    let mut encoded = BytesMut::new();
+    let mut encoded = Vec::new();
     for _ in 0..batches {
         let batch = steady.next_batch();
         let requests = || std::iter::once(&batch.rival).chain(&batch.transactions);
@@ -281,7 +280,7 @@ fn sample(steady: &mut Steady, batches: u32, snapshots: &mut VecDeque<Cell>) -> 
     Ok(sample)
 }
 
-fn step(core: &mut Core, request: &Request, now: LogTime, encoded: &mut BytesMut) -> Decided {
+fn step(core: &mut Core, request: &Request, now: LogTime, encoded: &mut Vec<u8>) -> Decided {
     let decided = core.decide(request, now);
     if let Decided::Changed { delta, .. } = &decided {
         encoded.clear();

@@ -1,6 +1,6 @@
 //! Messages of the protocol, and what the log and the history keep of them.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_model::{Command, Decision, Delta};
 use plenum_proto::fields::fields;
 use plenum_proto::sections::Sections;
@@ -19,9 +19,9 @@ fn owned(input: &[u8]) -> Bytes {
 }
 
 fn encoded(delta: &Delta) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     deltas::encode(delta, &mut out);
-    out.freeze()
+    out.into()
 }
 
 pub(super) fn delta(input: &[u8]) -> bool {
@@ -54,7 +54,7 @@ pub(super) fn decision(input: &[u8]) -> bool {
     let Ok(Ok(decision)) = v1::Decision::decode(input).map(Decision::try_from) else { return false };
     let again = v1::Decision::from(&decision).encode_to_vec();
     // The log gets what is written by hand.
-    let mut logged = BytesMut::new();
+    let mut logged = Vec::new();
     outcomes::encode(&decision, &mut logged);
     assert_eq!(logged[..], again[..], "{decision:?} is not written as generated code writes it");
     let again = v1::Decision::decode(&*again).expect("what was encoded is read");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use plenum_model::{
     CellIdentity, Command, FoundMachine, JobId, JobShape, LogTime, Partition, Request, Resources, SessionId, Transition,
 };
@@ -48,7 +48,7 @@ fn encode_report(principal: &str, namespace: &str, transitions: &[Transition]) -
         + ready.bytes()
         + exit_codes.bytes()
         + reasons.encoded_len();
-    let mut out = BytesMut::with_capacity(around.encoded_len() + 1 + VARINT_BYTES_MAX + bytes);
+    let mut out = Vec::with_capacity(around.encoded_len() + 1 + VARINT_BYTES_MAX + bytes);
     around.encode(&mut out).expect("a growing buffer has room");
     put_length(&mut out, REPORT_STATUS, bytes);
     machines.put(&mut out);
@@ -59,7 +59,7 @@ fn encode_report(principal: &str, namespace: &str, transitions: &[Transition]) -
     exit_codes.put(&mut out);
     restarts.put(&mut out);
     reasons.encode(&mut out).expect("a growing buffer has room");
-    out.freeze()
+    out.into()
 }
 
 /// The bytes that the log keeps of a transaction: those in which it came.
@@ -69,14 +69,14 @@ pub fn encode_commit(principal: &str, namespace: &str, transaction: &[u8]) -> By
     let around: usize = texts.clone().map(|(_, text)| delimited_bytes(text.len())).sum();
     // Exactly: what is larger than its content is frozen with one more allocation.
     let bytes = around + 1 + varint_bytes(transaction.len() as u64) + transaction.len();
-    let mut out = BytesMut::with_capacity(bytes);
+    let mut out = Vec::with_capacity(bytes);
     for (field, text) in texts {
         put_length(&mut out, field, text.len());
         out.put_slice(text.as_bytes());
     }
     put_length(&mut out, COMMIT, transaction.len());
     out.put_slice(transaction);
-    out.freeze()
+    out.into()
 }
 
 /// Fields of `Command`.

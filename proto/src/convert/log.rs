@@ -1,6 +1,6 @@
 //! Batches of the log. What was asked, decided and changed is encoded once before, and only copied here.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use plenum_model::{LogTime, Revision};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -21,7 +21,7 @@ const DELTA: u8 = 4 << 3 | 2;
 /// Begins a batch: an encoded `LogBatch` without entries, to which `append_entry` adds them.
 ///
 /// `core_options` are the bounds that it is decided with; without them nobody can decide it again.
-pub fn begin_batch(out: &mut BytesMut, time: LogTime, core_options: Option<v1::CoreOptions>) {
+pub fn begin_batch(out: &mut Vec<u8>, time: LogTime, core_options: Option<v1::CoreOptions>) {
     let entries = Vec::new();
     let batch = v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries, core_options };
     batch.encode(out).expect("a growing buffer has room");
@@ -40,7 +40,7 @@ fn content_bytes(revision: Revision, parts: [&[u8]; 3]) -> usize {
 }
 
 /// Appends the entry of one revision. `delta` is empty where nothing changed.
-pub fn append_entry(out: &mut BytesMut, revision: Revision, asked: &[u8], decided: &[u8], delta: &[u8]) {
+pub fn append_entry(out: &mut Vec<u8>, revision: Revision, asked: &[u8], decided: &[u8], delta: &[u8]) {
     let parts = [(ASKED, asked), (DECIDED, decided), (DELTA, delta)];
     let bytes = content_bytes(revision, [asked, decided, delta]);
     out.reserve(1 + encoded_len_varint(bytes as u64) + bytes);
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_batch_is_what_the_generated_code_would_write() {
         let time = LogTime { micros: 1_700_000_000_000_000 };
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         begin_batch(&mut out, time, None);
         let long = vec![7; 300];
         append_entry(&mut out, Revision(1), b"asked", b"decided", &long);
@@ -90,7 +90,7 @@ mod tests {
         let entries = vec![entry(1, b"asked", b"decided", &long), entry(300, b"", b"", b"")];
         let batch =
             v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries, ..Default::default() };
-        assert_eq!(out.freeze(), batch.encode_to_vec());
+        assert_eq!(out, batch.encode_to_vec());
         assert_eq!(
             entry_bytes(Revision(1), b"asked", b"decided", &long),
             1 + 2 + entry(1, b"asked", b"decided", &long).encoded_len()

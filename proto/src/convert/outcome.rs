@@ -1,6 +1,5 @@
 //! Decisions, and the outcomes of transactions.
 
-use bytes::BytesMut;
 use plenum_model::{
     AllocationId, Decision, GrantedElsewhere, GrantedPorts, LogTime, Outcome, Refusal, Rejection, RejectionCode,
     Revision, TransactionOutcome,
@@ -52,7 +51,7 @@ impl TryFrom<v1::Decision> for Decision {
 
 /// Appends the bytes of a `v1::Decision`. The columns of what was granted are measured and written once; generated code needs them in
 /// a message of their own first, and writes each number by a call.
-pub fn encode(decision: &Decision, out: &mut BytesMut) {
+pub fn encode(decision: &Decision, out: &mut Vec<u8>) {
     let Decision::Outcome(outcome) = decision else {
         return v1::Decision::from(decision).encode(out).expect("a growing buffer has room");
     };
@@ -136,7 +135,7 @@ impl<I: Iterator<Item = u64> + Clone> Granted<I> {
         if content == 0 { 2 } else { delimited_bytes(content) }
     }
 
-    fn put(self, out: &mut BytesMut) {
+    fn put(self, out: &mut Vec<u8>) {
         put_length(out, PLACEMENTS, self.content_bytes());
         self.allocations.put(out);
         self.rest.encode(out).expect("a growing buffer has room");

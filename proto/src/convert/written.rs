@@ -2,7 +2,7 @@
 //!
 //! A message says its fields once, to whatever takes them: first a [`Size`], as its length stands before it, then a buffer.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::delta::wire::{Column, delimited_bytes, key_bytes, put_length, put_number, varint_bytes};
 
@@ -63,7 +63,7 @@ impl Sink for Size {
     }
 }
 
-impl Sink for BytesMut {
+impl Sink for Vec<u8> {
     fn number(&mut self, field: u8, number: u64) {
         put_number(self, field, number);
     }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_proto::{delta, pages, v1};
 use prost::Message;
 
@@ -36,7 +36,7 @@ fn check(file: &str, bytes: &[u8]) {
 #[test]
 fn deltas_keep_their_bytes() {
     let world = World::after(&STEPS);
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     for delta in &world.deltas {
         delta::encode(delta, &mut out);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_model::{AllocationState, AllocationStatus, Cell, Delta, Hold, LogTime, Move, Resources, Revision};
 use plenum_proto::pages::{self, Decoder, PageError, Table};
 use plenum_proto::sections::Sections;
@@ -83,9 +83,9 @@ proptest! {
         let world = World::after(&steps);
         let mut mirror = Cell::default();
         for expected in &world.deltas {
-            let mut bytes = BytesMut::new();
+            let mut bytes = Vec::new();
             delta::encode(expected, &mut bytes);
-            let read = delta::decode(bytes.freeze()).unwrap();
+            let read = delta::decode(bytes.into()).unwrap();
             prop_assert_eq!(&read, expected);
             mirror.apply(&read).unwrap();
         }
@@ -103,9 +103,9 @@ proptest! {
         }
         let mut mirror = decoder.finish().unwrap();
         for all in &whole.deltas[half.deltas.len()..] {
-            let mut bytes = BytesMut::new();
+            let mut bytes = Vec::new();
             delta::encode(all, &mut bytes);
-            mirror.apply(&delta::decode(delta::cut(sections, bytes.freeze())).unwrap()).unwrap();
+            mirror.apply(&delta::decode(delta::cut(sections, bytes.into())).unwrap()).unwrap();
         }
         let names = |cell: &Cell| cell.machines().cloned().collect::<Vec<_>>();
         prop_assert_eq!(names(&mirror), names(&whole.cell));

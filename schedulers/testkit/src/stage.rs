@@ -8,7 +8,7 @@ mod serving;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
     AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Device, FoundMachine, JobId, LogTime,
@@ -489,9 +489,9 @@ impl Stage {
     fn decide(&mut self, request: &Request) -> Decision {
         match self.core.decide(request, self.log_time()) {
             Decided::Changed { decision, delta: changed } => {
-                let mut bytes = BytesMut::new();
+                let mut bytes = Vec::new();
                 delta::encode(&changed, &mut bytes);
-                self.deltas.insert(changed.revision, delta::cut(Sections::MIRROR, bytes.freeze()));
+                self.deltas.insert(changed.revision, delta::cut(Sections::MIRROR, bytes.into()));
                 decision
             }
             Decided::Unchanged(decision) => decision,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
     AllocationId, AllocationState, Cell, Command, Decision, Delta, FoundMachine, LogTime, MachineState, Outcome,
@@ -533,7 +533,7 @@ fn invariant_deciding_again_gives_the_same_bytes(revision: Revision, entry: &Ent
     hold(v1::Decision::from(decision).encode_to_vec() == entry.decided, name, || {
         format!("revision {revision}: the answer is another one: {decision:?}")
     })?;
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     delta::encode(change, &mut bytes);
     hold(bytes == entry.delta, name, || format!("revision {revision}: the delta is another one: {change:?}"))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use plenum_model::{Decision, Delta, LogTime};
 use plenum_proto::{delta, log, outcome, v1};
 
@@ -21,8 +20,8 @@ pub(super) struct Building {
     /// Of a batch that nobody needs any more: the next one's grow into it.
     spare: Vec<Delta>,
     /// Kept between batches, so that encoding allocates only the batch itself.
-    decided: BytesMut,
-    delta: BytesMut,
+    decided: Vec<u8>,
+    delta: Vec<u8>,
 }
 
 impl Building {

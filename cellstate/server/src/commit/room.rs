@@ -236,7 +236,7 @@ mod tests {
                 delta.moves.push(Move { slot, status, restarts: u32::MAX, reason: reason.clone() });
             }
         }
-        let mut out = bytes::BytesMut::new();
+        let mut out = Vec::new();
         plenum_proto::delta::encode(&delta, &mut out);
         out.len().div_ceil(1000)
     }
@@ -269,7 +269,7 @@ mod tests {
             let state = TaskState::Waiting;
             delta.tasks.push(TaskChange { group_row: slot, task: u32::MAX >> 6, state, failures: u8::MAX });
         }
-        let mut out = bytes::BytesMut::new();
+        let mut out = Vec::new();
         plenum_proto::delta::encode(&delta, &mut out);
         assert!(out.len() <= 1000 * 2 * CHANGE_BYTES, "{}", out.len());
     }

@@ -271,14 +271,14 @@ impl fmt::Debug for LoggedBatch {
 /// A batch being encoded.
 #[derive(Debug, Default)]
 pub(crate) struct BatchEncoder {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     core_options: Option<v1::CoreOptions>,
 }
 
 impl BatchEncoder {
     /// For batches of a core with these bounds.
     pub(crate) fn new(core_options: v1::CoreOptions) -> Self {
-        Self { bytes: BytesMut::new(), core_options: Some(core_options) }
+        Self { bytes: Vec::new(), core_options: Some(core_options) }
     }
 
     /// Bytes so far.
@@ -299,8 +299,8 @@ impl BatchEncoder {
     /// The batch; the next one gets memory of its own, as this one's is shared for as long as somebody needs a piece. It will
     /// probably be about as large.
     pub(crate) fn finish(&mut self) -> Bytes {
-        let next = BytesMut::with_capacity(self.bytes.len() + self.bytes.len() / 8);
-        std::mem::replace(&mut self.bytes, next).freeze()
+        let next = Vec::with_capacity(self.bytes.len() + self.bytes.len() / 8);
+        std::mem::replace(&mut self.bytes, next).into()
     }
 }
 

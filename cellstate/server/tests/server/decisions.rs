@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use bytes::BytesMut;
 use plenum_core::{CORE_VERSION, Core, CoreOptions, Decided, invariants};
 use plenum_model::{AllocationState, Decision, Delta, JobChange, LogTime, Outcome, RejectionCode};
 use plenum_proto::{command, delta, v1};
@@ -163,7 +162,7 @@ fn told(decided: &Decided, counts: &mut BTreeMap<String, u32>) -> String {
         Decided::Changed { decision, delta } => {
             let words = words(decision, &mut count);
             count("changed".to_owned());
-            let mut changed = BytesMut::new();
+            let mut changed = Vec::new();
             delta::encode(delta, &mut changed);
             let hashes = (short(&v1::Decision::from(decision).encode_to_vec()), short(&changed));
             format!("{}: {words}{}, {} {}", delta.revision, parts(delta), hashes.0, hashes.1)

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use plenum_model::{Delta, End, Grants, Move, Resources};
 use prost::Message;
 
@@ -14,7 +13,7 @@ use super::wire::{Column, delimited_bytes, number_bytes, put_length, put_number,
 use crate::v1;
 
 /// Appends the bytes of a delta, a `v1::Delta` with all its sections.
-pub fn encode(delta: &Delta, out: &mut BytesMut) {
+pub fn encode(delta: &Delta, out: &mut Vec<u8>) {
     put_header(delta, out);
     if !delta.machines.is_empty() {
         let machines = delta.machines.iter().map(|machine| machine.as_ref().into()).collect();
@@ -44,12 +43,12 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) {
 }
 
 /// Appends a message.
-fn put(message: &v1::Delta, out: &mut BytesMut) {
+fn put(message: &v1::Delta, out: &mut Vec<u8>) {
     message.encode(out).expect("a growing buffer has room");
 }
 
 /// Each mirror needs these to judge claims, as it needs allocations.
-fn put_holds_and_partitions(delta: &Delta, out: &mut BytesMut) {
+fn put_holds_and_partitions(delta: &Delta, out: &mut Vec<u8>) {
     if delta.holds.is_empty() && delta.partitions.is_empty() {
         return;
     }
@@ -62,7 +61,7 @@ fn put_holds_and_partitions(delta: &Delta, out: &mut BytesMut) {
 }
 
 /// And these.
-fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
+fn put_unknown_and_paused(delta: &Delta, out: &mut Vec<u8>) {
     if delta.unknown.is_empty() && delta.paused.is_empty() {
         return;
     }
@@ -75,7 +74,7 @@ fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
 }
 
 /// What numbers stand for, and what schedulers are granted, from now on.
-fn put_given_away(delta: &Delta, out: &mut BytesMut) {
+fn put_given_away(delta: &Delta, out: &mut Vec<u8>) {
     if delta.reshaped.is_empty() && delta.renamed.is_empty() && delta.rights.is_empty() {
         return;
     }
@@ -92,7 +91,7 @@ fn put_given_away(delta: &Delta, out: &mut BytesMut) {
 }
 
 /// Each transaction has a delta of its own, and hardly any of them more in this part than two numbers.
-fn put_header(delta: &Delta, out: &mut BytesMut) {
+fn put_header(delta: &Delta, out: &mut Vec<u8>) {
     put_number(out, 1, delta.revision.0);
     put_number(out, 2, delta.time.micros.cast_unsigned());
     if delta.cell.is_none() && delta.scheduler_names.is_empty() && delta.shapes.is_empty() {
@@ -108,7 +107,7 @@ fn put_header(delta: &Delta, out: &mut BytesMut) {
 }
 
 /// The generated code's encoding of a message in a field of the delta.
-fn put_message(out: &mut BytesMut, field: u8, message: &impl Message) {
+fn put_message(out: &mut Vec<u8>, field: u8, message: &impl Message) {
     put_length(out, field, message.encoded_len());
     message.encode(out).expect("a growing buffer has room");
 }
@@ -119,7 +118,7 @@ fn message_bytes(message: &impl Message) -> usize {
     if bytes == 0 { 2 } else { delimited_bytes(bytes) }
 }
 
-fn put_grants(grants: &Grants, out: &mut BytesMut) {
+fn put_grants(grants: &Grants, out: &mut Vec<u8>) {
     let numbers = [
         (1, grants.job.to_bits()),
         (2, grants.group.into()),
@@ -143,7 +142,7 @@ fn put_grants(grants: &Grants, out: &mut BytesMut) {
     transaction.iter().for_each(|&(field, number)| put_number(out, field, number));
 }
 
-fn put_moves(moves: &[Move], out: &mut BytesMut) {
+fn put_moves(moves: &[Move], out: &mut Vec<u8>) {
     if moves.is_empty() {
         return;
     }
@@ -168,7 +167,7 @@ fn put_moves(moves: &[Move], out: &mut BytesMut) {
     reasons.iter().for_each(|reason| put_message(out, 5, reason));
 }
 
-fn put_ends(ends: &[End], out: &mut BytesMut) {
+fn put_ends(ends: &[End], out: &mut Vec<u8>) {
     if ends.is_empty() {
         return;
     }

@@ -3,7 +3,7 @@
 //! Generated code walks a column three times (for the length of the message around it, for its own length, and to write it)
 //! and needs it in a message of its own first. Here lengths are summed once, and rows are written where they stay.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// Most bytes of a varint.
 pub(in super::super) const VARINT_BYTES_MAX: usize = 10;
@@ -21,7 +21,7 @@ pub(in super::super) fn varint_bytes(number: u64) -> usize {
 
 /// Writes a number.
 #[inline]
-pub(in super::super) fn put_varint(out: &mut BytesMut, number: u64) {
+pub(in super::super) fn put_varint(out: &mut Vec<u8>, number: u64) {
     if number < WORD_END {
         // A whole word, and what is not of the number cut off again: to copy a length that is not known takes a call.
         let (word, bytes) = word(number);
@@ -34,7 +34,7 @@ pub(in super::super) fn put_varint(out: &mut BytesMut, number: u64) {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
-fn put_long_varint(out: &mut BytesMut, mut number: u64) {
+fn put_long_varint(out: &mut Vec<u8>, mut number: u64) {
     let mut bytes = [0; VARINT_BYTES_MAX];
     let mut length = 0;
     while number >= 0x80 {
@@ -48,7 +48,7 @@ fn put_long_varint(out: &mut BytesMut, mut number: u64) {
 
 /// The key of a field: below 16 it is one byte, else two.
 #[inline]
-fn put_key(out: &mut BytesMut, field: u8, wire_type: u8) {
+fn put_key(out: &mut Vec<u8>, field: u8, wire_type: u8) {
     match field {
         0..16 => out.put_u8(field << 3 | wire_type),
         // Seven bits of the key, and the rest.
@@ -68,7 +68,7 @@ pub(in super::super) fn number_bytes(number: u64) -> usize {
 }
 
 /// A field that holds a number; 0 is not written.
-pub(in super::super) fn put_number(out: &mut BytesMut, field: u8, number: u64) {
+pub(in super::super) fn put_number(out: &mut Vec<u8>, field: u8, number: u64) {
     if number > 0 {
         put_key(out, field, NUMBER);
         put_varint(out, number);
@@ -81,7 +81,7 @@ pub(in super::super) fn delimited_bytes(bytes: usize) -> usize {
 }
 
 /// The beginning of a field of so many bytes, which must follow.
-pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) {
+pub(in super::super) fn put_length(out: &mut Vec<u8>, field: u8, bytes: usize) {
     put_key(out, field, DELIMITED);
     put_varint(out, bytes as u64);
 }
@@ -160,7 +160,7 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
 
     /// Writes the whole field; an empty one is not written. Its number may be above 15 here.
     #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
-    pub(in super::super) fn put(self, out: &mut BytesMut) {
+    pub(in super::super) fn put(self, out: &mut Vec<u8>) {
         if self.bytes == 0 {
             return;
         }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn by_hand(numbers: &[u64]) -> Vec<u8> {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let column = Column::new(9, numbers.iter().copied());
         let bytes = column.bytes();
         column.put(&mut out);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_column_leaves_what_is_before_and_behind_it() {
-        let mut out = BytesMut::from(&b"before"[..]);
+        let mut out = b"before".to_vec();
         Column::new(9, [300_u64, 5].into_iter()).put(&mut out);
         out.put_slice(b"behind");
         assert_eq!(&out[..], [&b"before"[..], &by_generated_code(&[300, 5]), b"behind"].concat());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_model::{
     AllocationRow, AllocationStatus, Cell, Machine, MachineId, MachineState, Revision, Session, TaskRow,
 };
@@ -64,12 +64,12 @@ const ALLOCATIONS: u8 = 8;
 /// A page of columns, which are encoded already. Nearly all that a checkpoint writes is in such pages, and generated code needs each
 /// column in memory of its own first, walks it three times, and writes each number by a call.
 fn columns(page: &v1::Page, field: u8, content: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(content.len() + 24);
+    let mut out = Vec::with_capacity(content.len() + 24);
     put_number(&mut out, 1, i64::from(page.table).cast_unsigned());
     put_number(&mut out, 2, page.number.into());
     put_length(&mut out, field, content.len());
     out.extend_from_slice(content);
-    out.freeze()
+    out.into()
 }
 
 fn meta(cell: &Cell, sections: Sections) -> v1::MetaPage {
@@ -150,9 +150,9 @@ fn groups(cell: &Cell, range: Range<u32>) -> v1::GroupPage {
 }
 
 /// The columns of a `TaskPage`.
-fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
+fn tasks(cell: &Cell, range: Range<u32>) -> Vec<u8> {
     let rows: Vec<TaskRow> = cell.task_rows(range).collect();
-    let mut out = BytesMut::with_capacity(8 * rows.len());
+    let mut out = Vec::with_capacity(8 * rows.len());
     Column::new(1, rows.iter().map(|row| row.allocation)).put(&mut out);
     Column::new(2, rows.iter().map(|row| row.attempts)).put(&mut out);
     Column::new(3, rows.iter().map(|row| row.state as u32)).put(&mut out);
@@ -161,9 +161,9 @@ fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
 }
 
 /// The columns of an `AllocationPage`.
-fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
+fn allocations(cell: &Cell, range: Range<u32>) -> Vec<u8> {
     let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) = cell.allocation_images(range.clone()).unzip();
-    let mut out = BytesMut::with_capacity(64 * rows.len());
+    let mut out = Vec::with_capacity(64 * rows.len());
     // The bits of all rows, in one walk through them: one for each column takes as long as it does to write them.
     let all = rows.iter().fold(AllocationRow::default(), |all, row| united(&all, row));
     let rows = Rows { rows: &rows, all: &all };
@@ -195,7 +195,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Writes a column of them.
-    fn put<N: Into<u64>>(&self, out: &mut BytesMut, field: u8, number: impl Fn(&AllocationRow) -> N) {
+    fn put<N: Into<u64>>(&self, out: &mut Vec<u8>, field: u8, number: impl Fn(&AllocationRow) -> N) {
         let bits = number(self.all).into();
         Column::of_bits(field, self.rows.iter().map(&number), bits, self.rows.len()).put(out);
     }

@@ -1,6 +1,5 @@
 //! Stories of one picture and hand-made messages. Stories of a real cell stand in the testkit.
 
-use bytes::BytesMut;
 use plenum_model::{CellIdentity, Delta, LogTime};
 use plenum_proto::delta;
 
@@ -17,9 +16,9 @@ fn encoded(revision: u64) -> bytes::Bytes {
     if revision == 1 {
         delta.cell = Some(CellIdentity { cell_id: [1; 16], incarnation: 1, term: 1, ..CellIdentity::default() });
     }
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     delta::encode(&delta, &mut bytes);
-    bytes.freeze()
+    bytes.into()
 }
 
 fn deltas(revisions: impl IntoIterator<Item = u64>) -> Tell {

@@ -1,7 +1,6 @@
 //! Stories of one runtime and hand-made messages: what a server may say, right or wrong. Stories against the real core stand in
 //! the testkit.
 
-use bytes::BytesMut;
 mod beyond;
 mod blocked;
 mod books;
@@ -79,9 +78,9 @@ fn encoded(revision: u64) -> bytes::Bytes {
         let (scheduler, principal, namespace) = ("idle".into(), "local".into(), "".into());
         delta.sessions.push(SessionChange::Opened { scheduler, principal, namespace });
     }
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     delta::encode(&delta, &mut bytes);
-    bytes.freeze()
+    bytes.into()
 }
 
 fn deltas(revisions: impl IntoIterator<Item = u64>) -> Tell {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plenum_checker::calls::{Asked, Call, Reply};
 use plenum_checker::properties::{Listing, Sighting};
 use plenum_checker::{Evidence, Recording};
@@ -81,11 +81,11 @@ impl Bench {
         let request = Request { principal: "local".into(), namespace: "default".into(), command };
         match self.core.decide(&request, self.now) {
             Decided::Changed { decision, delta } => {
-                let mut bytes = BytesMut::new();
+                let mut bytes = Vec::new();
                 delta::encode(&delta, &mut bytes);
                 let seen = plenum_model::planted::clouded(&delta);
                 self.picture.apply(&seen).expect("what the core decides can be folded");
-                self.tell(0, Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
+                self.tell(0, Tell::Deltas(v1::Deltas { deltas: vec![bytes.into()] }));
                 Some((decision, delta.revision.0))
             }
             Decided::Unchanged(Decision::Rejected(_)) => None,

@@ -66,9 +66,9 @@ mod tests {
 
     fn deltas(revisions: std::ops::RangeInclusive<u64>) -> Result<v1::SessionResponse, Status> {
         let deltas = revisions.map(|revision| {
-            let mut encoded = bytes::BytesMut::new();
+            let mut encoded = Vec::new();
             delta::encode(&Delta::new(Revision(revision), LogTime::default()), &mut encoded);
-            encoded.freeze()
+            encoded.into()
         });
         says(Tell::Deltas(v1::Deltas { deltas: deltas.collect() }))
     }

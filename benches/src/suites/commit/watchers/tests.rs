@@ -51,9 +51,9 @@ fn watchers(count: u32) -> Watchers {
 fn message(revisions: std::ops::RangeInclusive<u64>, seconds: i64) -> v1::Deltas {
     let time = LogTime::from_micros(now_micros().unwrap() - seconds * 1_000_000);
     let deltas = revisions.map(|revision| {
-        let mut encoded = bytes::BytesMut::new();
+        let mut encoded = Vec::new();
         delta::encode(&Delta::new(Revision(revision), time), &mut encoded);
-        encoded.freeze()
+        encoded.into()
     });
     v1::Deltas { deltas: deltas.collect() }
 }

@@ -65,7 +65,7 @@ pub(in crate::api) fn retiring_at(dir: &std::path::Path, deltas: &[Delta], at: u
     let mut cell = Cell::default();
     for delta in deltas {
         let revision = delta.revision.0;
-        let mut encoded = bytes::BytesMut::new();
+        let mut encoded = Vec::new();
         delta::encode(delta, &mut encoded);
         let mut encoder = BatchEncoder::default();
         encoder.begin(delta.time);

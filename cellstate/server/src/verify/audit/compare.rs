@@ -20,7 +20,7 @@ pub(super) fn difference(decision: &Decision, delta: &Delta, entry: &v1::LogEntr
 
 /// True if the same changes, byte by byte, whatever the answer is.
 pub(super) fn is_same_change(delta: &Delta, entry: &v1::LogEntry) -> bool {
-    let mut changed = bytes::BytesMut::new();
+    let mut changed = Vec::new();
     delta::encode(delta, &mut changed);
     changed == entry.delta
 }
@@ -34,10 +34,10 @@ pub(super) fn is_alike(decision: &Decision, delta: &Delta, entry: &v1::LogEntry,
 
 /// True if two changes differ in nothing but rows and numbers that were given out.
 fn is_alike_change(delta: &Delta, logged: &Delta) -> bool {
-    let mut changed = bytes::BytesMut::new();
+    let mut changed = Vec::new();
     delta::encode(delta, &mut changed);
     // As the other one was read: both as the bytes say it.
-    delta::decode(changed.freeze()).is_ok_and(|delta| without_rows(delta) == without_rows(logged.clone()))
+    delta::decode(changed.into()).is_ok_and(|delta| without_rows(delta) == without_rows(logged.clone()))
 }
 
 /// A decision without ids of allocations, and without what depends on what happened since a claim's base: of a refusal for that reason only that

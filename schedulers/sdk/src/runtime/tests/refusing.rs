@@ -144,9 +144,9 @@ pub(super) fn beginning() -> Vec<Delta> {
 /// As a server tells them.
 pub(super) fn encoded_deltas(deltas: &[Delta]) -> impl Iterator<Item = Tell> {
     deltas.iter().map(|delta| {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         delta::encode(delta, &mut bytes);
-        Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] })
+        Tell::Deltas(v1::Deltas { deltas: vec![bytes.into()] })
     })
 }
 
@@ -174,7 +174,7 @@ pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] 
     let id: TransactionId = transaction.id;
     let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));
     delta.sessions.push(SessionChange::Number { session: id.session, number: id.number, digest: 0 });
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     delta::encode(&delta, &mut bytes);
     let claims = &transaction.placements[0].tasks;
     let refusal = |(claim, &task): (u32, &u32)| Refusal {
@@ -205,7 +205,7 @@ pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] 
         evicted: Vec::new(),
         divergences: Vec::new(),
     };
-    [Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }), Tell::Outcome((&outcome).into())]
+    [Tell::Deltas(v1::Deltas { deltas: vec![bytes.into()] }), Tell::Outcome((&outcome).into())]
 }
 
 #[test]

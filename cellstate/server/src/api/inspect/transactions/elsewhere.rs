@@ -37,7 +37,6 @@ fn machines_of(delta: &Delta) -> BTreeMap<u64, u32> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use plenum_model::{Grants, JobId, LogTime, Revision, SessionId};
     use plenum_proto::delta;
 
@@ -65,9 +64,9 @@ mod tests {
             let allocations = vec![id(20, 1), 0, id(21, 3)];
             let answer = v1::PlacementOutcome { allocations, elsewhere, ..v1::PlacementOutcome::default() };
             let outcome = v1::Outcome { placements: vec![answer], ..v1::Outcome::default() };
-            let mut bytes = BytesMut::new();
+            let mut bytes = Vec::new();
             delta::encode(&changed, &mut bytes);
-            let entry = v1::LogEntry { delta: bytes.freeze(), ..v1::LogEntry::default() };
+            let entry = v1::LogEntry { delta: bytes.into(), ..v1::LogEntry::default() };
             let mut found = LoggedTransaction { revision: 7, time_micros: 1, outcome, entry };
             tell(&asked, &mut found).unwrap();
             found.outcome.placements.remove(0).elsewhere

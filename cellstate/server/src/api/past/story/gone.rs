@@ -165,7 +165,7 @@ pub(in crate::api) mod tests {
 
     /// The same with one, and what asked for it.
     pub(in crate::api) fn append_asked(history: &History, change: &Delta, asked: &[u8]) {
-        let mut encoded = ::bytes::BytesMut::new();
+        let mut encoded = Vec::new();
         delta::encode(change, &mut encoded);
         let mut encoder = BatchEncoder::default();
         encoder.begin(change.time);

@@ -316,7 +316,7 @@ mod tests {
             let mut encoder = BatchEncoder::default();
             encoder.begin(deltas[0].time);
             for delta in deltas {
-                let mut encoded = bytes::BytesMut::new();
+                let mut encoded = Vec::new();
                 plenum_proto::delta::encode(delta, &mut encoded);
                 encoder.add(delta.revision, b"", b"", &encoded);
             }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use plenum_journal::{CellId, Identity, Mark, Tail};
 use plenum_model::{AllocationId, Hold, Resources, TaskTraces, UnknownId, UnknownTask};
 
@@ -10,10 +9,10 @@ use super::*;
 
 /// An entry in which this changes, whatever was asked.
 fn changing(changed: &Delta) -> v1::LogEntry {
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     delta::encode(changed, &mut bytes);
     let asked = entries().remove(1).asked;
-    v1::LogEntry { revision: changed.revision.0, asked, delta: bytes.freeze(), ..v1::LogEntry::default() }
+    v1::LogEntry { revision: changed.revision.0, asked, delta: bytes.into(), ..v1::LogEntry::default() }
 }
 
 /// Room on the machine in slot 0 is held for a job that is not there.
