@@ -233,13 +233,13 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
         cell.stage.run(&[&["--addr", &cell.server.address, "scheduler", "set", "batch"], more].concat())
     };
     let granted = set(&["--evict", "no"]);
-    assert!(granted.out.contains("batch: has these rights from now on") && granted.err.is_empty(), "{granted}");
+    assert!(granted.out.contains("batch: may not evict from now on") && granted.err.is_empty(), "{granted}");
     // A slip in the name granted it to nobody, without a word.
     cell.stage
         .run(&["--addr", &cell.server.address, "scheduler", "set", "btach", "--evict", "no"])
         .says(0, &["has never seen a scheduler named \"btach\""]);
-    assert!(set(&["--priority", "4"]).out.contains("batch: has these rights from now on"));
-    assert!(set(&["--priority", "4", "--evict", "no"]).out.contains("batch: has these rights already"));
+    assert!(set(&["--priority", "4"]).out.contains("batch: has priority 4 from now on"));
+    assert!(set(&["--priority", "4", "--evict", "no"]).out.contains("batch: may not evict and has priority 4 already"));
     assert_eq!((&batch()["evicts"], &batch()["priority"]), (&json!(false), &json!(4)));
     set(&["--evict", "maybe"]).says(2, &["'maybe'", "possible values: yes, no"]);
     set(&["--priority", "101"]).says(2, &["expected a whole number from 1 to 100"]);

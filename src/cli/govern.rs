@@ -195,9 +195,17 @@ pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<
             }
             let request = SetRights { scheduler: name.clone(), evicts: evict, priority };
             let answer = connection.govern().set_rights(request).await?.into_inner();
-            tell_change(context, &answer, &name, "has these rights from now on", "has these rights already")
+            let rights = rights_words(evict, priority);
+            tell_change(context, &answer, &name, &format!("{rights} from now on"), &format!("{rights} already"))
         }
     }
+}
+
+/// What a scheduler was granted, of what was named.
+fn rights_words(evicts: Option<bool>, priority: Option<u32>) -> String {
+    let evicts = evicts.map(|evicts| if evicts { "may evict" } else { "may not evict" }.to_owned());
+    let priority = priority.map(|priority| format!("has priority {priority}"));
+    evicts.into_iter().chain(priority).collect::<Vec<_>>().join(" and ")
 }
 
 /// What to say of a name that may be a slip: what it is granted would be nobody's.

@@ -1,19 +1,20 @@
 //! Refusals in words: which claim, what stood in the way, by how much, and who took the room.
 
-use plenum_model::{LogTime, NotWanted, counted};
+mod obstacle;
+
 use plenum_proto::v1::{
     Culprit, CulpritView, HeldView, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView,
 };
 use serde_json::{Value, json};
 
 use super::{
-    allocation::{allocation_id, port_names, transaction_id},
-    device,
+    allocation::{allocation_id, transaction_id},
     job::{full_name_called, parts_of_full_name},
     or_null,
     quantity::{json_time, named_amount, resource_key},
     seen::given_name_of,
 };
+use obstacle::obstacle;
 
 /// Names for the numbers in a transaction's refusals.
 #[derive(Clone, Copy, Debug)]
@@ -210,119 +211,6 @@ fn in_smallest_unit(refusal: &Refusal, amount: i64) -> String {
 /// The culprit's transaction; none when it was an event.
 fn culprit_transaction(culprit: &Culprit) -> Option<String> {
     (culprit.session != 0).then(|| transaction_id(culprit.session, culprit.number))
-}
-
-/// What stood in the way, in words.
-fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
-    let short = || {
-        let (resource, _) = named_amount(refusal.resource(), 0);
-        format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by))
-    };
-    let words = match refusal.reason() {
-        RefusalReason::NoRoom => return short() + &held_words(names, refusal),
-        RefusalReason::QuotaExceeded if refusal.short_by > 0 => return format!("the namespace's quota: {}", short()),
-        RefusalReason::Unspecified => "for a reason that this version does not know",
-        RefusalReason::TaskTaken => "the task has an allocation already",
-        RefusalReason::NotWanted => return unwanted(names, refusal),
-        RefusalReason::NoSuchMachine => "there is no such machine",
-        RefusalReason::MachineNotReady => "the machine takes no claims",
-        RefusalReason::Constraint => "a constraint of the group fails there",
-        RefusalReason::OtherMachine => "the job's tasks share another machine",
-        RefusalReason::NoSuchJob => "there is no such job",
-        RefusalReason::JobVersion => "the job has another version now",
-        RefusalReason::ResourcesDiffer => return differs(names, refusal),
-        RefusalReason::MachineChanged => "somebody else changed the machine since the base (check: sequence)",
-        RefusalReason::MinimumMissed => "it would fit, but fewer than the minimum could be granted with it",
-        RefusalReason::GuardFailed => "a guard failed",
-        RefusalReason::DeviceTaken if refusal.device_short_by_millis > 0 => {
-            return format!(
-                "{} short by {}",
-                refusal.device,
-                in_smallest_unit(refusal, refusal.device_short_by_millis)
-            );
-        }
-        // Nobody took it: what is there in its place could never have been had.
-        RefusalReason::DeviceTaken
-            if refusal.kind() == RefusalKind::Misfit && !refusal.device.is_empty() && refusal.culprits.is_empty() =>
-        {
-            return format!("the {} there is not of the model that is asked for", refusal.device);
-        }
-        RefusalReason::DeviceTaken => "the device is taken",
-        RefusalReason::PortTaken if refusal.port > 0 => return format!("port {} is taken", refusal.port),
-        RefusalReason::PortTaken => "no port is left of those that the cell chooses from",
-        RefusalReason::SpreadLimit => {
-            "as many tasks as its spread allows are there, or the machine lacks the attribute"
-        }
-        RefusalReason::PerMachineLimit => {
-            "as many tasks of the group, or allocations in all, as one machine may have are there"
-        }
-        RefusalReason::QuotaExceeded => "the namespace's quota is used up",
-        RefusalReason::NotPermitted => "a partition reserves the machine for other schedulers (plenum partition list)",
-        RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
-        RefusalReason::OtherScheduler => "the job belongs to another scheduler",
-        RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
-    };
-    words.to_owned()
-}
-
-/// Who holds the room that is short, which lists of machines count as free.
-fn held_words(names: Names<'_>, refusal: &Refusal) -> String {
-    let Some((held, first)) = names.held(refusal).and_then(|held| Some((held, held.jobs.first()?))) else {
-        return String::new();
-    };
-    let others = match held.jobs_total.saturating_sub(1) {
-        0 => String::new(),
-        others => format!(" and {}", counted(others.into(), "other job")),
-    };
-    format!(", where {}{others} held {}", full_name_called(first), in_smallest_unit(refusal, held.amount))
-}
-
-/// What of a claim is not what its job declares, as far as it is known what was asked.
-fn differs(names: Names<'_>, refusal: &Refusal) -> String {
-    const RESOURCES: &str = "the resources differ from what the job declares";
-    let asked = names.0.transaction.as_ref().and_then(|asked| asked.placements.get(refusal.placement as usize));
-    let Some(placement) = asked else {
-        return "the resources, or the devices or ports that it names, differ from what the job declares".to_owned();
-    };
-    let mut named = Vec::new();
-    if let Some(extras) = placement.extras.get(refusal.claim as usize) {
-        if !extras.devices.is_empty() {
-            named.push(device::with_models(&extras.devices));
-        }
-        if !extras.ports.is_empty() {
-            named.push(format!("ports {}", port_names(&extras.ports)));
-        }
-    }
-    if named.is_empty() {
-        return RESOURCES.to_owned();
-    }
-    let differs = format!("it names {}, which differs from what its group declares", named.join(", "));
-    // All claims of the placement are refused where these differ.
-    if placement.resources.is_some() { format!("{RESOURCES}, or {differs}") } else { differs }
-}
-
-/// Why the task may not be placed.
-fn unwanted(names: Names<'_>, refusal: &Refusal) -> String {
-    let words = match refusal.not_wanted() {
-        NotWantedCause::Unspecified => "the task may not be placed now",
-        NotWantedCause::JobIsComplete => "the job is complete",
-        NotWantedCause::JobHasFailed => "the job has failed",
-        NotWantedCause::JobIsStopped => "the job is stopped",
-        NotWantedCause::AfterGroup => {
-            return format!("{} must be done first", names.group(refusal.job, refusal.after_group));
-        }
-        NotWantedCause::InBackoff => {
-            let until = LogTime::from_micros(refusal.backoff_until_micros);
-            return NotWanted::Backoff(until).to_string();
-        }
-        NotWantedCause::TaskIsDone => "the task is done",
-        NotWantedCause::TaskHasFailed => "the task has failed for good",
-        NotWantedCause::TaskIsCancelled => "the task is cancelled",
-        NotWantedCause::NoTaskOfIndex => "the group has no such task",
-        NotWantedCause::NoGroupAtPosition => "the job has no such group",
-        NotWantedCause::JobIsRecurring => "nothing of a recurring job itself is placed",
-    };
-    words.to_owned()
 }
 
 /// The kind as programs read it.
