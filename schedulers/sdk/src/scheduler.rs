@@ -18,7 +18,8 @@ pub trait Scheduler {
     /// Decides what to commit, on the snapshot in `view`.
     ///
     /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
-    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]), and, where it
+    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]), after an end that it asked for
+    /// ([`Scheduler::decides_after`]), and, where it
     /// planned more than could be sent, once there are answers and no job that they refused rests any more ([`View::rests`]). So it is, after a pause, where a plan
     /// that stops or moves what runs was never decided ([`Scheduler::unanswered`]).
     ///
@@ -83,6 +84,13 @@ pub trait Scheduler {
     /// The API tells of any end for as long as its revision is retained (`Jobs.GetAllocation`, `Jobs.JobHistory`).
     fn ended(&mut self, ended: &Ended) {
         let _ = ended;
+    }
+
+    /// Whether it wants to decide because of this end, also with nothing to place: one that stops what is left of a gang of which a task has died. Asked behind
+    /// [`Scheduler::ended`], in the same circumstances: who relies on it looks now and then by itself, too ([`Decision::again_after`]).
+    fn decides_after(&self, ended: &Ended) -> bool {
+        let _ = ended;
+        false
     }
 }
 
@@ -225,5 +233,9 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn ended(&mut self, ended: &Ended) {
         (**self).ended(ended);
+    }
+
+    fn decides_after(&self, ended: &Ended) -> bool {
+        (**self).decides_after(ended)
     }
 }

@@ -350,7 +350,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.counters.deltas += 1;
         self.notice_after(now_micros, &delta);
         self.see_holds();
-        ends.iter().for_each(|ended| self.scheduler.ended(ended));
+        for ended in &ends {
+            self.scheduler.ended(ended);
+            if self.scheduler.decides_after(ended) {
+                self.due = true;
+                self.again_micros = Some(now_micros);
+            }
+        }
         delta.sessions.is_empty() || !self.leave_if_closed(now_micros, outputs)
     }
 

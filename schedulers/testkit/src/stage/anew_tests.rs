@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plenum_model::TaskState;
-use plenum_sdk::{Decision, Plan, Scheduler, View};
+use plenum_sdk::{Decision, Ended, Plan, Scheduler, View};
 
 use super::tests::job;
 use super::*;
@@ -18,6 +18,10 @@ impl Scheduler for BeginsAnew {
 
     fn decides_unasked(&self) -> bool {
         true
+    }
+
+    fn decides_after(&self, ended: &Ended) -> bool {
+        ended.state != AllocationState::Complete
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
@@ -47,7 +51,7 @@ impl Scheduler for BeginsAnew {
             plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
         }
         decision.commit(plan);
-        decision.again_after(100_000);
+        decision.again_after(1_000_000);
         decision
     }
 }

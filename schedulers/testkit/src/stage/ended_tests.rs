@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use plenum_model::JobState;
-use plenum_sdk::{Decision, Ended, Scheduler, View};
+use plenum_model::{AllocationRef, JobState, TaskState};
+use plenum_sdk::{Decision, Ended, Plan, Scheduler, View};
 
 use super::tests::{FirstFit, job};
 use super::*;
@@ -61,6 +61,58 @@ fn a_scheduler_hears_how_allocations_of_its_jobs_end_also_of_those_that_are_over
     stage.report(granted, AllocationState::Stopped, 0);
     let ended = heard.borrow()[0].clone();
     assert_eq!((ended.allocation, ended.machine, ended.state), (granted, machine, AllocationState::Stopped));
+}
+
+/// Places, and stops what is left of a job as soon as one of its tasks has failed.
+struct AllOrNone {
+    inner: FirstFit,
+    decisions: Rc<RefCell<usize>>,
+}
+
+impl Scheduler for AllOrNone {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        *self.decisions.borrow_mut() += 1;
+        let mut decision = self.inner.decide(view);
+        let mut plan = Plan::incremental();
+        let is_torn = |found: &AllocationRef<'_>| {
+            let group = view.cell().job(found.row.job()).and_then(|job| view.cell().group(job, found.row.group));
+            group.is_some_and(|group| group.tasks_in(TaskState::Waiting) > 0) && !found.status.state.is_leaving()
+        };
+        let torn = view.cell().allocations().filter(is_torn);
+        torn.for_each(|found| {
+            plan.stop(found.id);
+        });
+        decision.commit(plan);
+        decision
+    }
+
+    fn decides_after(&self, ended: &Ended) -> bool {
+        ended.state == AllocationState::Failed
+    }
+}
+
+// Nothing of the group waited, and until the next time that it had asked for the rest of the gang ran on in vain.
+#[test]
+fn a_scheduler_that_wants_to_decides_as_soon_as_one_of_a_gang_has_ended() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let decisions = Rc::<RefCell<usize>>::default();
+    stage.seat(AllOrNone { inner: FirstFit("blue"), decisions: decisions.clone() });
+    let gang = stage.submit(&job("gang", "blue", 3).retry(1, 60_000_000));
+    stage.settle();
+    let [(first, ..), (second, ..), (third, ..)] = standing(&stage, gang)[..] else { panic!("three are placed") };
+    let before = *decisions.borrow();
+    stage.report(first, AllocationState::Complete, 0);
+    stage.advance(1_000_000);
+    assert_eq!(*decisions.borrow(), before, "nothing waits, and it did not ask");
+    stage.report(second, AllocationState::Failed, 1);
+    stage.advance(1_000_000);
+    assert_eq!(*decisions.borrow(), before + 1, "its task rests, and nothing else waits");
+    assert_eq!(standing(&stage, gang), [(third, AllocationState::Stopping, false)]);
 }
 
 /// The ids of a job's live allocations, and where each stands.
