@@ -124,6 +124,17 @@ fn schedulers_of_the_corpus_are_told_of_allocations_in_deltas_and_in_pages() {
     assert!(missing.is_empty(), "no scheduler is told of {missing:?}");
 }
 
+/// What no message begins with: a page as a checkpoint keeps it. Its table is the next byte.
+const NARROW: u8 = 7;
+
+// Checkpoints were written so, and no valid input was.
+#[test]
+fn cells_of_the_corpus_have_tasks_and_allocations_as_checkpoints_keep_them() {
+    let pages = inputs(named("pages").unwrap()).into_iter().flat_map(|input| messages_in(input, true));
+    let tables: BTreeSet<i32> = pages.filter(|page| page.first() == Some(&NARROW)).map(|page| page[1].into()).collect();
+    assert_eq!(tables, BTreeSet::from([v1::Table::Tasks.into(), v1::Table::Allocations.into()]));
+}
+
 // Their seals were walked, and what they seal was read by nobody: of most of them pages are missing.
 #[test]
 fn a_backup_of_the_corpus_is_a_sound_cell_with_allocations() {
