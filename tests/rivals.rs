@@ -175,6 +175,12 @@ impl Rivals {
         Ok(answer.allocations)
     }
 
+    /// The oldest revision that can be read.
+    pub(crate) fn oldest_revision(&self) -> Result<u64, Status> {
+        let mut inspect = v1::inspect_client::InspectClient::new(self.channel.clone());
+        Ok(self.runtime.block_on(inspect.status(v1::StatusRequest::default()))?.into_inner().oldest_revision)
+    }
+
     pub(crate) fn transactions(
         &self,
         request: v1::ListTransactionsRequest,

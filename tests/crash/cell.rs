@@ -22,6 +22,9 @@ const CHECKPOINTS: &str = "segment_bytes = 65536\nreserve_bytes = 1048576\nlease
     checkpoint_interval = \"30ms\"\n";
 /// Besides, as of a large cell: page images of whole checkpoints go to files.
 const IMAGE_FILES: &str = "image_file_pages = 1\n";
+/// Besides, as of a cell that has run for long: what is older than a few segments is retired, their files are used again, and the fallback is written anew.
+/// Some four hundred transactions: whoever asks again after a crash finds what became of those that were under way.
+const RETAINS_LITTLE: &str = "retain_bytes = 131072\n";
 const LOOK_PERIOD: Duration = Duration::from_millis(2);
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -31,6 +34,7 @@ pub(crate) struct CrashCell {
     pub(crate) load: Load,
     dir: PathBuf,
     has_checkpoints: bool,
+    retains_little: bool,
     pub(crate) starts: usize,
     pub(crate) stage: Stage,
 }
@@ -51,12 +55,19 @@ impl CrashCell {
     /// A cell in a folder of the stage that may be a file system of its own.
     pub(crate) fn within(stage: Stage, dir: &str, seed: u64) -> Self {
         let dir = stage.path(dir);
-        Self { load: Load::new(seed), dir, has_checkpoints: false, starts: 0, stage }
+        Self { load: Load::new(seed), dir, has_checkpoints: false, retains_little: false, starts: 0, stage }
     }
 
     /// The same cell, which writes checkpoints all the time from its next start on.
     pub(crate) fn with_checkpoints(mut self) -> Self {
         self.set_checkpoints(true);
+        self
+    }
+
+    /// The same cell, which retires what is older than its last segments as soon as it writes checkpoints.
+    pub(crate) fn that_retains_little(mut self) -> Self {
+        self.retains_little = true;
+        self.load.allow_retiring();
         self
     }
 
@@ -75,8 +86,20 @@ impl CrashCell {
     fn config(&self) -> String {
         // Each second one has its images in the history's store.
         let images = if self.starts.is_multiple_of(2) { IMAGE_FILES } else { "" };
-        let with_checkpoints = format!("{CHECKPOINTS}{images}");
-        self.stage.file("server.toml", if self.has_checkpoints { &with_checkpoints } else { CONFIGURATION })
+        let retention = if self.retains_little { RETAINS_LITTLE } else { "" };
+        let with_checkpoints = format!("{CHECKPOINTS}{images}{retention}");
+        let without = format!("{CONFIGURATION}{retention}");
+        self.stage.file("server.toml", if self.has_checkpoints { &with_checkpoints } else { &without })
+    }
+
+    /// The number of the oldest segment of the log that is there: those before were retired, and their files used again.
+    pub(crate) fn oldest_segment(&self) -> u64 {
+        let names = std::fs::read_dir(self.dir.join("log")).unwrap().map(|entry| entry.unwrap().file_name());
+        let number = |name: std::ffi::OsString| {
+            let (number, kind) = name.to_str()?.split_once('.')?;
+            if matches!(kind, "segment" | "kept") { number.parse::<u64>().ok() } else { None }
+        };
+        names.filter_map(number).min().expect("a log has segments")
     }
 
     /// How many segments of the log were released: a start has what stands in them from the history alone.

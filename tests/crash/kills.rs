@@ -23,6 +23,8 @@ struct Habit {
     early_every: u64,
     /// The separate checker watches, and judges. So it does of one kind of kills: it keeps all that it was told, and takes long over many transactions.
     is_witnessed: bool,
+    /// The cell retires what is older than its last segments, as one that has run for long.
+    retains_little: bool,
 }
 
 /// A server that is killed while it starts lives so long at most.
@@ -37,22 +39,50 @@ const TRANSACTIONS_OF_SEGMENTS: u64 = 2000;
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_under_load() {
-    kill_again_and_again(&Habit { seed: 101, percent: 35, answered_max: 60, early_every: 10, is_witnessed: false });
+    kill_again_and_again(&Habit {
+        seed: 101,
+        percent: 35,
+        answered_max: 60,
+        early_every: 10,
+        is_witnessed: false,
+        retains_little: false,
+    });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_of_servers_that_only_start() {
-    kill_again_and_again(&Habit { seed: 102, percent: 30, answered_max: 30, early_every: 2, is_witnessed: false });
+    kill_again_and_again(&Habit {
+        seed: 102,
+        percent: 30,
+        answered_max: 30,
+        early_every: 2,
+        is_witnessed: false,
+        retains_little: true,
+    });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_in_quick_succession() {
-    kill_again_and_again(&Habit { seed: 103, percent: 25, answered_max: 6, early_every: 10, is_witnessed: true });
+    kill_again_and_again(&Habit {
+        seed: 103,
+        percent: 25,
+        answered_max: 6,
+        early_every: 10,
+        is_witnessed: true,
+        retains_little: false,
+    });
 }
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kills_of_servers_that_worked_for_long() {
-    kill_again_and_again(&Habit { seed: 104, percent: 10, answered_max: 500, early_every: 10, is_witnessed: false });
+    kill_again_and_again(&Habit {
+        seed: 104,
+        percent: 10,
+        answered_max: 500,
+        early_every: 10,
+        is_witnessed: false,
+        retains_little: true,
+    });
 }
 
 #[track_caller]
@@ -61,6 +91,9 @@ fn kill_again_and_again(habit: &Habit) {
     let mut cell = CrashCell::new(habit.seed);
     if habit.is_witnessed {
         cell = cell.with_a_witness();
+    }
+    if habit.retains_little {
+        cell = cell.that_retains_little();
     }
     let (mut early, mut loaded) = (0, 0);
     for number in 1..=kills {
@@ -85,8 +118,11 @@ fn kill_again_and_again(habit: &Habit) {
         loaded += u64::from(cell.load.ticks.decided() >= decided + transactions);
     }
     let (starts, released) = (cell.starts as u64, cell.released_segments());
+    let (oldest_segment, has_fallback) = (cell.oldest_segment(), cell.dir().join("fallback.backup").exists());
     let summary = cell.conclude();
-    eprintln!("{loaded} kills under load, and {early} before, {released} segments were released: {summary:?}");
+    eprintln!(
+        "{loaded} kills under load, and {early} before, {released} segments were released, the oldest is number {oldest_segment}: {summary:?}"
+    );
     assert_eq!(
         (loaded, starts),
         (kills, kills + early),
@@ -94,7 +130,11 @@ fn kill_again_and_again(habit: &Habit) {
     );
     // On average a server answers half of what it does at most.
     let is_long = kills * u64::from(habit.answered_max) / 2 >= TRANSACTIONS_OF_SEGMENTS;
-    assert!(released > 0 || !is_long, "checkpoints were written, and segments released");
+    // Those that were retired again were released before.
+    assert!(released > 0 || oldest_segment > 1 || !is_long, "checkpoints were written, and segments released");
+    let retires = habit.retains_little && is_long;
+    let has_retired = summary.oldest > 1 && oldest_segment > 1 && has_fallback;
+    assert!(has_retired || !retires, "the past was retired: {oldest_segment}, {has_fallback}, {summary:?}");
     assert!(summary.refusals > 0 && summary.repeated as u64 > kills / 4, "{summary:?}");
     assert!(summary.judged > 0 || !habit.is_witnessed, "the checker looked at it: {summary:?}");
     // Of a few transactions, none need be of a kind.

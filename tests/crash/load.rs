@@ -61,6 +61,8 @@ pub(crate) struct Load {
     dice: Dice,
     /// The newest revision that anybody has seen, or was answered with.
     seen: u64,
+    /// The past may be retired, as it is by the settings of the cell.
+    may_retire: bool,
 }
 
 /// Everybody at work, from a start of the server to its end.
@@ -89,7 +91,20 @@ impl Load {
             seen_micros: 0,
             dice: Dice::new(seed),
             seen: 0,
+            may_retire: false,
         }
+    }
+
+    /// From now on the past of the cell is retired.
+    pub(super) fn allow_retiring(&mut self) {
+        self.may_retire = true;
+    }
+
+    /// The oldest revision that can be read: in a cell that retains all, nothing is older.
+    pub(super) fn oldest(&self, rivals: &Rivals) -> Result<u64, Status> {
+        let oldest = rivals.oldest_revision()?;
+        assert!(oldest <= 1 || self.may_retire, "nothing was to be retired, and the oldest revision is {oldest}");
+        Ok(oldest)
     }
 
     /// From now on the separate checker watches, too.
@@ -322,13 +337,17 @@ impl Load {
     /// The newest answers stand in the log as they were given.
     fn answers_are_read_back(&self, address: &str) -> Result<(), Status> {
         let rivals = Rivals::new(address);
+        self.oldest(&rivals)?;
         for client in &self.clients {
             let decided = client.said.values().rev().filter_map(|said| match &said.answer {
                 Answer::Outcome { outcome, .. } => Some(outcome),
                 _ => None,
             });
             for outcome in decided.step_by(5).take(READ_BACK) {
-                let view = rivals.transaction(client.session, outcome.number)?;
+                let view = match rivals.transaction(client.session, outcome.number) {
+                    Err(_) if outcome.revision < self.oldest(&rivals)? => continue,
+                    read => read?,
+                };
                 assert_eq!(view.outcome.as_ref(), Some(&**outcome), "what was acknowledged is what its number says");
             }
         }
@@ -343,7 +362,11 @@ impl Load {
         if !picture.is_whole() {
             return Ok(());
         }
-        let listed = Rivals::new(address).allocations_at(picture.revision())?;
+        let rivals = Rivals::new(address);
+        let listed = match rivals.allocations_at(picture.revision()) {
+            Err(_) if picture.revision() < self.oldest(&rivals)? => return Ok(()),
+            listed => listed?,
+        };
         let listed: BTreeMap<u64, _> = listed
             .iter()
             .map(|view| (view.id, (view.state, view.job_id, view.task, view.machine_id, view.created_revision)))
@@ -377,8 +400,11 @@ impl Load {
             }
         }
         summary.decided = decided.len();
-        let logged = log::all_are_as_told(&Rivals::new(address), &self.clients).unwrap();
-        assert_eq!(logged, decided.len(), "the log holds what was acknowledged, each once");
+        let rivals = Rivals::new(address);
+        let logged = log::all_are_as_told(&rivals, &self.clients).unwrap();
+        summary.oldest = self.oldest(&rivals).unwrap();
+        let retained = decided.iter().filter(|(_, _, outcome)| outcome.revision >= summary.oldest).count();
+        assert_eq!(logged, retained, "the log holds what was acknowledged, each once");
         let refusals = || decided.iter().flat_map(|(_, _, outcome)| &outcome.refusals);
         summary.refusals = refusals().count();
         summary.mates = refusals().filter(|refusal| refusal.kind() == v1::RefusalKind::Mate).count();
@@ -409,6 +435,8 @@ impl Load {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) decided: usize,
+    /// The oldest revision that can be read at the end.
+    pub(crate) oldest: u64,
     pub(crate) refusals: usize,
     /// Of these, claims that would have been granted with others.
     pub(crate) mates: usize,

@@ -27,16 +27,19 @@ pub(super) fn newest_are_as_told(rivals: &Rivals, clients: &[Client]) -> Result<
     let limit = u32::try_from(REMEMBERED * clients.len()).unwrap();
     let list = Some(v1::ListRequest { limit, ..v1::ListRequest::default() });
     let page = rivals.transactions(v1::ListTransactionsRequest { list, ..v1::ListTransactionsRequest::default() })?;
-    let logged = outcomes(page.transactions);
+    let mut logged = outcomes(page.transactions);
     let from = if page.truncated { logged.last().map_or(0, |oldest| oldest.revision) } else { 0 };
+    // What is older by now may have been there when it was listed.
+    let from = from.max(rivals.oldest_revision()?);
+    logged.retain(|outcome| outcome.revision >= from);
     compare(&logged, from, clients);
     Ok(())
 }
 
-/// The same of all that the log holds, from its first revision on; how many there are.
+/// The same of all that is retained, from the oldest revision on; how many there are.
 ///
 /// # Panics
-/// As above.
+/// As above, and when of what was acknowledged since then some is missing.
 pub(super) fn all_are_as_told(rivals: &Rivals, clients: &[Client]) -> Result<usize, Status> {
     let mut logged: Vec<v1::Outcome> = Vec::new();
     loop {
@@ -52,7 +55,9 @@ pub(super) fn all_are_as_told(rivals: &Rivals, clients: &[Client]) -> Result<usi
             break;
         }
     }
-    compare(&logged, 0, clients);
+    let from = rivals.oldest_revision()?;
+    logged.retain(|outcome| outcome.revision >= from);
+    compare(&logged, from, clients);
     Ok(logged.len())
 }
 
