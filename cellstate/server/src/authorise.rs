@@ -176,7 +176,7 @@ impl Principal {
         self.must_be_named(Role::Scheduler, "scheduler", scheduler)
     }
 
-    /// A session is used by whoever opened it.
+    /// A session is used by whoever opened it; and by `local`, who may do everything, and operators, who look after what others have left.
     ///
     /// # Errors
     /// [`Denied::Object`].
@@ -409,7 +409,9 @@ mod tests {
         assert!(agent.may_speak_for_machine("m11").is_err() && agent.may_speak_for_machine("m").is_err());
         assert!(Principal::parse("scheduler/batch").unwrap().may_schedule_as("service").is_err());
         assert!(Principal::local().may_speak_for_machine("m1").is_ok());
-        assert!(Principal::parse("scheduler/a").unwrap().may_use_session_of("scheduler/b").is_err());
+        let may_use = |principal: &&str| Principal::parse(principal).unwrap().may_use_session_of("scheduler/b").is_ok();
+        let all = ["local", "operator/op", "user/ann", "scheduler/a", "scheduler/b", "agent/m1"];
+        assert_eq!(all.into_iter().filter(may_use).collect::<Vec<_>>(), ["local", "operator/op", "scheduler/b"]);
     }
 
     #[test]
